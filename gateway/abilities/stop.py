@@ -1,0 +1,54 @@
+"""Stop texts for backends that do not know them (rule T9): cut at the first match, hold back what might
+become one.
+"""
+
+from __future__ import annotations
+
+from gateway.abilities.stage import Stage
+from gateway.wire.events import Delta, Event, Finish, Usage
+
+
+class Stop(Stage):
+    """Cuts one generation of one choice at the first of `stops`.
+
+    As long as the end of the text could be the beginning of a stop text it is held back: never more than
+    the longest stop text less one character.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+
+    def feed(self, event: Event) -> list[Event]:
+        if self.done:
+            return []  # the backend's own finish and usage speak of text that nobody saw
+        if isinstance(event, Delta) and event.text:
+            return self._cut(event)
+        if isinstance(event, Finish | Usage) or (isinstance(event, Delta) and event.tools):
+            return [*self.flush(), event]
+        return [event]
+
+    def flush(self) -> list[Event]:
+        held, self._held = self._held, ""
+        return [Delta(held)] if held else []
+
+    def _cut(self, delta: Delta) -> list[Event]:
+        text = self._held + delta.text
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        if places:
+            self.done = True
+            self._held = ""
+            kept = text[: min(places)]
+            return [*([Delta(kept)] if kept else []), Finish("stop")]
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        passed = text[: len(text) - keep]
+        return [Delta(passed, tools=delta.tools, extras=delta.extras)] if passed else []
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` begin `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0

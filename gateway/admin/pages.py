@@ -1,0 +1,42 @@
+"""`GET /metrics` and `GET /version`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.api import replies
+from gateway.wire import jsontext
+
+
+class Exposition(Protocol):
+    """Whoever can write the metrics down."""
+
+    def render(self) -> tuple[bytes, str]:
+        """The metrics and their content type."""
+
+
+class MetricsPage:
+    """The metrics in Prometheus' text format."""
+
+    def __init__(self, metrics: Exposition) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one scrape."""
+        scope["visit"].quiet = True
+        body, kind = self._metrics.render()
+        await replies.send_whole(send, 200, body, [(b"content-type", kind.encode())])
+
+
+class VersionPage:
+    """Which version this is."""
+
+    def __init__(self, version: str) -> None:
+        self._body = jsontext.write({"version": version})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one request."""
+        scope["visit"].quiet = True
+        await replies.send_whole(send, 200, self._body, replies.JSON)

@@ -1,0 +1,86 @@
+"""What the doors to the relay share: who asks, for which model, and a first look at the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from starlette.types import Receive, Scope
+
+from gateway import config
+from gateway.api.body import read_body, require_identity
+from gateway.api.middleware import Visit
+from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
+from gateway.relay import Relay
+from gateway.scheduling.scheduler import Ticket
+from gateway.telemetry.receipt import Door, Hook
+from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant
+from gateway.upstream.background import Background
+from gateway.wire.events import Delta, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything the doors work with. `keyring` is None where keys are off; `clock` is monotonic,
+    `now` the wall clock; `new_id` makes an id with the given prefix.
+    """
+
+    settings: config.Config
+    relay: Relay
+    background: Background
+    keyring: Keyring | None
+    hook: Hook
+    now: Callable[[], datetime]
+    new_id: Callable[[str], str]
+    draining: Callable[[], bool]
+    place: Callable[[Ticket], tuple[int, float] | None]
+
+    def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
+        """Open the door for whoever may come in, by the headers alone.
+
+        Raises `Unauthorized`; `Draining` when the gateway is about to end.
+        """
+        visit: Visit = scope["visit"]
+        visit.receipt.door = door
+        tenant = self._tenant(scope) if keys else ANONYMOUS
+        visit.receipt.tenant = tenant.name
+        if self.draining():
+            raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
+        return visit, tenant
+
+    def _tenant(self, scope: Scope) -> Tenant:
+        if self.keyring is None:
+            return ANONYMOUS
+        try:
+            return self.keyring.tenant(scope["headers"], self.now())
+        except Unauthorized as error:
+            self.hook.auth_failed(error.reason)
+            raise
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Read the body. Raises `BodyTooLarge`, `UnsupportedMediaType`, `ClientGone`."""
+        require_identity(scope["headers"])
+        return await read_body(scope["headers"], receive, self.settings.server.max_body)
+
+    def model(self, asked: str, tenant: Tenant, visit: Visit) -> config.Model:
+        """Find the model a request is for. Raises `ModelNotFound`, `ModelNotAllowed`, `BadRequest`."""
+        name = asked or self.settings.server.default_model
+        if not name:
+            raise BadRequest("model is required.", param="model")
+        model = self.settings.names.get(name)
+        if model is None:
+            raise ModelNotFound("There is no model of that name. GET /v1/models lists them.", param="model")
+        tenant.require(model.name, name)
+        visit.receipt.model = model.name
+        return model
+
+    def identified(self, event: Event) -> Event:
+        """Give tool calls an id whose backend gave them none."""
+        if not isinstance(event, Delta) or not event.tools:
+            return event
+        tools = tuple(
+            replace(piece, id=self.new_id("call_")) if piece.name and not piece.id else piece
+            for piece in event.tools
+        )
+        return replace(event, tools=tools)

@@ -1,0 +1,41 @@
+"""`/livez` and `/readyz`: is the process alive, and is there a backend to ask? No key, no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.api import replies
+from gateway.wire import jsontext
+
+
+class Live:
+    """The process answers: that is all."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one probe."""
+        scope["visit"].quiet = True
+        await replies.send_whole(send, 200, b'{"status":"ok"}', replies.JSON)
+
+
+class Ready:
+    """200 while at least one backend may be asked and the gateway is not ending, else 503.
+
+    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up.
+    """
+
+    def __init__(self, backends: Callable[[], dict[str, bool]], draining: Callable[[], bool]) -> None:
+        self._backends = backends
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one probe."""
+        scope["visit"].quiet = True
+        backends = self._backends()
+        draining = self._draining()
+        ready = any(backends.values()) and not draining
+        answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
+        if b"verbose" in scope["query_string"]:
+            answer |= {"draining": draining, "backends": backends}
+        await replies.send_whole(send, 200 if ready else 503, jsontext.write(answer), replies.JSON)

@@ -1,0 +1,55 @@
+"""`POST /`: ChatGLM-6B's own protocol, to any model, for clients that know nothing else.
+
+Answers exactly what `api.py` answers; errors have true status codes and a JSON body.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.api import replies
+from gateway.api.door import Desk
+from gateway.api.leaving import Leaving
+from gateway.api.middleware import Visit, gateway_headers
+from gateway.errors import GatewayError
+from gateway.relay import Asking, Plan
+from gateway.wire import native, openai
+from gateway.wire.events import Delta
+
+
+class NativeDoor:
+    """An ASGI endpoint. One for the whole process."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        desk = self._desk
+        scope["visit"].error_body = error_body
+        keys = desk.settings.server.native_auth == "keys"
+        visit, tenant = desk.admit(scope, "native", keys=keys)
+        asked = native.read_request(await desk.read(scope, receive))
+        model = desk.model(self._model_name(), tenant, visit)
+        whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
+        plan = desk.relay.plan(Asking(whole, lean), model)
+        async with Leaving(receive, desk.background):
+            text = await self._text(plan, visit)
+            body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+            await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
+
+    async def _text(self, plan: Plan, visit: Visit) -> str:
+        async with aclosing(self._desk.relay.events(plan, visit.receipt, lambda _: None)) as events:
+            texts = [event.text async for event in events if isinstance(event, Delta)]
+        return "".join(texts).strip()
+
+    def _model_name(self) -> str:
+        settings = self._desk.settings
+        return settings.server.default_model or settings.resolved_models[0].name
+
+
+def error_body(error: GatewayError) -> bytes:
+    """The error as native clients read it."""
+    return native.write_error(error.message, error.row.status)

@@ -1,0 +1,62 @@
+"""Which path leads to which door. Exact paths only; everything else is 404 or 405 in the envelope."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
+
+
+def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Route]:
+    """The doors of the data plane, each with and without `/v1`."""
+    routes = [Route("/", native, methods=["POST"])]
+    for prefix in ("/v1", ""):
+        routes += [
+            Route(f"{prefix}/chat/completions", chat, methods=["POST"]),
+            Route(f"{prefix}/models", models, methods=["GET"]),
+            Route(f"{prefix}/models/{{model:path}}", models, methods=["GET"]),
+        ]
+    return routes
+
+
+def health_routes(*, live: ASGIApp, ready: ASGIApp) -> list[Route]:
+    """The probes, on both planes."""
+    paths = [Route(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
+    return [*paths, Route("/readyz", ready, methods=["GET"])]
+
+
+def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
+    """What the admin plane has besides the probes."""
+    return [Route("/metrics", metrics, methods=["GET"]), Route("/version", version, methods=["GET"])]
+
+
+def application(routes: list[Route], reception: Middleware) -> Starlette:
+    """One plane."""
+    app = Starlette(routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused})
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405) in our envelope."""
+    if not isinstance(error, HTTPException):
+        raise error
+    ours = _as_ours(error)
+    request.scope["visit"].receipt.error = ours.code or ""
+    body = request.scope["visit"].error_body(ours)
+    headers = dict(error.headers or {}) | {"content-type": "application/json"}
+    return Response(body, status_code=ours.row.status, headers=headers)
+
+
+def _as_ours(error: HTTPException) -> GatewayError:
+    if error.status_code == 404:
+        return NotFound("There is nothing at this path. The API lives under /v1.")
+    if error.status_code == 405:
+        return MethodNotAllowed("This path does not take this method. The Allow header tells which it takes.")
+    return BadRequest("The request cannot be served.")

@@ -1,0 +1,41 @@
+"""config.toml as a frozen, typed tree.
+
+`load` reads a file and gives a `Config`, or a `ConfigError` with every fault of the file. The tables
+are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Model`, `Backend` and `Key`; a `Config` is
+never changed, a reload makes a new one. Everybody may read it; it imports nothing of the gateway.
+"""
+
+from gateway.config.address import Address
+from gateway.config.backend import DIALECTS, Backend, Dialect, Tls
+from gateway.config.effective import effective
+from gateway.config.fault import ConfigError, Fault
+from gateway.config.key import Key
+from gateway.config.loading import load, parse
+from gateway.config.model import Model
+from gateway.config.schema import schema
+from gateway.config.section import Admin, Log, Queue, Retries, Server, TimeoutOverrides, Timeouts
+from gateway.config.tree import Config
+
+__all__ = [
+    "DIALECTS",
+    "Address",
+    "Admin",
+    "Backend",
+    "Config",
+    "ConfigError",
+    "Dialect",
+    "Fault",
+    "Key",
+    "Log",
+    "Model",
+    "Queue",
+    "Retries",
+    "Server",
+    "TimeoutOverrides",
+    "Timeouts",
+    "Tls",
+    "effective",
+    "load",
+    "parse",
+    "schema",
+]

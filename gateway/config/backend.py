@@ -1,0 +1,98 @@
+"""Backend: one model server, how to reach it and the habits of its dialect."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from gateway.config.kinds import FilePath, Label, ModelName, ModelNames, Secret, Tokens, Url
+from gateway.config.section import Section, TimeoutOverrides
+
+Dialect = Literal[
+    "chatglm",
+    "chatglm2",
+    "chatglm2-openai",
+    "chatglm3",
+    "glm4",
+    "glm4v",
+    "chatglm-cpp",
+    "chatglm-cpp-native",
+    "chatglm-stream",
+    "openai",
+]
+"""The wire format a backend speaks."""
+
+DIALECTS: tuple[str, ...] = get_args(Dialect)
+
+_SLOTS = {"glm4": 8, "openai": 8}
+"""Servers that batch; all others generate one answer at a time, and more only wait inside them."""
+
+CHATGLM_CPP = ("chatglm-cpp", "chatglm-cpp-native")
+
+DIALECT_KEYS: dict[str, tuple[str, ...]] = {
+    "variant": ("chatglm3",),
+    "v3_stream": ("chatglm3",),
+    "v3_tools": ("chatglm3",),
+    "v3_system": ("chatglm3",),
+    "glm4_join": ("glm4",),
+    "family": CHATGLM_CPP,
+    "prompt_window": CHATGLM_CPP,
+}
+"""Keys that only some dialects know, and which these are."""
+
+
+def default_slots(fields: dict[str, Any]) -> int:
+    """Give the number of requests a server of this dialect can work on at once."""
+    return _SLOTS.get(str(fields.get("dialect")), 1)
+
+
+class Tls(Section):
+    """TLS towards a backend with an `https` URL. Certificates are always verified."""
+
+    ca_file: FilePath | None = None
+    """Certificates of the authority that signed the backend's, PEM. Unset: the system's authorities."""
+    cert_file: FilePath | None = None
+    """Our own certificate, PEM, where the backend asks for one."""
+    key_file: FilePath | None = None
+    """The private key of `cert_file`, PEM. Unset: it is looked for in `cert_file`."""
+
+
+class Backend(Section):
+    """One model server process. Several backends of one model share its queue."""
+
+    name: Label
+    """Name in logs, metrics and `x-gateway-backend`."""
+    url: Url
+    """Where it listens: `http` or `https`, host, port, and a path prefix if it has one."""
+    dialect: Dialect
+    """The wire format it speaks."""
+    models: ModelNames = ()
+    """Models it serves."""
+    served_name: ModelName | None = None
+    """The model name this server expects. Unset: the model's own name is sent."""
+    slots: int = Field(ge=1, le=1024, default_factory=default_slots)
+    """Requests it may work on at once; others wait in the gateway's queue."""
+    api_key: Secret | None = None
+    """Key sent to this backend as `Authorization: Bearer`."""
+    api_key_file: FilePath | None = None
+    """File that holds `api_key`, relative to the config file."""
+    tls: Tls = Tls()
+    """TLS settings of an `https` backend."""
+    timeouts: TimeoutOverrides = TimeoutOverrides()
+    """Time-outs of this backend; they win over the model's and over `[timeouts]`."""
+    variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
+    """Dialect chatglm3: which edition of `api_server.py` it runs; `auto` finds out."""
+    v3_stream: Literal["native", "safe"] = "native"
+    """Dialect chatglm3: `native` streams and repairs what the server breaks, `safe` asks for the whole."""
+    v3_tools: Literal["flat", "nested"] = "flat"
+    """Dialect chatglm3: tools as the model was trained on them (`flat`), or as OpenAI nests them."""
+    v3_system: Literal["merge", "sacrificial"] = "merge"
+    """Dialect chatglm3, with tools: system text before the first question (`merge`), or behind an empty
+    system message that the server drops (`sacrificial`, editions from 2024-05 on)."""
+    glm4_join: bool = False
+    """Dialect glm4: make newlines in earlier answers blanks, as the server makes a message of every line."""
+    family: Literal["chatglm", "chatglm2", "chatglm3", "glm4"] = "chatglm2"
+    """Dialects chatglm-cpp and chatglm-cpp-native: which model it runs."""
+    prompt_window: Tokens = 512
+    """Dialects chatglm-cpp and chatglm-cpp-native: tokens of prompt the server keeps."""

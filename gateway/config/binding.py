@@ -1,0 +1,57 @@
+"""Whether an address could be listened on right now; `gateway check` asks before `gateway serve` fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from gateway.config.address import Address
+
+_REASONS = {
+    errno.EADDRINUSE: "is in use by another program (which one is unknown); stop it, or choose another port",
+    errno.EACCES: "may not be bound by this user; choose a port above 1023, or grant the right",
+    errno.EADDRNOTAVAIL: "is no address of this machine; use one it has, 127.0.0.1 or 0.0.0.0",
+}
+
+
+def obstacle(address: Address) -> str | None:
+    """Say why `address` cannot be bound, with the mend; None if it can. Leaves nothing bound behind."""
+    try:
+        if address.path:
+            return _socket_obstacle(Path(address.path))
+        _try_to_bind(address)
+    except socket.gaierror:
+        return f"{address} has a host name that cannot be resolved; use an address"
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"cannot be bound: {error.strerror}")
+        return f"{address} {reason}"
+    return None
+
+
+def _try_to_bind(address: Address) -> None:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, target in found:
+        with socket.socket(family, kind, protocol) as probe:
+            # Servers set it too: without it, the remains of an old connection would look like a program.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(target)
+            probe.listen(1)
+
+
+def _socket_obstacle(path: Path) -> str | None:
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"unix:{path} cannot be made; its folder is missing or not writable"
+    if path.exists() and not path.is_socket():
+        return f"unix:{path} exists and is no socket; remove it, or choose another path"
+    return f"unix:{path} {_REASONS[errno.EADDRINUSE]}" if path.exists() and _answers(path) else None
+
+
+def _answers(path: Path) -> bool:
+    """Tell a living socket from the file a program left behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(str(path)) == 0

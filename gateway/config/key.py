@@ -1,0 +1,50 @@
+"""Key: what a client shows, and what it opens."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+
+from gateway.config.kinds import ClientKey, Digest, FilePath, Label, ModelNames, Moment
+from gateway.config.section import Section
+
+
+class Key(Section):
+    """One client's key. Exactly one of `key`, `key_sha256` and `key_file` is given."""
+
+    name: Label
+    """Who the key belongs to: the tenant in logs, metrics and the fair queue."""
+    key: ClientKey | None = None
+    """The key itself: 8 characters or more, no blank, no dot."""
+    key_sha256: Digest | None = None
+    """SHA-256 of the key in hexadecimal, so that the file holds no secret."""
+    key_file: FilePath | None = None
+    """File that holds the key, relative to the config file."""
+    models: ModelNames | None = None
+    """Models it may use. Unset: all."""
+    expires: Moment | None = None
+    """Last day or moment it is good for; a date counts to its end, both in UTC unless an offset is given."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the key in lower-case hexadecimal: what a key that arrives is compared with."""
+        if self.key is not None:
+            return sha256(self.key.get_secret_value().encode()).hexdigest()
+        if self.key_sha256 is not None:
+            return self.key_sha256.get_secret_value()
+        raise ValueError(f"key {self.name} has neither key nor key_sha256; load() reads key_file")
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The first moment at which the key is no longer good, with its zone; None where it never ends."""
+        if self.expires is None or isinstance(self.expires, datetime):
+            return _in_utc(self.expires)
+        return datetime.combine(_next_day(self.expires), time(), tzinfo=UTC)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _next_day(day: date) -> date:
+    return day + timedelta(days=1)

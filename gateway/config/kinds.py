@@ -1,0 +1,173 @@
+"""The kinds of value a config key may hold: types with a range and a name for messages and docs.
+
+A `Kind` says in words what is wanted ("a number of seconds"); the same words stand in error
+messages and in the reference table of docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from hashlib import sha256
+from typing import Annotated, Any, get_args
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic.fields import FieldInfo
+
+from gateway.config.address import Address
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a key holds, in words that follow "wanted:" ("a number of seconds")."""
+
+    wanted: str
+
+
+def kinds_of(field: FieldInfo) -> list[Kind]:
+    """List the Kinds of a field, its own before its items'; empty for fields that speak for themselves."""
+    return [item for item in (*field.metadata, *_metadata(field.annotation)) if isinstance(item, Kind)]
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    """All metadata inside an annotation such as `Annotated[float, Kind(...)] | None`."""
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _metadata(part)
+
+
+def tuple_of(value: object) -> object:
+    """TOML arrays arrive as lists; strict validation of a tuple wants a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _checked_address(value: str) -> str:
+    Address.parse(value)
+    return value
+
+
+def _checked_url(value: str) -> str:
+    """Give the URL without its trailing slash; ValueErrors never repeat the URL, it may hold a password."""
+    parts = _split(value)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError('the URL must begin with "http://" or "https://"')
+    if "@" in parts.netloc:
+        raise ValueError("the URL holds a name or password; put the key into api_key or api_key_file")
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    if "?" in value or "#" in value:
+        raise ValueError("the URL has a query or a fragment; only scheme, host, port and path are wanted")
+    return value.rstrip("/")
+
+
+def _split(value: str) -> SplitResult:
+    if any(char.isspace() or not char.isprintable() for char in value):
+        raise ValueError("the URL holds a blank or a control character")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises where the port is no number or out of range
+    except ValueError as error:
+        raise ValueError("the URL cannot be read; its host or port is malformed") from error
+    return parts
+
+
+def _checked_moment(value: object) -> object:
+    if isinstance(value, date):  # a datetime is a date too
+        return value
+    raise ValueError("a date such as 2027-01-31 or 2027-01-31T12:00:00Z is wanted, without quotes")
+
+
+def _checked_secret(value: object) -> object:
+    """Check a secret; ValueErrors never repeat it."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        raise ValueError("a text is wanted")  # noqa: TRY004 - pydantic collects ValueErrors, not TypeErrors
+    if not value:
+        raise ValueError("is empty; give the secret itself, or leave the key out")
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError(
+            "holds a blank, a control character or one outside ASCII; HTTP headers cannot carry it"
+        )
+    return SecretStr(value)
+
+
+def _checked_client_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < 8:
+        raise ValueError("is shorter than 8 characters, too easy to guess; use a long random text")
+    if "." in text:
+        raise ValueError(
+            "holds a dot; the zhipuai library would send a token made from it, not the key itself"
+        )
+    return value
+
+
+def _checked_digest(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().lower()
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("is no SHA-256; 64 hexadecimal digits are wanted (printf %s KEY | sha256sum)")
+    if text == sha256(b"").hexdigest():
+        raise ValueError("is the SHA-256 of an empty text; hash the key itself")
+    return SecretStr(text)
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), Kind("a number of seconds")]
+"""A duration above 0, at most one day."""
+
+Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False), Kind("a number of seconds")]
+"""A duration that may be 0."""
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Kind("a share")]
+
+Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False), Kind("a temperature")]
+
+Bytes = Annotated[int, Field(ge=1024, le=2**31), Kind("a whole number of bytes")]
+
+Tokens = Annotated[int, Field(ge=1, le=100_000_000), Kind("a whole number of tokens")]
+
+Listen = Annotated[
+    str,
+    AfterValidator(_checked_address),
+    Kind('an address such as "127.0.0.1:8000", "[::1]:8000" or "unix:/run/gateway.sock"'),
+]
+
+Url = Annotated[str, AfterValidator(_checked_url), Kind('a URL such as "http://127.0.0.1:8001"')]
+
+ModelName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,256}$"), Kind("a name without blanks")]
+"""What clients send as `model`; slashes and Chinese are fine."""
+
+Label = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"),
+    Kind("a name of up to 64 letters, digits, dots, dashes, underscores"),
+]
+"""A name that goes into headers, logs and metrics."""
+
+ModelNames = Annotated[tuple[ModelName, ...], BeforeValidator(tuple_of), Kind("a list of model names")]
+
+Labels = Annotated[tuple[Label, ...], BeforeValidator(tuple_of), Kind("a list of backend names")]
+
+Secret = Annotated[
+    SecretStr,
+    BeforeValidator(_checked_secret),
+    WithJsonSchema({"type": "string", "minLength": 1, "writeOnly": True}),
+    Kind("a secret text"),
+]
+
+ClientKey = Annotated[Secret, AfterValidator(_checked_client_key)]
+
+Digest = Annotated[Secret, AfterValidator(_checked_digest)]
+"""SHA-256 in lower-case hexadecimal."""
+
+FilePath = Annotated[str, Field(min_length=1), Kind("the path of a file")]
+
+Moment = Annotated[
+    date | datetime,
+    BeforeValidator(_checked_moment),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+    Kind("a date, or a date with time"),
+]

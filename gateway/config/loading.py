@@ -1,0 +1,60 @@
+"""The way from a file to a Config: read, fill in the environment, read secrets, check all, report all."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.config.draft import drafted
+from gateway.config.fault import Complaint, ConfigError, Fault, faults_in
+from gateway.config.files import with_files
+from gateway.config.interpolation import interpolated
+from gateway.config.lines import locate
+from gateway.config.rules import complaints_about
+from gateway.config.tree import Config
+
+_POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)")
+
+
+def load(path: Path | str, environ: Mapping[str, str]) -> Config:
+    """Read and check a config file; a ConfigError carries everything that is wrong with it.
+
+    `environ` fills in `${NAME}`; files that the config names are relative to its folder.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or "no reason given").lower()
+        message = f"cannot be read: {reason}; name another file with --config, or try `gateway demo`"
+        raise ConfigError([Fault(str(path), 0, "", message)]) from error
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 (byte {error.start}); save it as UTF-8"
+        raise ConfigError([Fault(str(path), 0, "", message)]) from error
+    return parse(text, file=str(path), folder=path.parent, environ=environ)
+
+
+def parse(text: str, *, file: str, folder: Path, environ: Mapping[str, str]) -> Config:
+    """Check a config text; `file` is its name in messages. Raises ConfigError as `load` does."""
+    complaints: list[Complaint] = []
+    data = interpolated(_toml(text, file), environ, complaints)
+    draft = drafted(with_files(data, folder, complaints), complaints)
+    complaints.extend(complaints_about(draft))
+    if complaints:
+        raise ConfigError(faults_in(file, locate(text), complaints))
+    return draft.config
+
+
+def _toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        position = _POSITION.search(str(error))
+        line = int(position[1]) if position else text.count("\n") + 1
+        message = _POSITION.sub("", str(error)).replace(" (at end of document)", " at the end of the file")
+        raise ConfigError([Fault(file, line, "", f"no valid TOML: {message}")]) from error
+    except RecursionError as error:
+        raise ConfigError([Fault(file, 1, "", "no valid TOML: nested too deeply")]) from error

@@ -1,0 +1,46 @@
+"""Model: a name clients may ask for, and its limits and manners."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.config.kinds import Labels, ModelName, ModelNames, Temperature, Tokens
+from gateway.config.section import Section, TimeoutOverrides
+
+
+class Model(Section):
+    """One model. It needs a table only to change a setting: a backend's `models` suffice to serve it."""
+
+    name: ModelName
+    """What clients send as `model`."""
+    aliases: ModelNames = ()
+    """Other names for it; the answer carries the name that was asked for."""
+    backends: Labels = ()
+    """Backends that serve it, besides those that list it in their `models`."""
+    context: Tokens | None = None
+    """Tokens of prompt and answer together. Unset: what the backend's dialect is known to take."""
+    max_output: Tokens | None = None
+    """Most tokens of an answer; larger wishes are lowered to it. Unset: as many as the context leaves."""
+    default_output: Tokens = 1024
+    """Tokens of an answer where the client names no limit."""
+    max_n: Annotated[int, Field(ge=1, le=128)] = 4
+    """Most answers to one request (`n`); each is a generation of its own. More is refused with 400."""
+    strict: bool = False
+    """Refuse with 400 what would else be ignored and reported in `x-gateway-ignored`."""
+    trim: bool = False
+    """Drop whole oldest question-answer pairs from a chat that is too long, instead of refusing it with
+    `context_length_exceeded`."""
+    system: Literal["merge", "pair"] = "merge"
+    """System text on dialects without a system role: `merge` puts it before the question, `pair` makes it a
+    pair of its own, answered by "好的。"."""
+    leading_assistant: Literal["pair", "fold"] = "pair"
+    """An assistant message before any question: `pair` gives it an empty question, `fold` puts its text
+    before the first question."""
+    tools: Literal["refuse", "ignore"] = "refuse"
+    """Tools on dialects without tools: `refuse` with 400, or `ignore` and report."""
+    max_temperature: Temperature | None = None
+    """Higher temperatures are lowered to it. Unset: up to 2."""
+    timeouts: TimeoutOverrides = TimeoutOverrides()
+    """Time-outs of this model; a backend's own win over them."""

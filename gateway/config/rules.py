@@ -1,0 +1,265 @@
+"""Rules that join several keys: names that must be unique or known, planes, keys, time-outs.
+
+Each rule takes a Draft and yields Complaints. A rule that depends on a broken key stays silent, so that
+one mistake gives one complaint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from gateway.config.backend import DIALECT_KEYS, Backend
+from gateway.config.draft import Draft
+from gateway.config.fault import Complaint, KeyPath, spelled
+from gateway.config.key import Key
+from gateway.config.section import TimeoutOverrides, Timeouts
+from gateway.config.wording import did_you_mean
+
+Complaints = Iterator[Complaint]
+
+
+def complaints_about(draft: Draft) -> Complaints:
+    """Apply every rule."""
+    for rule in RULES:
+        yield from rule(draft)
+
+
+def _some_backend(draft: Draft) -> Complaints:
+    if not draft.config.backends and not draft.is_broken("backends"):
+        yield Complaint(
+            (),
+            'no backends; add a [[backends]] table, or try "gateway demo", which needs none',
+        )
+
+
+def _unique_names(draft: Draft) -> Complaints:
+    config = draft.config
+    yield from _repeated(("backends", index, "name", item.name) for index, item in enumerate(config.backends))
+    yield from _repeated(("keys", index, "name", item.name) for index, item in enumerate(config.keys))
+    yield from _repeated(_model_names(draft))
+
+
+def _model_names(draft: Draft) -> Iterator[tuple[str | int, ...]]:
+    """Yield all names clients may ask for, each behind its path: models first, so that aliases give way."""
+    declared = {model.name for model in draft.config.models}
+    for index, model in enumerate(draft.config.models):
+        yield ("models", index, "name", model.name)
+    seen: set[str] = set()
+    for index, backend in enumerate(draft.config.backends):
+        for position, name in enumerate(backend.models):
+            if name not in declared | seen:
+                yield ("backends", index, "models", position, name)
+            seen.add(name)
+    for index, model in enumerate(draft.config.models):
+        for position, alias in enumerate(model.aliases):
+            yield ("models", index, "aliases", position, alias)
+
+
+def _repeated(named: Iterable[tuple[str | int, ...]]) -> Complaints:
+    """Complain about each name that an earlier path has already; a name is the last part of its tuple."""
+    first: dict[str | int, KeyPath] = {}
+    for *path, name in named:
+        earlier = first.setdefault(name, tuple(path))
+        if earlier != tuple(path):
+            yield Complaint(tuple(path), f'"{name}" is already at {spelled(earlier)}; choose another name')
+
+
+def _repeated_models(draft: Draft) -> Complaints:
+    """Find a model twice in one backend's list, or a backend twice in one model's."""
+    for index, backend in enumerate(draft.config.backends):
+        yield from _repeated(
+            ("backends", index, "models", at, name) for at, name in enumerate(backend.models)
+        )
+    for index, model in enumerate(draft.config.models):
+        yield from _repeated(
+            ("models", index, "backends", at, name) for at, name in enumerate(model.backends)
+        )
+
+
+def _known_backends(draft: Draft) -> Complaints:
+    known = {backend.name for backend in draft.config.backends}
+    if draft.is_broken("name"):
+        return
+    for index, model in enumerate(draft.config.models):
+        for position, name in enumerate(model.backends):
+            if name not in known:
+                near = did_you_mean(name, known) or f"; known: {', '.join(sorted(known)) or 'none'}"
+                yield Complaint(
+                    ("models", index, "backends", position), f'no backend is named "{name}"{near}'
+                )
+
+
+def _served_models(draft: Draft) -> Complaints:
+    if draft.is_broken("name", "models", "backends"):
+        return
+    listed = {name for backend in draft.config.backends for name in backend.models}
+    for index, model in enumerate(draft.config.models):
+        if not model.backends and model.name not in listed:
+            near = did_you_mean(model.name, listed)
+            mend = near or f'; add "{model.name}" to the models of a backend, or list backends here'
+            yield Complaint(("models", index, "name"), f'no backend serves "{model.name}"{mend}')
+
+
+def _useful_backends(draft: Draft) -> Complaints:
+    if draft.is_broken("name", "models", "backends"):
+        return
+    named = {name for model in draft.config.models for name in model.backends}
+    for index, backend in enumerate(draft.config.backends):
+        if not backend.models and backend.name not in named:
+            yield Complaint(
+                ("backends", index, "name"), f'"{backend.name}" serves no model; give it models = ["..."]'
+            )
+
+
+def _known_models(draft: Draft) -> Complaints:
+    if draft.is_broken("name", "models", "aliases", "backends"):
+        return
+    known = set(draft.config.names)
+    for path, name in _mentioned_models(draft):
+        if name not in known:
+            near = did_you_mean(name, known) or f"; known: {', '.join(sorted(known)) or 'none'}"
+            yield Complaint(path, f'no model is named "{name}"{near}')
+
+
+def _mentioned_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
+    if draft.config.server.default_model:
+        yield ("server", "default_model"), draft.config.server.default_model
+    for index, key in enumerate(draft.config.keys):
+        for position, name in enumerate(key.models or ()):
+            yield ("keys", index, "models", position), name
+
+
+def _dialect_keys(draft: Draft) -> Complaints:
+    for index, backend in enumerate(draft.config.backends):
+        if draft.is_broken_at("backends", index, "dialect"):
+            continue
+        for key in backend.model_fields_set & DIALECT_KEYS.keys():
+            takers = DIALECT_KEYS[key]
+            if backend.dialect not in takers:
+                yield Complaint(
+                    ("backends", index, key),
+                    f"belongs to dialect {' or '.join(takers)}, here it is {backend.dialect}; remove it",
+                )
+
+
+def _tls(draft: Draft) -> Complaints:
+    for index, backend in enumerate(draft.config.backends):
+        if draft.is_broken_at("backends", index, "url") or draft.is_broken_at("backends", index, "tls"):
+            continue
+        yield from _tls_of(backend, ("backends", index, "tls"))
+
+
+def _tls_of(backend: Backend, path: KeyPath) -> Complaints:
+    if backend.tls.model_fields_set and not backend.url.startswith("https:"):
+        yield Complaint(path, 'the backend\'s url is "http"; make it "https", or remove tls')
+    if backend.tls.key_file and not backend.tls.cert_file:
+        yield Complaint((*path, "key_file"), "a private key needs its certificate; give cert_file too")
+
+
+def _planes(draft: Draft) -> Complaints:
+    data, admin = draft.config.server.address, draft.config.admin.address
+    if data.collides_with(admin):
+        path: KeyPath = ("admin", "listen") if draft.config.admin.model_fields_set else ("server", "listen")
+        yield Complaint(
+            path, f"server.listen ({data}) and admin.listen ({admin}) collide; give one another port"
+        )
+
+
+def _authentication(draft: Draft) -> Complaints:
+    server, has_keys = draft.config.server, bool(draft.config.keys)
+    if draft.is_broken_at("keys") or draft.is_broken_at("server"):
+        return
+    if server.auth == "keys" and not has_keys:
+        yield Complaint(
+            ("server", "auth"), 'is "keys", but there are none; add a [[keys]] table, or set auth = "none"'
+        )
+    elif server.auth == "none" and has_keys:
+        yield Complaint(("server", "auth"), 'is "none", but there are [[keys]]; remove one of them')
+    elif server.auth is None and not has_keys and not server.address.is_local:
+        yield Complaint(
+            ("server", "listen"),
+            f"{server.address} can be reached from outside and there are no keys; add a [[keys]] table,"
+            ' or set auth = "none" in [server] to let everybody in',
+        )
+
+
+def _one_secret(draft: Draft) -> Complaints:
+    for index, key in enumerate(draft.config.keys):
+        given = [name for name in ("key", "key_sha256", "key_file") if _is_given(key, name)]
+        if draft.is_broken_at("keys", index):
+            continue
+        if not given:
+            yield Complaint(("keys", index), "has no secret; give one of key, key_sha256, key_file")
+        elif len(given) > 1:
+            yield Complaint(("keys", index, given[1]), f"{given[0]} is given too; keep one of them")
+
+
+def _is_given(key: Key, name: str) -> bool:
+    """Tell whether the file gives `name`; a key that came out of key_file does not count."""
+    return getattr(key, name) is not None and not (name == "key" and key.key_file is not None)
+
+
+def _tenants(draft: Draft) -> Complaints:
+    seen: dict[str, KeyPath] = {}
+    for index, key in enumerate(draft.config.keys):
+        path: KeyPath = ("keys", index)
+        if key.name == "anonymous":
+            yield Complaint((*path, "name"), '"anonymous" means requests without a key; choose another name')
+        if key.key is None and key.key_sha256 is None:
+            continue
+        if seen.setdefault(key.digest, path) != path:
+            yield Complaint(path, f"is the same key as {spelled(seen[key.digest])}; give each client its own")
+
+
+def _timeouts(draft: Draft) -> Complaints:
+    yield from _timeouts_in(draft.config.timeouts, ("timeouts",))
+    for index, model in enumerate(draft.config.models):
+        yield from _timeouts_in(model.timeouts, ("models", index, "timeouts"))
+    for index, backend in enumerate(draft.config.backends):
+        yield from _timeouts_in(backend.timeouts, ("backends", index, "timeouts"))
+
+
+def _timeouts_in(table: Timeouts | TimeoutOverrides, path: KeyPath) -> Complaints:
+    """Compare what is written side by side; a default above `total` is harmless, as `total` ends it."""
+    given = {name: getattr(table, name) for name in table.model_fields_set}
+    total = given.pop("total", None)
+    for name, seconds in given.items():
+        if total is not None and seconds > total:
+            yield Complaint(
+                (*path, name), f"{seconds:g} s can never pass, total is {total:g} s; lower it, or raise total"
+            )
+
+
+def _budgets(draft: Draft) -> Complaints:
+    """Compare a model's token limits, where the file gives them."""
+    for index, model in enumerate(draft.config.models):
+        given = {name: getattr(model, name) for name in model.model_fields_set}
+        for low, high in (
+            ("max_output", "context"),
+            ("default_output", "max_output"),
+            ("default_output", "context"),
+        ):
+            if given.get(low) and given.get(high) and given[low] > given[high]:
+                yield Complaint(
+                    ("models", index, low),
+                    f"{given[low]} is above {high} ({given[high]}); lower it, or raise {high}",
+                )
+
+
+RULES: tuple[Callable[[Draft], Complaints], ...] = (
+    _some_backend,
+    _unique_names,
+    _repeated_models,
+    _known_backends,
+    _served_models,
+    _useful_backends,
+    _known_models,
+    _dialect_keys,
+    _tls,
+    _planes,
+    _authentication,
+    _one_secret,
+    _tenants,
+    _timeouts,
+    _budgets,
+)

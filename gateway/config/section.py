@@ -1,0 +1,125 @@
+"""The sections of config.toml that stand once: server, admin, log, queue, timeouts, retries."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.config.address import Address
+from gateway.config.kinds import Bytes, Listen, ModelName, Seconds, Share, Wait
+
+
+class Section(BaseModel):
+    """Base of every table: frozen, strict (no text taken for a number), closed (no unknown keys)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class Server(Section):
+    """The data plane: where clients connect."""
+
+    listen: Listen = "127.0.0.1:8000"
+    """Address of the data plane: `host:port`, `[::1]:port` or `unix:/path`. Port 0 lets the system choose."""
+    auth: Literal["keys", "none"] | None = None
+    """`keys`: a key is needed. `none`: nobody needs one. Unset: keys are needed once there are `[[keys]]`."""
+    native_auth: Literal["keys", "none"] = "keys"
+    """Whether the native door (`POST /`) needs a key too; its old clients cannot send headers."""
+    default_model: ModelName | None = None
+    """Model of requests that name none, and of the native door (which else takes the first model)."""
+    max_body: Bytes = 4_194_304
+    """Largest request body, in bytes; more is refused with 413."""
+    stream_head_wait: Wait = 2.0
+    """How long a stream's headers wait for the backend's first sign of life, so that errors keep their status
+    (seconds)."""
+    drain: Wait = 25.0
+    """How long running requests may go on after SIGTERM (seconds)."""
+
+    @property
+    def address(self) -> Address:
+        """`listen`, parsed."""
+        return Address.parse(self.listen)
+
+
+class Admin(Section):
+    """The admin plane: probes, metrics, version."""
+
+    listen: Listen = "127.0.0.1:9000"
+    """Address of the admin plane; it asks for no key, so keep it on loopback or a private network."""
+
+    @property
+    def address(self) -> Address:
+        """`listen`, parsed."""
+        return Address.parse(self.listen)
+
+
+class Log(Section):
+    """What is logged; prompts, answers and keys never are."""
+
+    format: Literal["json", "console"] = "json"
+    """`json`: one object a line. `console`: for people."""
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """The least important messages that are logged."""
+    access: bool = True
+    """Whether every request gets a line."""
+
+
+class Queue(Section):
+    """The fair queue in front of each model."""
+
+    length: int = Field(default=256, ge=0, le=100_000)
+    """Requests that may wait for a model; more are refused with 503. 0: nobody waits."""
+    timeout: Seconds = 60.0
+    """How long a request may wait for a slot, then it is answered with 503 (seconds)."""
+    keepalive: Seconds = 10.0
+    """Time between two comments that keep a waiting stream open (seconds)."""
+
+
+class Timeouts(Section):
+    """How long a backend may take. `total` ends every request, whatever the others say."""
+
+    connect: Seconds = 1.0
+    """To open a connection to a backend (seconds)."""
+    first_token: Seconds = 120.0
+    """From sending a request to the first piece of a streamed answer (seconds). Servers that answer whole are
+    silent until they have finished: for them only `total` counts."""
+    between_tokens: Seconds = 30.0
+    """Between two pieces of a streamed answer (seconds)."""
+    total: Seconds = 600.0
+    """For one try on one backend, from beginning to end (seconds)."""
+
+    def merged(self, *overrides: TimeoutOverrides | None) -> Timeouts:
+        """Give these time-outs with what the overrides set; later overrides win."""
+        changes: dict[str, float] = {}
+        for override in overrides:
+            changes |= override.model_dump(exclude_none=True) if override else {}
+        return self.model_copy(update=changes)
+
+
+class TimeoutOverrides(Section):
+    """Time-outs of one model or one backend; what is unset is taken from `[timeouts]`."""
+
+    connect: Seconds | None = None
+    """Overrides `timeouts.connect` (seconds)."""
+    first_token: Seconds | None = None
+    """Overrides `timeouts.first_token` (seconds)."""
+    between_tokens: Seconds | None = None
+    """Overrides `timeouts.between_tokens` (seconds)."""
+    total: Seconds | None = None
+    """Overrides `timeouts.total` (seconds)."""
+
+
+class Retries(Section):
+    """Repeats on another backend, only before the first piece of an answer has gone to the client."""
+
+    attempts: int = Field(default=2, ge=1, le=3)
+    """Tries in all, the first one included; 1 never repeats."""
+    budget: Share = 0.2
+    """Largest share of requests that may be repeats, so that a failing site is not made to work twice."""

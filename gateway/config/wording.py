@@ -1,0 +1,142 @@
+"""What is wrong with a value, in our words: pydantic's findings as complaints with the mend.
+
+Nothing here repeats the value of a secret: those types say themselves what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, time
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from gateway.config.fault import Complaint, KeyPath
+from gateway.config.kinds import kinds_of
+from gateway.config.section import Section
+
+_LIMITS = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "string_too_short": "is empty",
+}
+
+_TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the known name that `name` was probably meant to be."""
+    found = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Give `; did you mean "..."?`, or nothing where no known name is near."""
+    near = nearest(name, known)
+    return f'; did you mean "{near}"?' if near else ""
+
+
+def section_at(path: KeyPath, root: type[Section]) -> type[Section]:
+    """Find the type of the table at `path`; list positions in it are passed over."""
+    for part in path:
+        field = root.model_fields.get(part) if isinstance(part, str) else None
+        root = (section_in(field.annotation) or root) if field else root
+    return root
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """Find the table type inside an annotation: of the field itself, or of its list's items."""
+    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Section):
+        return annotation
+    inner = (section_in(part) for part in get_args(annotation))
+    return next((section for section in inner if section), None)
+
+
+def unknown_key(path: KeyPath, root: type[Section]) -> Complaint:
+    """Complain about a key that its table does not know."""
+    known = section_at(path[:-1], root).model_fields
+    near = did_you_mean(str(path[-1]), known)
+    return Complaint(path, f"unknown key{near or '; known here: ' + ', '.join(known)}")
+
+
+def complaint(error: ErrorDetails, root: type[Section]) -> Complaint:
+    """Say one finding of pydantic in our words."""
+    path = error["loc"]
+    return Complaint(path, _message(error, path, root))
+
+
+def _message(error: ErrorDetails, path: KeyPath, root: type[Section]) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return f"missing; {_wanted(path, root)} is wanted"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return _choice(value, path, root)
+    if kind in _LIMITS:
+        limits = {name: plain(limit) for name, limit in context.items()}
+        return f"{_LIMITS[kind].format(**limits)}, got {shown(value)}"
+    return f"{_wanted(path, root)} is wanted, got {shown(value)}"
+
+
+def _choice(value: object, path: KeyPath, root: type[Section]) -> str:
+    field = field_at(path, root)
+    choices = [str(choice) for choice in choices_of(field.annotation)] if field else []
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"one of {', '.join(choices)} is wanted, got {shown(value)}{near}"
+
+
+def choices_of(annotation: Any) -> tuple[Any, ...]:
+    """List the values of a Literal, also where it may be unset; empty for other annotations."""
+    parts = get_args(annotation)
+    if parts and not any(isinstance(part, type) or get_origin(part) for part in parts):
+        return parts
+    return next((choices_of(part) for part in parts if get_args(part)), ())
+
+
+def field_at(path: KeyPath, root: type[Section]) -> FieldInfo | None:
+    """Find the field at `path`, or the field whose list it is an item of."""
+    names = [index for index, part in enumerate(path) if isinstance(part, str)]
+    return section_at(path[: names[-1]], root).model_fields.get(str(path[names[-1]])) if names else None
+
+
+def _wanted(path: KeyPath, root: type[Section]) -> str:
+    field = field_at(path, root)
+    if field is None:
+        return "another value"
+    if kinds := kinds_of(field):
+        return kinds[-1 if isinstance(path[-1], int) else 0].wanted
+    if section_in(field.annotation):
+        return _wanted_table(path, field)
+    if choices := choices_of(field.annotation):
+        return f"one of {', '.join(map(str, choices))}"
+    return next((words for kind, words in _TYPES.items() if kind is field.annotation), "another value")
+
+
+def _wanted_table(path: KeyPath, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is tuple and len(path) == 1:
+        return f"a list of tables, each headed [[{path[-1]}]],"
+    return f"a table, headed [{path[-1]}]," if len(path) == 1 else "a table"
+
+
+def plain(number: float) -> str:
+    """Write a number without the `.0` that whole floats have."""
+    return str(number).removesuffix(".0")
+
+
+def shown(value: object) -> str:
+    """Describe a value that was given: texts and numbers as they are, the rest by its kind."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"the number {plain(value)}"
+    if isinstance(value, str):
+        return f'the text "{value if len(value) <= 60 else value[:60] + "..."}"'
+    if isinstance(value, date | time):
+        return "a date or time"
+    return "a table" if isinstance(value, dict) else "a list"

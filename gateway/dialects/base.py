@@ -1,0 +1,128 @@
+"""What every dialect is: three pure translations, and what the gateway must know of its server.
+
+A `Dialect` is stateless and shared by all requests. `ask` may run twice for one request (a retry) and
+gives equal bytes each time. A `Decoder` belongs to one stream.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from gateway.errors import UpstreamGarbled
+from gateway.wire import sse, tokens
+from gateway.wire.events import Event
+from gateway.wire.openai import ChatRequest
+
+Abandon: TypeAlias = Literal["close", "probe", "drain"]
+"""How a card becomes free after its client left: at once when the connection closes; when a probe is
+answered again (the server blocks while it generates); or only when the answer has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The settings of a model and a backend that translation depends on. Names are config.toml's."""
+
+    model: str
+    context: int | None = None
+    max_output: int | None = None
+    default_output: int = 1024
+    max_n: int = 4
+    strict: bool = False
+    trim: bool = False
+    system: Literal["merge", "pair"] = "merge"
+    leading_assistant: Literal["pair", "fold"] = "pair"
+    tools: Literal["refuse", "ignore"] = "refuse"
+    max_temperature: float | None = None
+    variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
+    v3_stream: Literal["native", "safe"] = "native"
+    v3_tools: Literal["flat", "nested"] = "flat"
+    v3_system: Literal["merge", "sacrificial"] = "merge"
+    glm4_join: bool = False
+    family: Literal["chatglm", "chatglm2", "chatglm3", "glm4"] = "chatglm2"
+    prompt_window: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as one backend will get it, and what reading the answer needs to know of it.
+
+    `prompt_tokens` is an estimate (P); `budget` the most tokens the answer may have (B); `total` the
+    `max_length` sent, which counts both; `tool_names` are the functions that may be called; `ignored`
+    the parameters that this request loses on this backend.
+    """
+
+    path: str
+    body: bytes
+    streams: bool
+    prompt_tokens: int
+    budget: int | None = None
+    total: int | None = None
+    tool_names: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+    abandon: Abandon = "drain"
+    notes: tuple[str, ...] = ()
+
+
+class AskWhole(Exception):
+    """The stream gave nothing usable: ask the same backend once more, without streaming.
+
+    `repair` names the fault; `remember` tells that this server's streams never work.
+    """
+
+    def __init__(self, repair: str, *, remember: bool = False) -> None:
+        super().__init__(repair)
+        self.repair = repair
+        self.remember = remember
+
+
+class Decoder(ABC):
+    """Reads one event stream."""
+
+    @abstractmethod
+    def feed(self, event: sse.Event) -> list[Event]:
+        """Read one event of the backend. Raises `UpstreamGarbled`."""
+
+    @abstractmethod
+    def end(self, *, clean: bool) -> list[Event]:
+        """Read the end of the stream; `clean` tells that the body ended as its framing promised.
+
+        Raises `UpstreamTruncated` when the answer is not whole, `AskWhole` when it must be asked anew.
+        """
+
+
+class Dialect(ABC):
+    """One wire format.
+
+    `name`: as in config.toml. `slots`: how many requests its server answers at once. `context`: tokens
+    the model takes unless configured (None: unknown, nothing is clamped). `cjk`: hundredths of a token
+    for a Chinese character. `probe`: a cheap GET. `honours`: abilities the server has by itself, of
+    "stop", "n" and "tools". `pairs`: its wire holds question-and-answer pairs, empty halves included.
+    """
+
+    name: ClassVar[str]
+    slots: ClassVar[int] = 1
+    context: ClassVar[int | None] = None
+    cjk: ClassVar[int] = tokens.CJK
+    probe: ClassVar[str] = "/v1/models"
+    honours: ClassVar[frozenset[str]] = frozenset()
+    pairs: ClassVar[bool] = False
+
+    @abstractmethod
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        """Translate the request; `stream` tells whether a stream would be of use.
+
+        Raises `BadRequest`, `UnsupportedParameter`, `ContextExceeded`.
+        """
+
+    @abstractmethod
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        """Translate a whole answer that came with status 200. Raises `UpstreamGarbled`, `UpstreamEmpty`."""
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - for those that override it
+        """Make a reader for one stream. Only for dialects whose `ask` may set `streams`."""
+        raise UpstreamGarbled(f"A {self.name} server sent an event stream that nobody asked for.")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"

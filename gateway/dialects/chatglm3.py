@@ -1,0 +1,170 @@
+"""ChatGLM3-6B behind its own `openai_api_demo/api_server.py`, of any of its three editions (rules V1 to V7).
+
+It speaks an OpenAI of mid-2023: functions instead of tools, nothing null, text alone. Streams are repaired by
+`v3_stream`; with tools nothing is streamed, since its streams lose the call.
+Source: ChatGLM3 at 2023-11-05 (`openai_api.py`), 2024-01-05 and from 2024-05 on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gateway.dialects import budget, v3_messages, v3_tools
+from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.losses import lost
+from gateway.dialects.v3_messages import V3Message
+from gateway.dialects.v3_stream import V3Decoder, finish_reason, without_lead
+from gateway.errors import BadRequest, UpstreamGarbled
+from gateway.wire import jsontext, tokens
+from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
+from gateway.wire.openai import ChatRequest, Function
+
+_SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens", "repetition_penalty"})
+# At most one call comes anyway, so a client that forbids parallel calls loses nothing.
+_HONOURED = _SENT | {"parallel_tool_calls"}
+
+
+class ChatGLM3(Dialect):
+    """v3: one slot; a whole answer holds the card to its end, a stream is given up when its client leaves."""
+
+    name = "chatglm3"
+    context: ClassVar[int] = 8192
+    probe = "/health"
+    honours = frozenset({"tools"})
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        budget.stops_for(request)
+        context = profile.context or self.context
+        functions = v3_tools.offered(request)
+        tools = _tools(functions, profile)
+        messages, prompt_tokens = _fitting(request, profile, tools, context)
+        wanted = budget.clamped(budget.wanted_output(request, profile, prompt_tokens), prompt_tokens, context)
+        streams = stream and not tools and profile.v3_stream == "native"
+        return Outgoing(
+            path="/v1/chat/completions",
+            body=jsontext.write(
+                {
+                    "model": profile.model,
+                    "messages": messages,
+                    "stream": streams,
+                    "max_tokens": wanted,
+                    **_sampling(request, profile),
+                    **tools,
+                }
+            ),
+            streams=streams,
+            prompt_tokens=prompt_tokens,
+            budget=wanted,
+            tool_names=frozenset(function.name for function in functions),
+            ignored=lost(request, profile, _HONOURED, *_forced(request)),
+            abandon="close" if streams else "drain",
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        answer, message = _read(body)
+        text = without_lead(message.get("content") or "")
+        usage = _usage(answer.get("usage"))
+        ending: list[Event] = [usage] if usage else []
+        call = _call(message, text, outgoing.tool_names)
+        if call:
+            return [Delta(tools=(call,)), Finish("tool_calls"), *ending]
+        counted = usage.completion if usage else tokens.estimate(text, self.cjk)
+        said: list[Event] = [Delta(text)] if text else []
+        return [*said, Finish(finish_reason(counted, outgoing.budget)), *ending]
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:
+        return V3Decoder(outgoing.budget)
+
+
+def _tools(functions: list[Function], profile: Profile) -> dict[str, list[dict[str, Any]]]:
+    """The members that offer the functions.
+
+    The edition of 2023-11 knows `functions` and ignores `tools`, the later ones the other way round: where
+    the edition is not told, both are sent.
+    """
+    if not functions:
+        return {}
+    shape = v3_tools.nested if profile.v3_tools == "nested" else v3_tools.flat
+    members = {
+        "tools": [shape(function) for function in functions],
+        "functions": [v3_tools.flat(function) for function in functions],
+    }
+    if profile.variant == "auto":
+        return members
+    name = "functions" if profile.variant == "2023-11" else "tools"
+    return {name: members[name]}
+
+
+def _fitting(
+    request: ChatRequest, profile: Profile, tools: dict[str, list[dict[str, Any]]], context: int
+) -> tuple[list[V3Message], int]:
+    """The messages to send, and their tokens. Raises `ContextExceeded`, after trimming if that is set."""
+    offered = next(iter(tools.values()), None)
+    tools_text = jsontext.write(offered).decode() if offered else ""
+    kept = v3_messages.translated(request)
+    while True:
+        messages = _with_system(kept, profile) if tools else kept
+        prompt_tokens = v3_messages.count(messages, tools_text)
+        shorter = v3_messages.without_oldest(kept) if profile.trim else None
+        if shorter is None or budget.fits(prompt_tokens, context):
+            budget.require_room(prompt_tokens, context)
+            return messages, prompt_tokens
+        kept = shorter
+
+
+def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:
+    """Save the system texts from a server that drops the first one when tools are offered (rule V5)."""
+    if profile.v3_system == "merge":
+        return v3_messages.folded(messages)
+    return [{"role": "system", "content": ""}, *messages]
+
+
+def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
+    """What the client asked for; temperature 0 is greedy here and passes (rules V1, T12)."""
+    sampling: dict[str, float] = {}
+    if request.temperature is not None:
+        sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
+    if request.top_p is not None:
+        sampling["top_p"] = request.top_p or 0.01
+    if request.repetition_penalty is not None:
+        if request.repetition_penalty <= 0:
+            raise BadRequest("repetition_penalty must be above 0.", param="repetition_penalty")
+        sampling["repetition_penalty"] = request.repetition_penalty
+    return sampling
+
+
+def _forced(request: ChatRequest) -> tuple[str, ...]:
+    """A choice that demands a call: this model cannot be made to call (rule V4)."""
+    if request.tool_mode != "required":
+        return ()
+    return ("function_call" if request.legacy_functions else "tool_choice",)
+
+
+def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The answer and its message, of the types they must have."""
+    try:
+        answer = jsontext.read_lenient(body)
+    except ValueError:
+        raise UpstreamGarbled("The backend's answer is not JSON.") from None
+    match answer:
+        case {"choices": [{"message": {"content": str()} as message}, *_]}:
+            return answer, message
+        case {"choices": [{"message": {"content": None, "function_call": dict()} as message}, *_]}:
+            return answer, message
+    raise UpstreamGarbled("The backend's answer has no text.")
+
+
+def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiece | None:
+    """The call an answer makes: the server's finding if it holds, else our own reading (rule V7)."""
+    match message.get("function_call"):
+        case {"name": str() as name, "arguments": str() as arguments} if name in names:
+            if v3_tools.arguments_object(arguments) is not None:
+                return ToolPiece(0, arguments, name=name)
+    return v3_tools.read_call(text, names)
+
+
+def _usage(usage: Any) -> Usage | None:
+    match usage:
+        case {"prompt_tokens": int() as prompt, "completion_tokens": int() as completion}:
+            return Usage(prompt, completion, "backend") if min(prompt, completion) >= 0 else None
+    return None

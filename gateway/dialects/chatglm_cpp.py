@@ -1,0 +1,168 @@
+"""chatglm.cpp behind its own `openai_api.py`.
+
+`max_tokens` counts the prompt in, as in ChatGLM's own wire, and more than the server's own length is a 500.
+Roles are system, user and assistant only; what models of the first two generations get must strictly
+alternate. Tool calls have no id, and come in whole answers alone.
+Source: li-plus/chatglm.cpp `chatglm_cpp/openai_api.py`, `chatglm.cpp`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gateway.dialects import budget
+from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.counting import count_bare, count_messages
+from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
+from gateway.dialects.folding import Folded, plain_messages
+from gateway.dialects.losses import lost
+from gateway.dialects.native import count_rounds, refuse_tools
+from gateway.dialects.openai_like import (
+    ChunkDecoder,
+    choice_name,
+    offered_tools,
+    only_choice,
+    parses_to_object,
+    read_object,
+    sampling,
+    text_of,
+    tool_names,
+    tool_pieces,
+    usage_of,
+)
+from gateway.errors import BadRequest
+from gateway.wire import jsontext, tokens
+from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
+from gateway.wire.openai import ChatRequest
+
+SEEN = 510
+"""From this count on, in tokens, the prompt was longer than what the server keeps and counts (512)."""
+
+_SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+
+
+class ChatGLMCpp(Dialect):
+    """One model of any generation; `family` in the profile says which."""
+
+    name = "chatglm-cpp"
+    context: ClassVar[int] = 4096
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        budget.stops_for(request)
+        context = profile.context or self.context
+        tools, losses = _tools(request, profile)
+        messages, prompt_tokens = _messages(request, profile, context, tools)
+        wanted = budget.wanted_output(request, profile, prompt_tokens)
+        total = budget.total_length(request, prompt_tokens, wanted, context)
+        streams = stream and not tools
+        body = {
+            "model": profile.model,
+            "messages": messages,
+            "max_tokens": total,
+            **sampling(request, profile),
+            **({"tools": tools} if tools else {}),
+            **({"stream": True} if streams else {}),
+        }
+        # At most one call comes, so a client that forbids parallel ones loses nothing.
+        honoured = _SENT | {"parallel_tool_calls"} if tools else _SENT
+        return Outgoing(
+            path="/v1/chat/completions",
+            body=jsontext.write(body),
+            streams=streams,
+            prompt_tokens=prompt_tokens,
+            budget=wanted,
+            total=total,
+            tool_names=tool_names(tools),
+            ignored=lost(request, profile, honoured, *losses),
+            notes=("prompt_window",) if prompt_tokens > profile.prompt_window else (),
+            abandon="probe" if streams else "drain",
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        answer = read_object(body)
+        _, message = only_choice(answer)
+        text = text_of(message)
+        usage = _usage(usage_of(answer), outgoing)
+        counted: list[Event] = [usage] if usage else []
+        if calls := _calls(message, outgoing):
+            return [Delta(tools=calls), Finish("tool_calls"), *counted]
+        length = usage.completion if usage else tokens.estimate(text, self.cjk)
+        said: list[Event] = [Delta(text)] if text else []
+        return [*said, Finish(_reason(length, outgoing)), *counted]
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:
+        return _Decoder(outgoing, self.cjk)
+
+
+class _Decoder(ChunkDecoder):
+    def __init__(self, outgoing: Outgoing, cjk: int) -> None:
+        super().__init__()
+        self._outgoing = outgoing
+        self._cjk = cjk
+        self._texts: list[str] = []
+
+    def pieces(self, delta: Delta) -> list[Event]:
+        self._texts.append(delta.text)
+        return super().pieces(delta)
+
+    def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
+        return _reason(tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
+
+    def done_expected(self) -> bool:
+        return False
+
+
+def _tools(request: ChatRequest, profile: Profile) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The tools to send, and what is lost of them: a call cannot be demanded."""
+    if profile.family in ("chatglm", "chatglm2"):
+        return [], refuse_tools(request, profile)
+    if request.tool_mode == "none":
+        return [], ()
+    tools = offered_tools(request, parameters=_NO_PARAMETERS)
+    if request.named_tool is not None:
+        tools = [tool for tool in tools if tool["function"]["name"] == request.named_tool] or tools
+    return tools, (choice_name(request),) if request.tool_mode == "required" else ()
+
+
+def _messages(
+    request: ChatRequest, profile: Profile, context: int, tools: list[dict[str, Any]]
+) -> tuple[list[Sent], int]:
+    """The messages in the roles this model's generation knows, and P."""
+    if profile.family in ("chatglm", "chatglm2"):
+        folded, prompt_tokens = fold_to_fit(
+            request, profile, context, lambda folded: _count_rounds(folded, profile)
+        )
+        return as_messages(folded), prompt_tokens
+    plain: list[Sent] = [{"role": one.role, "content": one.text} for one in plain_messages(request)]
+    if plain[-1]["role"] == "assistant":
+        raise BadRequest(
+            "The last message is the assistant's; this model only answers a user message.", param="messages"
+        )
+    return messages_to_fit(
+        plain, profile, context, lambda sent: count_messages([one["content"] for one in sent], tools)
+    )
+
+
+def _count_rounds(folded: Folded, profile: Profile) -> int:
+    if profile.family == "chatglm":
+        return count_bare(folded, tokens.V1_CJK)
+    return count_rounds(folded, tokens.CJK)
+
+
+def _calls(message: dict[str, Any], outgoing: Outgoing) -> tuple[ToolPiece, ...]:
+    """The calls, if each is one that was offered and holds together; else its text is the answer."""
+    calls = tool_pieces(message)
+    good = all(call.name in outgoing.tool_names and parses_to_object(call.arguments) for call in calls)
+    return calls if good else ()
+
+
+def _usage(usage: Usage | None, outgoing: Outgoing) -> Usage | None:
+    """The server counts the prompt after cutting it: from there on our estimate is nearer."""
+    if usage is None or usage.prompt < SEEN:
+        return usage
+    return Usage(outgoing.prompt_tokens, usage.completion, "estimate")
+
+
+def _reason(counted: int, outgoing: Outgoing) -> FinishReason:
+    return budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)

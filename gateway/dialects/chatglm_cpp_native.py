@@ -1,0 +1,35 @@
+"""chatglm.cpp behind its own `langchain_api.py`: ChatGLM-6B's `POST /`, checked by pydantic.
+
+Unlike `api.py` it takes temperature 0 as greedy, refuses nulls, and answers 500 to a `max_length` above
+its own. Source: li-plus/chatglm.cpp `chatglm_cpp/langchain_api.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.folding import Folded
+from gateway.dialects.native import NativeDialect, count_rounds
+from gateway.dialects.openai_like import sampling
+from gateway.wire.openai import ChatRequest
+
+
+class ChatGLMCppNative(NativeDialect):
+    """One model of any generation; every turn is counted as a round, which is never too few."""
+
+    name = "chatglm-cpp-native"
+    context = 4096
+    probe = "/"
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        outgoing = super().ask(request, profile, stream=stream)
+        cut = outgoing.prompt_tokens > profile.prompt_window
+        return replace(outgoing, notes=("prompt_window",)) if cut else outgoing
+
+    def count_prompt(self, folded: Folded) -> int:
+        return count_rounds(folded, self.cjk)
+
+    def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
+        return sampling(request, profile)

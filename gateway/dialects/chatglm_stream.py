@@ -1,0 +1,111 @@
+"""ChatGLM-6B behind the community's web-stream-demo: `POST /chat` whole, `POST /stream` as events.
+
+It takes a query and a history of pairs and nothing else; its errors are 200 with `success` false. Each
+event repeats all the text so far. Source: the `web-stream-demo` server of ChatGLM-6B's community (read).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gateway.dialects import budget
+from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.counting import count_bare
+from gateway.dialects.cutter import Cutter
+from gateway.dialects.fitting import fold_to_fit
+from gateway.dialects.losses import lost
+from gateway.dialects.native import refuse_tools
+from gateway.dialects.openai_like import read_object
+from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.wire import jsontext, sse, tokens
+from gateway.wire.events import Delta, Event, Finish
+from gateway.wire.openai import ChatRequest
+
+_UNFINISHED = "\ufffd"
+"""What the model's tokenizer shows for a character of which only some bytes have come."""
+
+
+class ChatGLMStream(Dialect):
+    """v1 that streams. The answer is cut at its budget here, since the server takes none."""
+
+    name = "chatglm-stream"
+    context: ClassVar[int] = 2048
+    cjk = tokens.V1_CJK
+    probe = "/"
+    pairs = True
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        budget.stops_for(request)
+        context = profile.context or self.context
+        folded, prompt_tokens = fold_to_fit(
+            request, profile, context, lambda folded: count_bare(folded, self.cjk)
+        )
+        return Outgoing(
+            path="/stream" if stream else "/chat",
+            body=jsontext.write({"query": folded.prompt.text, "history": folded.history}),
+            streams=stream,
+            prompt_tokens=prompt_tokens,
+            budget=budget.wanted_output(request, profile, prompt_tokens),
+            total=context,  # not sent, but where the model itself ends
+            ignored=lost(request, profile, frozenset(), *refuse_tools(request, profile)),
+            abandon="probe" if stream else "drain",
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        cutter = Cutter(outgoing.budget, self.cjk)
+        text = cutter.take(_response(read_object(body)))
+        said: list[Event] = [Delta(text)] if text else []
+        return [*said, _finish(cutter, outgoing)]
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:
+        return _Decoder(outgoing, Cutter(outgoing.budget, self.cjk))
+
+
+class _Decoder(Decoder):
+    def __init__(self, outgoing: Outgoing, cutter: Cutter) -> None:
+        self.done = False
+        self._outgoing = outgoing
+        self._cutter = cutter
+        self._taken = 0
+
+    def feed(self, event: sse.Event) -> list[Event]:
+        if self.done or not event.data.strip():
+            return []
+        update = read_object(event.data)
+        response = _response(update)
+        self.done = update.get("finished") is True
+        text = self._cutter.take(self._new(response if self.done else response.rstrip(_UNFINISHED)))
+        said: list[Event] = [Delta(text)] if text else []
+        self.done = self.done or self._cutter.full
+        return [*said, _finish(self._cutter, self._outgoing)] if self.done else said
+
+    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the last event says that it is the last
+        if not self.done:
+            raise UpstreamTruncated("The backend's answer broke off.")
+        return []
+
+    def _new(self, response: str) -> str:
+        # By length: the model rewrites punctuation it has shown before, so the start may differ.
+        new = response[self._taken :]
+        self._taken = max(self._taken, len(response))
+        return new
+
+
+def _response(answer: dict[str, Any]) -> str:
+    if answer.get("success") is False:
+        raise UpstreamError("The backend reported an error instead of an answer.")
+    response = answer.get("response")
+    if not isinstance(response, str):
+        raise UpstreamGarbled("The backend's answer has no text in `response`.")
+    return response
+
+
+def _finish(cutter: Cutter, outgoing: Outgoing) -> Finish:
+    if cutter.full:
+        return Finish("length")
+    counted = cutter.counted
+    if not counted and outgoing.total is not None and outgoing.prompt_tokens * 10 < outgoing.total * 9:
+        raise UpstreamEmpty("The backend gave an empty answer.")
+    if not counted:
+        return Finish("length")
+    return Finish(budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total))

@@ -1,0 +1,31 @@
+"""P: how many tokens a conversation has once a model's own template is around it (estimates).
+
+Source: the templates in ChatGLM-6B's and ChatGLM3's model code. `native.count_rounds` is ChatGLM2's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.dialects.folding import Folded
+from gateway.dialects.native import PREFIX, ROUND
+from gateway.wire import jsontext, tokens
+
+ROLE = 3
+"""Tokens that a message's role costs, and the opening of the answer, from ChatGLM3 on."""
+
+
+def count_bare(folded: Folded, cjk: int) -> int:
+    """P on ChatGLM-6B, where a first question stands bare and only later ones are rounds."""
+    count = PREFIX + tokens.estimate(folded.prompt.text, cjk)
+    if not folded.pairs:
+        return count
+    halves = [half for pair in folded.history for half in pair]
+    return count + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(half, cjk) for half in halves)
+
+
+def count_messages(texts: Iterable[str], tools: list[dict[str, Any]] | None = None) -> int:
+    """P from ChatGLM3 on, where every message has its role, and the tools stand in it as JSON."""
+    count = ROLE + sum(ROLE + tokens.estimate(text) for text in texts)
+    return count + tokens.estimate(jsontext.write(tools).decode()) if tools else count

@@ -1,0 +1,64 @@
+"""Makes a conversation fit the context: refused or trimmed where it does not (rule T10).
+
+Trimming takes whole oldest exchanges, a question with all that answered it; system texts and the last
+question always stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from gateway.dialects import budget
+from gateway.dialects.base import Profile
+from gateway.dialects.folding import Folded, fold
+from gateway.wire.openai import ChatRequest
+
+Sent: TypeAlias = dict[str, Any]
+"""One message as a server gets it: `role`, `content` and what belongs to it."""
+
+
+def fold_to_fit(
+    request: ChatRequest, profile: Profile, context: int, count: Callable[[Folded], int]
+) -> tuple[Folded, int]:
+    """The conversation as pairs and a question, and P as `count` counts it.
+
+    Raises `BadRequest`, `ContextExceeded`.
+    """
+    folded = fold(request, system=profile.system, leading_assistant=profile.leading_assistant)
+    if profile.trim:
+        while folded.pairs and not budget.fits(count(folded), context):
+            folded = folded.without_oldest()
+    prompt_tokens = count(folded)
+    budget.require_room(prompt_tokens, context)
+    return folded, prompt_tokens
+
+
+def messages_to_fit(
+    messages: list[Sent], profile: Profile, context: int, count: Callable[[list[Sent]], int]
+) -> tuple[list[Sent], int]:
+    """The same for a conversation that stays a list of messages. Raises `ContextExceeded`."""
+    if profile.trim:
+        while not budget.fits(count(messages), context) and (shorter := without_oldest(messages)):
+            messages = shorter
+    prompt_tokens = count(messages)
+    budget.require_room(prompt_tokens, context)
+    return messages, prompt_tokens
+
+
+def without_oldest(messages: list[Sent]) -> list[Sent] | None:
+    """The messages without the oldest exchange, or None where only the last question is left."""
+    spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
+    for before, place in zip(spoken, spoken[1:], strict=False):
+        if messages[place]["role"] == "user" and messages[before]["role"] != "user":
+            system = [message for message in messages[:place] if message["role"] == "system"]
+            return [*system, *messages[place:]]
+    return None
+
+
+def as_messages(folded: Folded) -> list[Sent]:
+    """The pairs as strictly alternating messages, the question last."""
+    messages: list[Sent] = []
+    for question, answer in folded.history:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": folded.prompt.text}]

@@ -1,0 +1,61 @@
+"""What a request loses on a backend that cannot honour all of it: reported, or refused under `strict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.dialects.base import Profile
+from gateway.errors import UnsupportedParameter
+from gateway.wire.openai import ChatRequest
+
+_NEUTRAL: dict[str, Callable[[Any], bool]] = {
+    "frequency_penalty": lambda value: value == 0,
+    "presence_penalty": lambda value: value == 0,
+    "repetition_penalty": lambda value: value == 1,
+    "logit_bias": lambda value: not value,
+    "logprobs": lambda value: value is False,
+    "top_logprobs": lambda value: value == 0,
+    "parallel_tool_calls": lambda value: value is True,
+    "response_format": lambda value: value == {"type": "text"},
+    "seed": lambda _: False,
+    "modalities": lambda value: value == ["text"],
+    "audio": lambda _: False,
+    "prediction": lambda _: False,
+    "reasoning_effort": lambda _: False,
+    "verbosity": lambda _: False,
+    "web_search_options": lambda _: False,
+    "temperature": lambda _: False,
+    "top_p": lambda _: False,
+    "max_tokens": lambda _: False,
+    "max_completion_tokens": lambda _: False,
+}
+"""The parameters that can be lost, with the test for a value that asks for nothing."""
+
+NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call"})
+"""All names that can stand in `x-gateway-ignored`."""
+
+
+def lost(
+    request: ChatRequest,
+    profile: Profile,
+    honoured: frozenset[str],
+    *more: str,
+) -> tuple[str, ...]:
+    """Name the parameters of this request that the backend will not honour.
+
+    `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself.
+    Raises `UnsupportedParameter` under `strict`.
+    """
+    names = [
+        name
+        for name, neutral in _NEUTRAL.items()
+        if name in request.body and name not in honoured and not neutral(request.body[name])
+    ]
+    found = tuple(dict.fromkeys([*names, *more]))
+    if found and profile.strict:
+        raise UnsupportedParameter(
+            f"This model cannot honour {found[0]}, and it is set to refuse what it cannot honour.",
+            param=found[0],
+        )
+    return found

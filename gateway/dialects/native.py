@@ -1,0 +1,130 @@
+"""The `POST /` wire that ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api share (rules T1 to T18).
+
+The gateway sends `prompt`, `history` and `max_length` always, `temperature` and `top_p` only if asked
+for. The server answers whole, counts nothing and gives no reason for its end.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from gateway.dialects import budget
+from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.dialects.folding import Folded, fold
+from gateway.dialects.losses import lost
+from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
+from gateway.wire import jsontext, tokens
+from gateway.wire.events import Delta, Event, Finish
+from gateway.wire.openai import ChatRequest
+
+ROUND = 14
+"""Tokens that the labels of one round cost."""
+PREFIX = 2
+"""Tokens the model puts before every prompt."""
+
+_SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
+
+
+class NativeDialect(Dialect):
+    """A dialect of the `POST /` wire; subclasses say how their prompt counts and how they sample."""
+
+    context: ClassVar[int] = 8192
+    pairs = True
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
+        budget.stops_for(request)
+        context = profile.context or self.context
+        folded = fold(request, system=profile.system, leading_assistant=profile.leading_assistant)
+        folded = self._trimmed(folded, context) if profile.trim else folded
+        prompt_tokens = self.count_prompt(folded)
+        budget.require_room(prompt_tokens, context)
+        wanted = budget.wanted_output(request, profile, prompt_tokens)
+        total = budget.total_length(request, prompt_tokens, wanted, context)
+        return Outgoing(
+            path="/",
+            body=jsontext.write(
+                {
+                    "prompt": folded.prompt.text,
+                    "history": folded.history,
+                    "max_length": total,
+                    **self.sampling(request, profile),
+                }
+            ),
+            streams=False,
+            prompt_tokens=prompt_tokens,
+            budget=wanted,
+            total=total,
+            ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        text = _response(body)
+        counted = tokens.estimate(text, self.cjk)
+        reason = budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)
+        if text:
+            return [Delta(text), Finish(reason)]
+        # Nothing at all: either the prompt left no room, or the model has a fault that must be told.
+        if outgoing.total is not None and outgoing.prompt_tokens * 10 >= outgoing.total * 9:
+            return [Finish("length")]
+        raise UpstreamEmpty("The backend gave an empty answer.")
+
+    @abstractmethod
+    def count_prompt(self, folded: Folded) -> int:
+        """P: the estimated tokens of the whole prompt this server will build."""
+
+    @abstractmethod
+    def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
+        """The sampling members to send."""
+
+    def _trimmed(self, folded: Folded, context: int) -> Folded:
+        while folded.pairs and not budget.fits(self.count_prompt(folded), context):
+            folded = folded.without_oldest()
+        return folded
+
+
+def count_rounds(folded: Folded, cjk: int) -> int:
+    """P where every question is a labelled round, the last and the first included (ChatGLM2 on)."""
+    texts = [half for pair in folded.history for half in pair]
+    texts.append(folded.prompt.text)
+    return PREFIX + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(text, cjk) for text in texts)
+
+
+def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
+    """Refuse tools, or name them as lost under `tools = "ignore"` (rule T5)."""
+    if request.tool_mode == "none":
+        return ()
+    name = "functions" if request.legacy_functions else "tools"
+    if profile.tools == "ignore":
+        return (name,)
+    raise UnsupportedParameter(
+        f"This model has no tools. Leave {name} out, or ask a model that has them.", param=name
+    )
+
+
+def never_greedy(request: ChatRequest, profile: Profile) -> dict[str, Any]:
+    """Sampling for servers that take 0 for "not given" (rule T12).
+
+    Temperature 0 keeps the top token alone by top_p, since a temperature of 0 would become 0.95 and a
+    tiny one can overflow in half precision.
+    """
+    sampling: dict[str, Any] = {}
+    if request.temperature is not None:
+        sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
+    if request.top_p is not None:
+        sampling["top_p"] = request.top_p or 0.01
+    if request.temperature is not None and request.temperature < 0.01:
+        sampling |= {"temperature": 0.1, "top_p": 0.01}
+    return sampling
+
+
+def _response(body: bytes) -> str:
+    try:
+        answer = jsontext.read_lenient(body)
+    except ValueError:
+        raise UpstreamGarbled("The backend's answer is not JSON.") from None
+    if not isinstance(answer, dict) or not isinstance(answer.get("response"), str):
+        raise UpstreamGarbled("The backend's answer has no text in `response`.")
+    if answer.get("status", 200) != 200:
+        raise UpstreamGarbled("The backend's answer reports a failure.")
+    return str(answer["response"])

@@ -1,0 +1,155 @@
+"""Servers that speak OpenAI's chat by themselves: vLLM, FastChat, Xinference and the like.
+
+The body passes as it was received, but for the model's name and what makes usage known; fields that we do
+not know pass both ways. Errors, missing ends and old function calls are mended on the way back.
+Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its own forms of errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.dialects import budget
+from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.counting import count_messages
+from gateway.dialects.openai_like import (
+    ChunkDecoder,
+    choices_of,
+    index_of,
+    message_of,
+    read_object,
+    reason_of,
+    text_of,
+    tool_pieces,
+    usage_of,
+)
+from gateway.errors import BadRequest, UpstreamGarbled
+from gateway.wire import jsontext
+from gateway.wire.events import Delta, Event, Finish, Repair
+from gateway.wire.openai import ChatRequest, Message
+
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_READ = frozenset({"role", "content", "tool_calls", "function_call"})
+"""Members of a message or delta that have a place of their own in a `Delta`."""
+
+
+class OpenAI(Dialect):
+    """Pass-through: what the server cannot do, the server refuses."""
+
+    name = "openai"
+    slots = 8
+    honours = frozenset({"stop", "n", "tools"})
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        if request.n > profile.max_n:
+            raise BadRequest(f"n: this model gives at most {profile.max_n} choices.", param="n")
+        prompt_tokens = _count(request)
+        if profile.context is not None:
+            budget.require_room(prompt_tokens, profile.context)
+        limits = _limits(request, profile, prompt_tokens)
+        body = {
+            **request.body,
+            "model": profile.model,
+            **limits,
+            **_temperature(request, profile),
+            **_streaming(request, stream),
+        }
+        return Outgoing(
+            path="/v1/chat/completions",
+            body=jsontext.write({name: value for name, value in body.items() if value is not None}),
+            streams=stream,
+            prompt_tokens=prompt_tokens,
+            budget=next(iter(limits.values()), None),
+            tool_names=frozenset(tool.function.name for tool in request.offered if tool.function),
+            abandon="close",
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - it stands for itself
+        answer = read_object(body)
+        choices = choices_of(answer)
+        if not choices:
+            raise UpstreamGarbled("The backend's answer has no choice.")
+        events = [event for place, choice in enumerate(choices) for event in _whole(choice, place)]
+        usage = usage_of(answer)
+        return [*events, usage] if usage else events
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - it stands for itself
+        return _Decoder()
+
+
+class _Decoder(ChunkDecoder):
+    counts = True
+
+    def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
+        return _piece(choice, delta, index)
+
+
+def _count(request: ChatRequest) -> int:
+    texts = [text for message in request.messages for text in _texts(message)]
+    offered = [*request.body.get("tools", ()), *request.body.get("functions", ())]
+    return count_messages(texts, offered)
+
+
+def _texts(message: Message) -> list[str]:
+    """What of a message counts: its text, parts joined, other parts unread."""
+    content = message.content
+    parts = [content] if isinstance(content, str) else [part.text or "" for part in content or ()]
+    return ["".join(parts)]
+
+
+def _limits(request: ChatRequest, profile: Profile, prompt_tokens: int) -> dict[str, int]:
+    """The limits of the answer, lowered where the model is known to give less.
+
+    A client that named none gets none, but for native clients, whose limit counts the prompt in.
+    """
+    if request.total_length is not None:
+        wanted = budget.wanted_output(request, profile, prompt_tokens)
+        return {"max_tokens": budget.clamped(wanted, prompt_tokens, profile.context)}
+    most = profile.max_output
+    limits: dict[str, int] = {}
+    for name in _LIMITS:
+        if name in request.body:
+            asked = request.body[name]
+            wanted = min(asked, most) if most else asked
+            limits[name] = budget.clamped(wanted, prompt_tokens, profile.context)
+    return limits
+
+
+def _temperature(request: ChatRequest, profile: Profile) -> dict[str, float]:
+    most = profile.max_temperature
+    return {"temperature": most} if most is not None and (request.temperature or 0) > most else {}
+
+
+def _streaming(request: ChatRequest, stream: bool) -> dict[str, Any]:
+    """The members about streaming; None takes one away."""
+    if not stream:
+        return {"stream": None, "stream_options": None}
+    given = request.body.get("stream_options", {})
+    options = {name: value for name, value in given.items() if value is not None}
+    return {"stream": True, "stream_options": {**options, "include_usage": True}}
+
+
+def _whole(choice: dict[str, Any], place: int) -> list[Event]:
+    index = index_of(choice, place)
+    piece = _piece(choice, message_of(choice), index)
+    events: list[Event] = [] if piece.empty else [piece]
+    reason = reason_of(choice.get("finish_reason"))
+    if reason is None:
+        events.append(Repair("no_finish"))
+        reason = "tool_calls" if piece.tools else "stop"
+    return [*events, Finish(reason, index)]
+
+
+def _piece(choice: dict[str, Any], message: dict[str, Any], index: int) -> Delta:
+    return Delta(
+        text=text_of(message),
+        tools=tool_pieces(message),
+        choice=index,
+        extras=_extras(message),
+        logprobs=choice.get("logprobs"),
+    )
+
+
+def _extras(message: dict[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in message.items() if name not in _READ and value is not None}

@@ -1,0 +1,306 @@
+"""OpenAI's answers as ChatGLM servers and others really send them: read defensively, believed sparingly.
+
+`read_object` to `usage_of` read single values; `ChunkDecoder` reads a stream and knows how streams may end.
+What is missing, doubled or of a wrong type becomes a repair or an error here, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from gateway.dialects.base import Decoder, Profile
+from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.wire import jsontext, sse
+from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
+from gateway.wire.openai import ChatRequest
+
+DONE = "[DONE]"
+"""What the last event of a good stream says."""
+
+_REASONS: Mapping[str, FinishReason] = MappingProxyType(
+    {
+        "stop": "stop",
+        "length": "length",
+        "tool_calls": "tool_calls",
+        "function_call": "tool_calls",
+        "content_filter": "content_filter",
+    }
+)
+
+# --- requests --------------------------------------------------------------------------------------
+
+
+def sampling(request: ChatRequest, profile: Profile) -> dict[str, Any]:
+    """Temperature and top_p for servers that take temperature 0 as greedy.
+
+    A top_p of 0 becomes 0.01, which keeps the top token alone: chatglm.cpp would take 0 for "off", vLLM
+    refuses it.
+    """
+    sampling: dict[str, Any] = {}
+    if request.temperature is not None:
+        sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
+    if request.top_p is not None:
+        sampling["top_p"] = request.top_p or 0.01
+    return sampling
+
+
+def offered_tools(request: ChatRequest, **defaults: Any) -> list[dict[str, Any]]:
+    """The functions offered, in today's form, with the members these servers know and no others.
+
+    `defaults` stand in for members the client left out. Raises `UnsupportedParameter` for a tool that is no
+    function.
+    """
+    offered: list[dict[str, Any]] = []
+    for place, tool in enumerate(request.offered):
+        if tool.function is None:
+            raise UnsupportedParameter(
+                "This model's tools are functions; leave other types out.", param=f"tools[{place}].type"
+            )
+        given = tool.function.model_dump(include={"name", "description", "parameters"}, exclude_none=True)
+        offered.append({"type": "function", "function": {**defaults, **given}})
+    return offered
+
+
+def tool_names(offered: list[dict[str, Any]]) -> frozenset[str]:
+    """The names of the functions offered."""
+    return frozenset(tool["function"]["name"] for tool in offered)
+
+
+def choice_name(request: ChatRequest) -> str:
+    """What the client calls its choice of tools."""
+    return "function_call" if request.legacy_functions else "tool_choice"
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def read_object(raw: bytes | str) -> dict[str, Any]:
+    """Parse one JSON object of a backend.
+
+    Raises `UpstreamGarbled` for anything else and `UpstreamError` for the report of an error, whose text
+    is not repeated.
+    """
+    try:
+        value = jsontext.read_lenient(raw)
+        if isinstance(value, str):  # GLM-4's server of June 2024 encodes its first chunk twice
+            value = jsontext.read_lenient(value)
+    except ValueError:
+        raise UpstreamGarbled("The backend's answer is not JSON.") from None
+    if not isinstance(value, dict):
+        raise UpstreamGarbled("The backend's answer is not a JSON object.")
+    if value.get("error") or value.get("error_code") or value.get("object") == "error":
+        raise UpstreamError("The backend reported an error instead of an answer.")
+    return value
+
+
+def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choices of an answer or a chunk. Raises `UpstreamGarbled` when they are no list of objects."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise UpstreamGarbled("The backend's answer has no list of choices.")
+    return choices
+
+
+def message_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice of a whole answer. Raises `UpstreamGarbled`."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise UpstreamGarbled("The backend's answer has no message.")
+    return message
+
+
+def only_choice(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first choice of a whole answer and its message. Raises `UpstreamGarbled`."""
+    choices = choices_of(answer)
+    if not choices:
+        raise UpstreamGarbled("The backend's answer has no choice.")
+    return choices[0], message_of(choices[0])
+
+
+def index_of(choice: dict[str, Any], place: int) -> int:
+    """A choice's index; chatglm.cpp leaves it out, then it is the place in the list."""
+    index = choice.get("index")
+    return index if _is_count(index) else place
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """The text of a message or delta, "" for none. Raises `UpstreamGarbled` for anything but text."""
+    content = message.get("content")
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise UpstreamGarbled("The content of the backend's answer is not text.")
+    return content
+
+
+def required_text(message: dict[str, Any]) -> str:
+    """The text of a message that must have one. Raises `UpstreamGarbled`."""
+    if message.get("content") is None:
+        raise UpstreamGarbled("The backend's answer has no content.")
+    return text_of(message)
+
+
+def reason_of(value: Any) -> FinishReason | None:
+    """A finish reason as we know them; None for null and "". A word we do not know means "stop"."""
+    return _REASONS.get(value, "stop") if isinstance(value, str) and value else None
+
+
+def tool_pieces(message: dict[str, Any]) -> tuple[ToolPiece, ...]:
+    """The calls, or pieces of calls, of a message or delta, of today's form or the old one.
+
+    Null ids and names are none. Raises `UpstreamGarbled`.
+    """
+    calls = message.get("tool_calls")
+    if not calls:
+        legacy = message.get("function_call")
+        calls = [{"function": legacy}] if legacy else []
+    if not isinstance(calls, list):
+        raise UpstreamGarbled("The tool calls of the backend's answer are no list.")
+    return tuple(_tool_piece(call, place) for place, call in enumerate(calls))
+
+
+def _tool_piece(call: Any, place: int) -> ToolPiece:
+    function = (call.get("function") or {}) if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        raise UpstreamGarbled("A tool call of the backend's answer is no function call.")
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):  # some servers forget that arguments are a text
+        arguments = jsontext.write(arguments).decode()
+    return ToolPiece(
+        index=index_of(call, place),
+        arguments=arguments if isinstance(arguments, str) else "",
+        id=_text_or_none(call.get("id")),
+        name=_text_or_none(function.get("name")),
+    )
+
+
+def usage_of(answer: dict[str, Any]) -> Usage | None:
+    """The usage a backend counted, or None where it is missing or cannot be true."""
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (_is_count(prompt) and _is_count(completion)):
+        return None
+    details = {
+        name: value for name, value in usage.items() if name.endswith("_details") and isinstance(value, dict)
+    }
+    return Usage(prompt, completion, "backend", details)
+
+
+def parses_to_object(text: str) -> bool:
+    """Whether a call's arguments are what they should be: JSON text of an object."""
+    try:
+        return isinstance(jsontext.read_lenient(text), dict)
+    except ValueError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+class ChunkDecoder(Decoder):
+    """Reads a stream of `chat.completion.chunk`s. One per stream.
+
+    A choice ends with its first finish reason; whatever comes for it later is dropped. `[DONE]` without
+    a reason, and a reason without `[DONE]`, are mended; an end without either is a cut. `counts` tells
+    whether usage in the chunks is believed; `done` that the rest of the stream is of no use.
+    """
+
+    counts: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.done = False
+        self._reasons: dict[int, FinishReason | None] = {}
+        self._usage: Usage | None = None
+
+    # What a dialect may do its own way.
+
+    def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
+        """One delta as a piece."""
+        return Delta(text_of(delta), tool_pieces(delta), index)
+
+    def pieces(self, delta: Delta) -> list[Event]:
+        """What of a piece goes on; a `Finish` among it ends the choice."""
+        return [] if delta.empty else [delta]
+
+    def reason(self, reason: FinishReason) -> FinishReason:
+        """The reason to give where the backend gave this one."""
+        return reason
+
+    def done_expected(self) -> bool:
+        """Whether this stream should have ended with `[DONE]`."""
+        return True
+
+    # What is the same for all.
+
+    @property
+    def begun(self) -> bool:
+        """Whether any chunk has come."""
+        return bool(self._reasons)
+
+    @property
+    def reasons(self) -> list[FinishReason | None]:
+        """How each choice that has begun has ended so far."""
+        return list(self._reasons.values())
+
+    def feed(self, event: sse.Event) -> list[Event]:
+        data = event.data.strip()
+        if self.done or not data:
+            return []
+        if data == DONE:
+            return self._finish_all()
+        chunk = read_object(data)
+        usage = usage_of(chunk) if self.counts else None
+        self._usage = usage or self._usage
+        if usage is not None and chunk.get("choices") is None:
+            return []
+        choices = choices_of(chunk)
+        return [event for place, choice in enumerate(choices) for event in self._choice(choice, place)]
+
+    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the framing matters to dialects without an end
+        if self.done:
+            return []
+        if not self._reasons or None in self._reasons.values():
+            raise UpstreamTruncated("The backend's answer broke off.")
+        self.done = True
+        return [*([Repair("missing_done")] if self.done_expected() else []), *self._counted()]
+
+    def _choice(self, choice: dict[str, Any], place: int) -> list[Event]:
+        index = index_of(choice, place)
+        if self._reasons.setdefault(index, None) is not None:
+            return []
+        delta = choice.get("delta") or {}
+        if not isinstance(delta, dict):
+            raise UpstreamGarbled("A chunk of the backend's answer has no delta.")
+        events = self.pieces(self.delta(choice, delta, index))
+        if events and isinstance(events[-1], Finish):
+            self._reasons[index] = events[-1].reason
+        elif reason := reason_of(choice.get("finish_reason")):
+            events.append(self._finish(index, reason))
+        return events
+
+    def _finish(self, index: int, reason: FinishReason) -> Finish:
+        given = self._reasons[index] = self.reason(reason)
+        return Finish(given, index)
+
+    def _finish_all(self) -> list[Event]:
+        if not self._reasons:
+            raise UpstreamEmpty("The backend ended its stream without an answer.")
+        self.done = True
+        left = [index for index, reason in self._reasons.items() if reason is None]
+        finishes: list[Event] = [self._finish(index, "stop") for index in left]
+        return [*([Repair("no_finish")] if left else []), *finishes, *self._counted()]
+
+    def _counted(self) -> list[Event]:
+        return [self._usage] if self._usage else []

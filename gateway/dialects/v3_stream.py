@@ -1,0 +1,128 @@
+"""Reads the event streams of ChatGLM3's server and mends what it breaks (rule V2).
+
+Three faults are known. An answer of seven characters or fewer is a stream without a single event: it is
+asked for again, whole. An answer that holds `get_` stops in the middle and then comes once more, complete,
+as the bare text of one event: what is missing is its tail. An edition of 2023 ends a stream twice.
+Source: ChatGLM3 `api_server.py`, `predict_stream`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.dialects import budget
+from gateway.dialects.base import AskWhole, Decoder
+from gateway.errors import UpstreamGarbled, UpstreamTruncated
+from gateway.wire import jsontext, sse, tokens
+from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair
+
+_DONE = "[DONE]"
+_ALIKE = 8
+"""Characters of the text sent that a bare text must begin with: the server sends none before the eighth."""
+
+
+class Lead:
+    """Takes off the newline and the blank that the model writes before an answer, however they are cut."""
+
+    def __init__(self) -> None:
+        self._expected = "\n "
+
+    def strip(self, piece: str) -> str:
+        """The piece without what is left of the lead."""
+        while piece and self._expected:
+            if piece[0] != self._expected[0]:
+                self._expected = ""
+                break
+            piece, self._expected = piece[1:], self._expected[1:]
+        return piece
+
+
+def without_lead(text: str) -> str:
+    """A whole answer without its lead."""
+    return Lead().strip(text)
+
+
+class V3Decoder(Decoder):
+    """Reads one stream. The first finish, real or made up for, ends the answer; the rest is skipped."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._lead = Lead()
+        self._received: list[str] = []
+        self._begun = False
+        self._finished = False
+        self._done = False
+
+    def feed(self, event: sse.Event) -> list[Event]:
+        if event.data.strip() == _DONE:
+            self._done = True
+            return []
+        if self._finished or self._done:
+            return []
+        self._begun = True
+        chunk = _chunk(event.data)
+        return self._tail(event.data) if chunk is None else self._piece(chunk)
+
+    def end(self, *, clean: bool) -> list[Event]:
+        if self._finished:
+            return [] if self._done else [Repair("missing_done")]
+        if self._done and self._received:
+            return [Repair("no_finish"), self._finish()]
+        if self._done or (clean and not self._begun):
+            raise AskWhole("short_stream")
+        raise UpstreamTruncated("The backend's answer broke off.")
+
+    def _piece(self, chunk: dict[str, Any]) -> list[Event]:
+        text, finished = _read(chunk)
+        events: list[Event] = self._text(text)
+        return [*events, self._finish()] if finished else events
+
+    def _text(self, received: str) -> list[Event]:
+        if received:
+            self._received.append(received)
+        text = self._lead.strip(received)
+        return [Delta(text)] if text else []
+
+    def _tail(self, full: str) -> list[Event]:
+        # An event's lines are joined by \n whatever the answer had, so count what came in the same way.
+        received = "".join(self._received).replace("\r\n", "\n").replace("\r", "\n")
+        expected = received[:_ALIKE] or "\n"
+        if not full.startswith(expected) or len(full) < len(received):
+            raise UpstreamGarbled("The backend sent an event that is neither JSON nor its answer.")
+        self._done = True
+        return [Repair("get_event"), *self._text(full[len(received) :]), self._finish()]
+
+    def _finish(self) -> Finish:
+        self._finished = True
+        answer = without_lead("".join(self._received))
+        return Finish(finish_reason(tokens.estimate(answer), self._most))
+
+
+def finish_reason(counted: int, most: int | None) -> FinishReason:
+    """`length` or `stop` (rule T11). Cut by `max_tokens`, this server loses the last token and says "stop"."""
+    return budget.finish_reason(counted + 1, most, 0, None)
+
+
+def _chunk(data: str) -> dict[str, Any] | None:
+    """The event as a chunk, or None for a bare text.
+
+    An answer may be JSON itself; as bare text it starts with the lead, which no chunk does.
+    """
+    if not data.startswith("{"):
+        return None
+    try:
+        chunk = jsontext.read_lenient(data)
+    except ValueError:
+        return None
+    return chunk if isinstance(chunk, dict) and isinstance(chunk.get("choices"), list) else None
+
+
+def _read(chunk: dict[str, Any]) -> tuple[str, bool]:
+    """A chunk's text, and whether it ends the answer."""
+    for choice in chunk["choices"]:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        text = delta.get("content") if isinstance(delta, dict) else None
+        if not isinstance(delta, dict) or not isinstance(text, str | None):
+            raise UpstreamGarbled("The backend sent a chunk without a delta.")
+        return text or "", choice.get("finish_reason") is not None
+    return "", False

@@ -1,0 +1,255 @@
+"""What can go wrong with a request: one exception tree, one table.
+
+    GatewayError
+    ├── BadRequest                  the client's body or a value in it
+    │   ├── UnsupportedParameter    understood, but this backend cannot honour it
+    │   ├── ContextExceeded         prompt and answer do not fit the model's context
+    │   └── UpstreamRejected        a backend's own 400 or 422, in our words
+    ├── Unauthorized                no key, or one we do not know
+    ├── ModelNotAllowed             the key may not use this model
+    ├── ModelNotFound
+    ├── NotFound, MethodNotAllowed  path and method
+    ├── BodyTooLarge, UnsupportedMediaType, ExpectationFailed
+    ├── Unavailable                 not now; carries Retry-After
+    │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy
+    │   └── ConnectFailed           the backend did not take the connection
+    ├── UpstreamError               the backend failed
+    │   ├── UpstreamReset           the connection ended before the head of an answer
+    │   ├── UpstreamTruncated       the answer broke off
+    │   ├── UpstreamGarbled         the answer is not what its dialect promises
+    │   ├── UpstreamEmpty           200, but not a single character of an answer
+    │   └── UpstreamTLS
+    ├── UpstreamTimeout             FirstTokenTimeout, StallTimeout, TotalTimeout
+    ├── InternalError               our bug
+    └── ClientGone                  nobody is left to answer; blames nobody
+
+Everything that a handler, log or metric wants to know of an error stands in its row of `TABLE`;
+messages never hold a backend's body, a prompt or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """A failure with a place in `TABLE`.
+
+    `message` tells the client what is wrong and how to mend it; `param` names the field of the
+    request body; `retry_after` is in seconds; `code` overrides the table's.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self._code = code
+        self.retry_after = retry_after
+
+    @property
+    def row(self) -> Row:
+        """The table's row for this kind of error."""
+        return TABLE[type(self)]
+
+    @property
+    def code(self) -> str | None:
+        """The machine-readable word of the error envelope, or None."""
+        return self._code or self.row.code
+
+
+class BadRequest(GatewayError):
+    """The body, or a value in it, is not what the API takes."""
+
+
+class UnsupportedParameter(BadRequest):
+    """A parameter that is understood but cannot be honoured by this model's backends."""
+
+
+class ContextExceeded(BadRequest):
+    """Prompt and answer do not fit into the model's context."""
+
+
+class UpstreamRejected(BadRequest):
+    """A backend answered 400 or 422: the request is at fault, not the backend."""
+
+
+class Unauthorized(GatewayError):
+    """No key or a wrong one; one message for every cause.
+
+    `reason` (`missing`, `wrong`, `expired`) is for metrics alone.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "A valid API key is needed. Send it as `Authorization: Bearer KEY`, as `x-api-key: KEY`, "
+            "or as the password of the URL (http://user:KEY@host)."
+        )
+        self.reason = reason
+
+
+class ModelNotAllowed(GatewayError):
+    """The key is good but not for this model."""
+
+
+class ModelNotFound(GatewayError):
+    """No model of that name or alias is configured."""
+
+
+class NotFound(GatewayError):
+    """No such path."""
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, the method does not."""
+
+
+class BodyTooLarge(GatewayError):
+    """The body is larger than `server.max_body`."""
+
+
+class UnsupportedMediaType(GatewayError):
+    """A content type or content encoding that is not read here."""
+
+
+class ExpectationFailed(GatewayError):
+    """An Expect header other than 100-continue."""
+
+
+class Unavailable(GatewayError):
+    """Not now: carries `retry_after` where it can be told."""
+
+
+class QueueFull(Unavailable):
+    """The model's queue is at its length limit."""
+
+
+class QueueTimeout(Unavailable):
+    """The ticket waited longer than `queue.timeout`."""
+
+
+class NoBackend(Unavailable):
+    """No backend of the model can be used at the moment."""
+
+
+class Draining(Unavailable):
+    """The gateway is shutting down."""
+
+
+class UpstreamBusy(Unavailable):
+    """The backend answered 429 or 503."""
+
+
+class ConnectFailed(Unavailable):
+    """The backend did not take the connection."""
+
+
+class UpstreamError(GatewayError):
+    """The backend failed: a 5xx, or a refusal of our own credentials."""
+
+
+class UpstreamReset(UpstreamError):
+    """The backend closed the connection before the head of an answer."""
+
+
+class UpstreamTruncated(UpstreamError):
+    """The answer broke off before its end."""
+
+
+class UpstreamGarbled(UpstreamError):
+    """The answer is not what the backend's dialect promises."""
+
+
+class UpstreamEmpty(UpstreamError):
+    """The backend said 200 and nothing else."""
+
+
+class UpstreamTLS(UpstreamError):
+    """The TLS handshake with the backend failed."""
+
+
+class UpstreamTimeout(GatewayError):
+    """The backend took too long."""
+
+
+class FirstTokenTimeout(UpstreamTimeout):
+    """Nothing came within `timeouts.first_token`."""
+
+
+class StallTimeout(UpstreamTimeout):
+    """The stream paused for longer than `timeouts.between_tokens`."""
+
+
+class TotalTimeout(UpstreamTimeout):
+    """The answer was not complete within `timeouts.total`."""
+
+
+class InternalError(GatewayError):
+    """A bug of the gateway."""
+
+
+class ClientGone(GatewayError):
+    """The client left before the answer was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the rest of the gateway does with one kind of error.
+
+    `retryable`: another backend may be tried as long as no content has reached the client.
+    `blames`: counts against the backend. `repeat`: the value of `x-should-retry`, where SDKs must
+    be told (None: their own rule is right).
+    """
+
+    status: int
+    type: str
+    code: str | None
+    outcome: str
+    retryable: bool = False
+    blames: bool = False
+    repeat: bool | None = None
+
+
+_REQUEST = "invalid_request_error"
+_SERVER = "server_error"
+
+TABLE: dict[type[GatewayError], Row] = {
+    BadRequest: Row(400, _REQUEST, None, "client_error"),
+    UnsupportedParameter: Row(400, _REQUEST, "unsupported_parameter", "client_error"),
+    ContextExceeded: Row(400, _REQUEST, "context_length_exceeded", "client_error"),
+    UpstreamRejected: Row(400, _REQUEST, None, "upstream_4xx"),
+    Unauthorized: Row(401, _REQUEST, "invalid_api_key", "client_error"),
+    ModelNotAllowed: Row(403, _REQUEST, "model_not_allowed", "client_error"),
+    ModelNotFound: Row(404, _REQUEST, "model_not_found", "client_error"),
+    NotFound: Row(404, _REQUEST, "not_found", "client_error"),
+    MethodNotAllowed: Row(405, _REQUEST, "method_not_allowed", "client_error"),
+    BodyTooLarge: Row(413, _REQUEST, "body_too_large", "client_error"),
+    UnsupportedMediaType: Row(415, _REQUEST, "unsupported_media_type", "client_error"),
+    ExpectationFailed: Row(417, _REQUEST, "expectation_failed", "client_error"),
+    QueueFull: Row(503, _SERVER, "overloaded", "queue_full"),
+    QueueTimeout: Row(503, _SERVER, "queue_timeout", "queue_timeout"),
+    NoBackend: Row(503, _SERVER, "no_backend", "no_backend"),
+    Draining: Row(503, _SERVER, "draining", "shutdown"),
+    UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
+    ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
+    UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),
+    UpstreamReset: Row(502, _SERVER, "upstream_error", "connect", True, True, repeat=False),
+    UpstreamTruncated: Row(502, _SERVER, "upstream_error", "truncated", True, True, repeat=False),
+    UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", blames=True, repeat=False),
+    UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", blames=True, repeat=False),
+    UpstreamTLS: Row(502, _SERVER, "upstream_tls", "connect", True, True, repeat=False),
+    FirstTokenTimeout: Row(
+        504, _SERVER, "upstream_timeout", "first_token_timeout", blames=True, repeat=False
+    ),
+    StallTimeout: Row(504, _SERVER, "upstream_timeout", "stall", blames=True, repeat=False),
+    TotalTimeout: Row(504, _SERVER, "upstream_timeout", "total_timeout", blames=True, repeat=False),
+    InternalError: Row(500, _SERVER, "internal_error", "internal"),
+    ClientGone: Row(499, _REQUEST, None, "client_gone"),
+}
+"""Every error's row. 499 is for logs and metrics alone: its client is not there to read it."""

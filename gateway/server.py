@@ -1,0 +1,208 @@
+"""Runs the two planes with uvicorn in one event loop, from the first socket to a clean end.
+
+uvicorn's own handling of signals and its lifespan protocol are not used: the gateway begins and ends
+both planes itself, so that readiness goes before the listeners do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway import __version__, config
+from gateway.app import Gateway, create_app
+from gateway.config import Address
+from gateway.telemetry.logs import Logs, configure
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.transport import Transport
+
+BACKLOG = 2048
+LAG_TICK = 0.5
+"""Seconds between two looks at how late the event loop is."""
+
+
+class _Plane(uvicorn.Server):
+    """One listener. Ends when `should_exit` is set; `force_exit` ends it at once."""
+
+    def __init__(self, app: ASGIApp, drain: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",  # never "auto": it falls back to a parser that lets smuggled requests pass
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(drain)),
+            )
+        )
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that takes requests. URLs have no slash at the end."""
+
+    url: str
+    admin_url: str
+    gateway: Gateway
+    planes: tuple[_Plane, _Plane]
+
+    def end_now(self) -> None:
+        """Do not wait for requests in flight any longer."""
+        for plane in self.planes:
+            plane.force_exit = True
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: config.Config, *, logs: Logs | None = None, transport: Transport | None = None
+) -> AsyncIterator[Running]:
+    """Run the gateway for the length of an `async with`.
+
+    Raises OSError when an address cannot be bound. At the end requests in flight have `server.drain`
+    seconds to finish.
+    """
+    with contextlib.ExitStack() as sockets:
+        data, admin = (
+            sockets.enter_context(_bound(section.address)) for section in (settings.server, settings.admin)
+        )
+        logs = logs or configure("json", "critical", sys.stderr)
+        gateway = create_app(settings, logs, transport=transport)
+        planes = (_Plane(gateway.data, settings.server.drain), _Plane(gateway.admin, 1))
+        async with asyncio.TaskGroup() as group:
+            serving = [
+                group.create_task(plane.serve(sockets=[sock]))
+                for plane, sock in zip(planes, (data, admin), strict=True)
+            ]
+            lag = group.create_task(_watch_lag(gateway.metrics))
+            try:
+                await asyncio.gather(*(plane.up.wait() for plane in planes))
+                yield Running(_url(data), _url(admin), gateway, planes)
+            finally:
+                gateway.life.draining = True
+                lag.cancel()
+                await _end(planes, serving)
+                await gateway.aclose()
+
+
+async def _end(planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]]) -> None:
+    # The admin plane last: probes and metrics are wanted while the data plane drains.
+    for plane, task in zip(planes, serving, strict=True):
+        plane.should_exit = True
+        await asyncio.wait({task})
+
+
+async def _watch_lag(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_TICK
+        await asyncio.sleep(LAG_TICK)
+        metrics.observe_lag(max(0.0, loop.time() - due))
+
+
+def serve(settings: config.Config) -> int:
+    """Run until SIGTERM or SIGINT; give the exit status: 0 after a clean end, 1 after a forced one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: config.Config) -> int:
+    logs = configure(settings.log.format, settings.log.level, sys.stdout, access=settings.log.access)
+    stops: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stops.put_nowait, number.name)
+    try:
+        return await _serve_until(settings, logs, stops)
+    except OSError as error:
+        logs.note("An address cannot be bound.", level="critical", reason=error.strerror or "unknown")
+        return 2
+
+
+async def _serve_until(settings: config.Config, logs: Logs, stops: asyncio.Queue[str]) -> int:
+    async with contextlib.AsyncExitStack() as stack:
+        run = await stack.enter_async_context(running(settings, logs=logs))
+        logs.started(__version__, data=run.url, admin=run.admin_url, backends=len(settings.backends))
+        reason = await stops.get()
+        logs.stopped(reason)
+        return await _close(stack, run, stops)
+
+
+async def _close(stack: contextlib.AsyncExitStack, run: Running, stops: asyncio.Queue[str]) -> int:
+    async with asyncio.TaskGroup() as group:
+        again = group.create_task(_end_now_on(stops, run))
+        await stack.aclose()
+        forced = again.done()
+        again.cancel()
+    return 1 if forced else 0
+
+
+async def _end_now_on(stops: asyncio.Queue[str], run: Running) -> None:
+    await stops.get()
+    run.end_now()
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows, or another Python: asyncio's own loop serves as well
+        return None
+    return uvloop.Loop
+
+
+@contextlib.contextmanager
+def _bound(address: Address) -> Iterator[socket.socket]:
+    if address.path:
+        with _unix_socket(Path(address.path)) as bound:
+            yield bound
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address.host, address.port))
+        bound.listen(BACKLOG)
+        yield bound
+
+
+@contextlib.contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_socket():
+            path.unlink()  # left by a process that was killed
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
+        bound.bind(str(path))
+        bound.listen(BACKLOG)
+        try:
+            yield bound
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _url(bound: socket.socket) -> str:
+    if bound.family == socket.AF_UNIX:
+        return f"http+unix://{bound.getsockname()}"
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"

@@ -1,0 +1,46 @@
+"""The server programs that can be simulated, one file each, and the table of their names.
+
+A dialect is a `Program`: its routes and its ways, nothing else. Brains, pace, faults and counting are the
+same for all and live one room up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.simulator.dialects.chatglm import ChatGLM, ChatGLM2
+from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAI, ChatGLM2OpenAIOnPydantic2
+from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
+from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp
+from gateway.simulator.dialects.chatglm_cpp_native import ChatGLMCppNative
+from gateway.simulator.dialects.chatglm_stream import ChatGLMStream
+from gateway.simulator.dialects.glm4 import GLM4
+from gateway.simulator.dialects.glm4v import GLM4V
+from gateway.simulator.dialects.openai import OpenAI
+from gateway.simulator.program import Program
+
+DIALECTS: Mapping[str, Mapping[str, type[Program]]] = {
+    "chatglm": {"": ChatGLM},
+    "chatglm2": {"": ChatGLM2},
+    "chatglm2-openai": {"pydantic-1": ChatGLM2OpenAI, "pydantic-2": ChatGLM2OpenAIOnPydantic2},
+    "chatglm3": {"2024-05": ChatGLM3, "2024-01": ChatGLM3Of2024, "2023-11": ChatGLM3Of2023},
+    "glm4": {"": GLM4},
+    "glm4v": {"": GLM4V},
+    "chatglm-cpp": {"": ChatGLMCpp},
+    "chatglm-cpp-native": {"": ChatGLMCppNative},
+    "chatglm-stream": {"": ChatGLMStream},
+    "openai": {"": OpenAI},
+}
+"""Every dialect by its name on the command line, and its variants; the first variant is the default."""
+
+
+def find_program(dialect: str, variant: str | None) -> type[Program]:
+    """The program of that name; ValueError names what there is."""
+    if dialect not in DIALECTS:
+        raise ValueError(f"unknown dialect {dialect!r}; one of {', '.join(DIALECTS)}")
+    variants = DIALECTS[dialect]
+    chosen = next(iter(variants)) if variant is None else variant
+    if chosen not in variants:
+        known = ", ".join(name for name in variants if name) or "none"
+        raise ValueError(f"unknown variant {variant!r} of {dialect}; there are: {known}")
+    return variants[chosen]

@@ -1,0 +1,163 @@
+"""chatglm.cpp `openai_api.py`: strict about its fields, one generation at a time, no `[DONE]`.
+
+`max_tokens` is the length of prompt and answer together, and more than the server's own is an error: a 500,
+or a stream that is cut behind its first chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from gateway.simulator.brain import Prompt
+from gateway.simulator.dialects.pythoncall import TOOLS_TEXT, fenced, find_call
+from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
+from gateway.simulator.program import Handler, Program, now
+from gateway.simulator.shapes import offered
+from gateway.simulator.validation import (
+    Field,
+    anything,
+    array,
+    boolean,
+    integer,
+    literal,
+    nullable,
+    number,
+    read_body,
+    record,
+    text,
+)
+
+MODEL = "chatglm.cpp"
+MAX_LENGTH = 4096
+"""The server's own max_length; asking for more is an error."""
+_PROMPT_WINDOW = 512
+
+_CALL = record(arguments=Field(text), name=Field(text))
+_MESSAGE = record(
+    role=Field(literal("system", "user", "assistant")),
+    content=Field(text),
+    tool_calls=Field(nullable(array(record(function=Field(_CALL)))), None),
+)
+_FUNCTION = record(description=Field(nullable(text), None), name=Field(text), parameters=Field(anything))
+_REQUEST = record(
+    model=Field(text, "default-model"),
+    messages=Field(array(_MESSAGE)),
+    temperature=Field(number(0.0, 2.0), 0.95),
+    top_p=Field(number(0.0, 1.0), 0.7),
+    stream=Field(boolean, False),
+    max_tokens=Field(integer(0), 2048),
+    tools=Field(
+        nullable(array(record(type=Field(literal("function"), "function"), function=Field(_FUNCTION)))), None
+    ),
+)
+
+
+class ChatGLMCpp(Program):
+    """The OpenAI-like server of chatglm.cpp."""
+
+    cors = True
+    linger: ClassVar[int] = 2
+    """How many pieces a stream still makes for nobody."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._turn = asyncio.Lock()
+
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        """See `Program`."""
+        return {
+            ("/v1/models", "GET"): self.list_models,
+            ("/v1/chat/completions", "POST"): self.create_chat_completion,
+        }
+
+    async def list_models(self, _request: Request) -> Reply:
+        """One card, under a borrowed name."""
+        card = {"id": "gpt-3.5-turbo", "object": "model", "owned_by": "owner", "permission": []}
+        return json_reply({"object": "list", "data": [card]})
+
+    async def create_chat_completion(self, request: Request) -> Reply | Stream:
+        """Chat, whole or streamed."""
+        body = read_body(request, _REQUEST)
+        if not body["messages"]:
+            return detail(400, "empty messages")
+        prompt = _prompt(body)
+        if body["stream"]:
+            return Stream(self._events(request, prompt), linger=self.linger)
+        check_length(body["max_tokens"])
+        async with self.gate.hold():
+            answer = await self.voice.say(request, prompt)
+        return json_reply(_whole(body, answer))
+
+    async def _events(self, request: Request, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+        """The stream: it keeps the model to its end, and the loop for one piece at a time."""
+        yield _chunk({"role": "assistant"})
+        async with self._turn, aclosing(self.voice.speak(request, prompt)) as pieces:
+            check_length(prompt.params["max_length"])
+            more = True
+            while more:
+                async with self.gate.hold():
+                    piece = await anext(pieces, None)
+                more = piece is not None
+                if more:
+                    yield _chunk({"content": piece})
+        yield _chunk({}, finish_reason="stop")
+
+
+def check_length(length: object) -> None:
+    """The model's own refusal of a length beyond its memory."""
+    if not isinstance(length, int) or length > MAX_LENGTH:
+        raise ModelError(f"max_length is {MAX_LENGTH}")
+
+
+def _prompt(body: dict[str, Any]) -> Prompt:
+    messages = [{"role": message["role"], "content": message["content"]} for message in body["messages"]]
+    if body["tools"]:
+        messages.insert(0, {"role": "system", "content": _tools_text(body["tools"])})
+    *history, last = messages
+    params = {
+        "do_sample": body["temperature"] > 0,
+        "max_context_length": _PROMPT_WINDOW,
+        "max_length": body["max_tokens"],
+        "temperature": body["temperature"],
+        "top_p": body["top_p"],
+    }
+    tools = offered(body["tools"])
+    return Prompt(MODEL, last["content"], history, params, tools=tools, write_call=fenced)
+
+
+def _tools_text(tools: list[dict[str, Any]]) -> str:
+    return f"{TOOLS_TEXT}\n{json.dumps(tools, indent=4, ensure_ascii=False)}"
+
+
+def _whole(body: dict[str, Any], answer: str) -> dict[str, object]:
+    call = find_call(answer) if body["tools"] else None
+    calls = (
+        [{"function": {name: call[name] for name in ("arguments", "name")}, "type": "function"}]
+        if call
+        else None
+    )
+    message = {"role": "assistant", "content": answer, "tool_calls": calls}
+    choice = {"index": 0, "message": message, "finish_reason": "function_call" if call else "stop"}
+    asked = sum(len(message["content"]) for message in body["messages"])
+    asked += len(_tools_text(body["tools"])) if body["tools"] else 0
+    prompt, completion = min(asked, _PROMPT_WINDOW), min(len(answer), body["max_tokens"])
+    return {
+        "id": "chatcmpl",
+        "model": "default-model",
+        "object": "chat.completion",
+        "created": now(),
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        },
+    }
+
+
+def _chunk(delta: dict[str, object], **more: object) -> bytes:
+    return sse(compact({"object": "chat.completion.chunk", "choices": [{"delta": delta, **more}]}))

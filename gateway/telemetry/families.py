@@ -1,0 +1,155 @@
+"""The metric families of the gateway as one frozen table: `metrics` is made from it, and the docs too.
+
+Every label is from a closed set; what is not in its set becomes `OTHER`. So no request, however odd,
+makes a new series, and no user's text reaches a label (a lone surrogate there would break the scrape).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
+
+OTHER = "other"
+"""The label of whatever is not in a label's closed set."""
+
+REPAIRS = frozenset({"short_stream", "get_event", "missing_done", "no_finish", "missing_id"})
+"""The faults of backends that are mended on the way, by the words the dialects use for them."""
+
+# 6B models on one card queue for minutes; a bucket's edge must not stand where most answers lie.
+LONG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+"""Buckets for whole requests, waits and first tokens, in seconds."""
+
+PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10)
+"""Buckets for one output token, in seconds."""
+
+SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+"""Buckets for what should take next to no time: our own work, and the lag of the event loop. In seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family. `help` is one sentence; `buckets` (upper bounds in seconds) are a histogram's."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "gateway_requests_total",
+        "counter",
+        ("door", "model", "stream", "status", "outcome"),
+        "Requests that are over; status 499 is a client that left.",
+    ),
+    Family(
+        "gateway_request_duration_seconds",
+        "histogram",
+        ("door", "model", "stream"),
+        "From the first byte of a request to the last byte of its answer.",
+        LONG,
+    ),
+    Family(
+        "gateway_time_to_first_token_seconds",
+        "histogram",
+        ("model", "backend"),
+        "From the first byte of a request to the first content of its answer, the queue included.",
+        LONG,
+    ),
+    Family(
+        "gateway_time_per_output_token_seconds",
+        "histogram",
+        ("model", "backend"),
+        "Mean time between two tokens of one answer; only answers that came in pieces count.",
+        PER_TOKEN,
+    ),
+    Family(
+        "gateway_overhead_seconds",
+        "histogram",
+        ("door",),
+        "The gateway's own time: a request's duration less its waiting in the queue and for backends.",
+        SHORT,
+    ),
+    Family(
+        "gateway_tokens_total",
+        "counter",
+        ("model", "backend", "token_type", "source"),
+        "Tokens of prompts (input) and answers (output), by who counted them.",
+    ),
+    Family("gateway_queue_depth", "gauge", ("model",), "Requests that wait for a slot now."),
+    Family(
+        "gateway_queue_wait_seconds",
+        "histogram",
+        ("model", "outcome"),
+        "How long tickets waited, by what ended it: granted, left, or the outcome of a refusal.",
+        LONG,
+    ),
+    Family("gateway_queue_rejected_total", "counter", ("model", "reason"), "Tickets that were refused."),
+    Family("gateway_backend_up", "gauge", ("backend",), "1 when the backend can be reached, else 0."),
+    Family("gateway_backend_inflight", "gauge", ("backend",), "Slots taken now, zombies included."),
+    Family("gateway_backend_slots", "gauge", ("backend",), "Slots the backend has."),
+    Family(
+        "gateway_backend_zombies",
+        "gauge",
+        ("backend",),
+        "Slots held now by generations that nobody waits for and that cannot be stopped.",
+    ),
+    Family("gateway_backend_requests_total", "counter", ("backend", "outcome"), "Tries on the backend."),
+    Family(
+        "gateway_backend_duration_seconds",
+        "histogram",
+        ("backend", "outcome"),
+        "Length of one try on the backend.",
+        LONG,
+    ),
+    Family(
+        "gateway_retries_total",
+        "counter",
+        ("model", "reason"),
+        "Tries made again, by the outcome of the try before.",
+    ),
+    Family("gateway_auth_failures_total", "counter", ("reason",), "Refused keys: missing, wrong or expired."),
+    Family(
+        "gateway_client_disconnects_total",
+        "counter",
+        ("phase",),
+        "Clients that left: queued, before the first content, or while streaming.",
+    ),
+    Family(
+        "gateway_ignored_params_total",
+        "counter",
+        ("param", "backend"),
+        "Parameters that a backend could not honour; each was reported in x-gateway-ignored.",
+    ),
+    Family(
+        "gateway_repairs_total", "counter", ("backend", "repair"), "Faults of backends mended on the way."
+    ),
+    Family(
+        "gateway_event_loop_lag_seconds",
+        "histogram",
+        (),
+        "How much later than asked the event loop woke up.",
+        SHORT,
+    ),
+    Family("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs."),
+)
+"""Every family of `/metrics` but the process's own (`process_...`)."""
+
+BY_NAME: MappingProxyType[str, Family] = MappingProxyType({family.name: family for family in FAMILIES})
+"""The same by name."""
+
+
+def markdown_table() -> str:
+    """Give the table of docs/metrics.md."""
+    head = "| metric | kind | labels | meaning |\n|---|---|---|---|\n"
+    return head + "".join(_row(family) for family in FAMILIES)
+
+
+def _row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in family.labels) or "none"
+    return f"| `{family.name}` | {family.kind} | {labels} | {family.help} |\n"

@@ -1,0 +1,71 @@
+"""One backend: a server with its dialect, its limits, its client and what was learned of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway import config
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Profile
+from gateway.scheduling.patience import Limits
+from gateway.upstream.client import Client
+from gateway.upstream.transport import Transport, make_transport
+
+_FROM_MODEL = (
+    "context", "max_output", "default_output", "max_n", "strict", "trim", "system",
+    "leading_assistant", "tools", "max_temperature",
+)  # fmt: skip
+_FROM_BACKEND = ("variant", "v3_stream", "v3_tools", "v3_system", "glm4_join", "family", "prompt_window")
+
+
+class Backend:
+    """A backend as the relay sees it. Lives as long as the configuration that named it.
+
+    `no_streams` is set once a server has shown that its streams never work.
+    """
+
+    def __init__(
+        self,
+        settings: config.Backend,
+        *,
+        clock: Callable[[], float],
+        transport: Transport | None,
+    ) -> None:
+        self.name = settings.name
+        self.dialect = DIALECTS[settings.dialect]
+        self.no_streams = False
+        self.noted: set[str] = set()
+        self._settings = settings
+        self.client = Client(
+            settings.url,
+            transport or _transport(settings),
+            api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+            clock=clock,
+        )
+
+    def profile(self, model: config.Model) -> Profile:
+        """The settings that translating a request of `model` for this backend depends on."""
+        return Profile(
+            model=self._settings.served_name or model.name,
+            **{name: getattr(model, name) for name in _FROM_MODEL},
+            **{name: getattr(self._settings, name) for name in _FROM_BACKEND},
+        )
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await self.client.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name} {self.dialect.name}{' without streams' if self.no_streams else ''}>"
+
+
+def limits(timeouts: config.Timeouts) -> Limits:
+    """The configured time-outs as the scheduling room knows them."""
+    return Limits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
+
+
+def _transport(settings: config.Backend) -> Transport:
+    tls = settings.tls
+    return make_transport(
+        slots=settings.slots, ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file
+    )

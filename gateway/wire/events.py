@@ -1,0 +1,74 @@
+"""The pieces of an answer, spoken by every dialect and written by every door.
+
+A generation is a sequence of `Delta`s, one `Finish` for each choice, and at most one `Usage`, in this
+order. A whole (not streamed) answer is the same sequence, read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+UsageSource: TypeAlias = Literal["backend", "tokenizer", "estimate"]
+
+NO_EXTRAS: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPiece:
+    """A piece of a tool call: `id` and `name` come with its first piece; arguments may be cut anywhere."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of one choice.
+
+    `extras` are members of an OpenAI-like backend's delta that we do not know (reasoning, refusal, ...);
+    they pass unread. `logprobs` likewise.
+    """
+
+    text: str = ""
+    tools: tuple[ToolPiece, ...] = ()
+    choice: int = 0
+    extras: Mapping[str, Any] = field(default_factory=lambda: NO_EXTRAS)
+    logprobs: Any = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of it would reach the client."""
+        return not (self.text or self.tools or self.extras or self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of one choice."""
+
+    reason: FinishReason
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the whole generation, and who counted them."""
+
+    prompt: int
+    completion: int
+    source: UsageSource
+    details: Mapping[str, Any] = field(default_factory=lambda: NO_EXTRAS)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A fault of the backend that was mended on the way; counted, never shown to the client."""
+
+    what: str
+
+
+Event: TypeAlias = Delta | Finish | Usage | Repair

@@ -1,0 +1,178 @@
+"""JSON in and out: one strict reader for whatever clients and backends send, one safe writer.
+
+The reader takes UTF-8 only, without a byte order mark; numbers are finite and of sane length; a key
+stands once in its object; strings are well formed (no lone surrogate); nesting ends at 64. It is
+Python's own decoder with four hooks: what the hooks cannot refuse at once they mark, and one walk
+over the value, made only when something was marked, finds the place to name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.errors import BadRequest
+
+MAX_DEPTH = 64
+_MAX_DIGITS = 40
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _Doubled(dict[str, Any]):
+    """An object that held a key twice; remembers which."""
+
+    key = ""
+
+
+def read(raw: bytes) -> Any:
+    """Parse a client's body.
+
+    Raises `BadRequest` that says what is wrong and, where it can be told, names the place.
+    """
+    hooks = _Hooks()
+    try:
+        value = _decode(raw, hooks)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (byte {error.start}). Send JSON in UTF-8.") from None
+    except RecursionError:
+        raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from None
+    _refuse_marked(raw, value, hooks)
+    return value
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """Parse a client's body that must be a JSON object."""
+    value = read(raw)
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return value
+
+
+def read_lenient(raw: bytes | str) -> Any:
+    """Parse what a backend sent. Raises ValueError when it is not JSON; mends nothing, trusts nothing."""
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def write(value: Any) -> bytes:
+    """Compact UTF-8 JSON; a lone surrogate becomes U+FFFD, since UTF-8 cannot hold it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return well_formed(text).encode()
+
+
+def well_formed(text: str) -> str:
+    """The text with every lone surrogate replaced by U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+class _Hooks:
+    """The decoder's hooks for one body. `marked` tells that a walk will find something to refuse."""
+
+    def __init__(self) -> None:
+        self.marked = False
+
+    def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) == len(pairs):
+            return value
+        self.marked = True
+        doubled = _Doubled(value)
+        keys = [key for key, _ in pairs]
+        doubled.key = next(key for place, key in enumerate(keys) if key in keys[:place])
+        return doubled
+
+    def integer(self, digits: str) -> int | float:
+        return int(digits) if len(digits) <= _MAX_DIGITS else self.constant(digits)
+
+    def real(self, digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else self.constant(digits)
+
+    def constant(self, _: str) -> float:
+        self.marked = True
+        return math.nan
+
+
+def _decode(raw: bytes, hooks: _Hooks) -> Any:
+    text = raw.decode("utf-8")
+    if text.startswith("\ufeff"):
+        raise BadRequest("The body starts with a byte order mark. Send plain UTF-8.")
+    if not text.strip():
+        raise BadRequest("The body is empty. Send a JSON object.")
+    return json.loads(
+        text,
+        object_pairs_hook=hooks.object,
+        parse_int=hooks.integer,
+        parse_float=hooks.real,
+        parse_constant=hooks.constant,
+    )
+
+
+def _refuse_marked(raw: bytes, value: Any, hooks: _Hooks) -> None:
+    # The walk costs as much as the parse: make it only when it can find something.
+    deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+    surrogates = _SURROGATE_ESCAPE.search(raw) is not None
+    if not (hooks.marked or deep or surrogates):
+        return
+    for path, item in _walk(value):
+        _refuse_one(path, item, surrogates)
+
+
+def _refuse_one(path: tuple[str | int, ...], item: Any, surrogates: bool) -> None:
+    if len(path) > MAX_DEPTH:
+        raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.", param=name_of(path[:8]))
+    if isinstance(item, _Doubled):
+        raise BadRequest(
+            f"The key {_shown(item.key)} stands twice in one object. Send it once.",
+            param=name_of((*path, item.key)),
+        )
+    if isinstance(item, float) and not math.isfinite(item):
+        raise BadRequest("Numbers must be finite and of ordinary size.", param=name_of(path))
+    if surrogates and isinstance(item, str) and _LONE_SURROGATE.search(item):
+        raise BadRequest(
+            "The text holds half of a surrogate pair. Send well-formed Unicode.", param=name_of(path)
+        )
+
+
+def _walk(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    stack: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while stack:
+        path, item = stack.pop()
+        yield path, item
+        if len(path) > MAX_DEPTH:
+            continue
+        if isinstance(item, dict):
+            stack.extend(((*path, key), child) for key, child in item.items())
+        elif isinstance(item, list):
+            stack.extend(((*path, index), child) for index, child in enumerate(item))
+
+
+def name_of(path: tuple[str | int, ...]) -> str | None:
+    """A place in a body as SDK users read it: `messages[0].content`; None for the body itself."""
+    name = ""
+    for step in path:
+        name += (
+            f"[{step}]" if isinstance(step, int) else f".{_shown_bare(step)}" if name else _shown_bare(step)
+        )
+    return name or None
+
+
+def _shown_bare(key: str) -> str:
+    return well_formed(key)[:64]
+
+
+def _shown(key: str) -> str:
+    return json.dumps(_shown_bare(key), ensure_ascii=False)

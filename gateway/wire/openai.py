@@ -1,0 +1,480 @@
+"""OpenAI's chat completions as values: the request read strictly, answers, chunks and errors built.
+
+Source: OpenAI's published API description (chat completions). Tolerant of unknown fields, strict about
+the types of known ones; null means absent everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.errors import BadRequest, GatewayError
+from gateway.wire import jsontext
+from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
+from gateway.wire.native import NativeRequest
+
+MAX_INTEGER = 2**31 - 1
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+TokenLimit = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class Part(_Value):
+    """A part of a message's content. Only text parts have `text`; other types pass unread or are refused."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(_Value):
+    """A call's function: `arguments` is a text that should hold JSON."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(_Value):
+    """A call the assistant made."""
+
+    function: FunctionCall
+    id: str = ""
+    type: str = "function"
+
+
+class Message(_Value):
+    """One message of the conversation."""
+
+    role: Role
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls of an assistant message, of today's form or the old one."""
+        if self.tool_calls:
+            return self.tool_calls
+        return [ToolCall(function=self.function_call)] if self.function_call else []
+
+
+class Function(_Value):
+    """A function that the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(_Value):
+    """A tool; `function` is absent for types other than "function"."""
+
+    type: str
+    function: Function | None = None
+
+
+class NamedFunction(_Value):
+    """The function a tool_choice names."""
+
+    name: str
+
+
+class NamedChoice(_Value):
+    """A tool_choice that names one function."""
+
+    type: str = "function"
+    function: NamedFunction
+
+
+class StreamOptions(_Value):
+    """How a stream is wanted."""
+
+    include_usage: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    body: dict[str, Any]
+    total_length: int | None = None
+
+
+class ChatRequest(_Value):
+    """A chat request, checked. `body` keeps what was received, for backends that take it unread.
+
+    Immutable and shared by every attempt to answer it.
+    """
+
+    model: str = ""
+    messages: Annotated[list[Message], Field(min_length=1)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] = 1
+    stop: str | list[str] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
+    functions: list[Function] | None = None
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    parallel_tool_calls: bool | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+
+    _origin: _Origin = PrivateAttr(default_factory=lambda: _Origin({}))
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep where the request came from, which `read_chat` and its kin hand on as context."""
+        if isinstance(context, _Origin):
+            self._origin = context
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The members as they were received, nulls left out. Not to be changed."""
+        return self._origin.body
+
+    @property
+    def total_length(self) -> int | None:
+        """The most tokens of prompt and answer together, where a native client said so."""
+        return self._origin.total_length
+
+    def single(self) -> ChatRequest:
+        """The same request for one choice."""
+        body = {name: value for name, value in self.body.items() if name != "n"}
+        return _checked(body, self.total_length)
+
+    @property
+    def budget(self) -> int | None:
+        """The most tokens the answer may have, if the client said; the newer name wins."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts, as a tuple."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return bool(self.stream and self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def legacy_functions(self) -> bool:
+        """Whether the client speaks the old form (`functions`) and wants `function_call` back."""
+        return bool(self.functions) and not self.tools
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools offered, of today's form or the old one."""
+        return self.tools or [Tool(type="function", function=function) for function in self.functions or ()]
+
+    @property
+    def named_tool(self) -> str | None:
+        """The one function that must be called, if the client named one in either form."""
+        choice = self.function_call if self.legacy_functions else self.tool_choice
+        if isinstance(choice, NamedChoice):
+            return choice.function.name
+        return choice.name if isinstance(choice, NamedFunction) else None
+
+    @property
+    def tool_mode(self) -> Literal["none", "auto", "required"]:
+        """Whether tools may, must or must not be used; `required` where one is named."""
+        if not self.offered:
+            return "none"
+        if self.named_tool is not None:
+            return "required"
+        choice = self.function_call if self.legacy_functions else self.tool_choice
+        return choice if choice in ("none", "required") else "auto"
+
+
+def read_chat(raw: bytes) -> ChatRequest:
+    """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
+    body = jsontext.read_object(raw)
+    given = {name: value for name, value in body.items() if value is not None}
+    try:
+        return _checked(given)
+    except ValidationError as error:
+        raise _refusal(error, given) from None
+
+
+def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> ChatRequest:
+    """A native request as a chat: pairs become turns; `empty_halves` keeps those without a text."""
+    messages: list[dict[str, str]] = []
+    for pair in native.history:
+        for role, text in zip(("user", "assistant"), pair, strict=True):
+            if text or empty_halves:
+                messages.append({"role": role, "content": text})
+    sampling = {"temperature": native.temperature, "top_p": native.top_p}
+    body = {
+        "model": model,
+        "messages": [*messages, {"role": "user", "content": native.prompt}],
+        **{name: value for name, value in sampling.items() if value is not None},
+    }
+    return _checked(body, native.max_length)
+
+
+def _checked(body: dict[str, Any], total_length: int | None = None) -> ChatRequest:
+    return ChatRequest.model_validate(body, context=_Origin(body, total_length))
+
+
+def _refusal(error: ValidationError, body: dict[str, Any]) -> BadRequest:
+    # Of a union's several complaints the one that reached deepest into the body is the helpful one.
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    name, problem = max(
+        ((_place(problem, body), problem) for problem in problems), key=lambda pair: len(pair[0])
+    )
+    param = jsontext.name_of(name)
+    if problem["type"] == "missing":
+        return BadRequest(f"{param} is required.", param=param)
+    return BadRequest(f"{param}: {_plain(problem['msg'])}.", param=param)
+
+
+def _plain(message: str) -> str:
+    return message.replace("Input should", "it should").replace("List should", "the list should")
+
+
+def _place(problem: ErrorDetails, body: Any) -> tuple[str | int, ...]:
+    """The steps of pydantic's location that exist in the body; the names of union members do not."""
+    loc = problem["loc"]
+    steps: list[str | int] = []
+    at: Any = body
+    for number, step in enumerate(loc):
+        missing = problem["type"] == "missing" and number == len(loc) - 1
+        if isinstance(at, dict) and (step in at or missing):
+            steps.append(step)
+            at = at.get(step)
+        elif isinstance(at, list) and isinstance(step, int) and step < len(at):
+            steps.append(step)
+            at = at[step]
+    return tuple(steps)
+
+
+def text_of(message: Message, where: str, joint: str = "\n") -> str:
+    """A message's text, parts joined (rule T6). Raises `BadRequest` for a part that is not text."""
+    content = message.content
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    for place, part in enumerate(content):
+        if part.type != "text" or part.text is None:
+            raise BadRequest(
+                f"This model reads text only, not a content part of type {part.type[:32]!r}.",
+                param=f"{where}.content[{place}].type",
+            )
+    return joint.join(part.text or "" for part in content)
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """The `usage` member."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        **usage.details,
+    }
+
+
+class Choice:
+    """One choice of a whole answer, put together from its deltas."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.extras: dict[str, Any] = {}
+        self.logprobs: Any = None
+        self.finish: FinishReason | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Take one more piece."""
+        if delta.text:
+            self.texts.append(delta.text)
+        for piece in delta.tools:
+            self._add_tool(piece)
+        for name, value in delta.extras.items():
+            known = self.extras.get(name)
+            self.extras[name] = known + value if isinstance(known, str) and isinstance(value, str) else value
+        if delta.logprobs is not None:
+            self.logprobs = delta.logprobs
+
+    def _add_tool(self, piece: ToolPiece) -> None:
+        call = self.calls.setdefault(
+            piece.index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = piece.id or call["id"]
+        call["function"]["name"] = piece.name or call["function"]["name"]
+        call["function"]["arguments"] += piece.arguments
+
+    @property
+    def text(self) -> str:
+        """All the text so far."""
+        return "".join(self.texts)
+
+    def message(self, legacy: bool) -> dict[str, Any]:
+        """The `message` member; `legacy` gives the first call as `function_call`."""
+        calls = [self.calls[index] for index in sorted(self.calls)]
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if calls and not self.texts else self.text,
+            "refusal": None,
+            **self.extras,
+        }
+        if calls and legacy:
+            message["function_call"] = calls[0]["function"]
+        elif calls:
+            message["tool_calls"] = calls
+        return message
+
+    def object(self, index: int, legacy: bool) -> dict[str, Any]:
+        """The member of `choices`."""
+        return {
+            "index": index,
+            "message": self.message(legacy),
+            "logprobs": self.logprobs,
+            "finish_reason": reason_for(self.finish or "stop", legacy),
+        }
+
+
+def reason_for(reason: FinishReason, legacy: bool) -> FinishReason:
+    """The finish reason in the form the client speaks."""
+    return "function_call" if legacy and reason == "tool_calls" else reason
+
+
+def write_completion(
+    *, answer_id: str, created: int, model: str, choices: dict[int, Choice], usage: Usage, legacy: bool
+) -> bytes:
+    """A whole `chat.completion`."""
+    return jsontext.write(
+        {
+            "id": answer_id,
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [choices[index].object(index, legacy) for index in sorted(choices)],
+            "usage": usage_object(usage),
+        }
+    )
+
+
+class ChunkWriter:
+    """Writes the chunks of one stream. One per stream; keeps which choices have begun.
+
+    Head and tail never change within a stream and are encoded once.
+    """
+
+    def __init__(
+        self, *, answer_id: str, created: int, model: str, include_usage: bool, legacy: bool
+    ) -> None:
+        head = {"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head = b"data: " + jsontext.write(head)[:-1]
+        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._legacy = legacy
+        self._begun: set[int] = set()
+
+    def delta(self, piece: Delta) -> bytes:
+        """The chunks of one piece: the first of a choice is preceded by its role."""
+        opening = b"" if piece.choice in self._begun else self._open(piece)
+        delta: dict[str, Any] = dict(piece.extras)
+        if piece.text:
+            delta["content"] = piece.text
+        if piece.tools:
+            self._add_tools(delta, piece.tools)
+        if not delta and piece.logprobs is None:
+            return opening
+        return opening + self._chunk(piece.choice, delta, None, piece.logprobs)
+
+    def finish(self, reason: FinishReason, choice: int = 0) -> bytes:
+        """The last chunk of a choice."""
+        opening = b"" if choice in self._begun else self._open(Delta(choice=choice))
+        return opening + self._chunk(choice, {}, reason_for(reason, self._legacy), None)
+
+    def usage(self, usage: Usage) -> bytes:
+        """The usage chunk, which has no choices."""
+        counted = jsontext.write(usage_object(usage))
+        return self._head + b',"choices":[],"usage":' + counted + b"}\n\n"
+
+    def _open(self, piece: Delta) -> bytes:
+        self._begun.add(piece.choice)
+        content = None if piece.tools and not piece.text else ""
+        return self._chunk(piece.choice, {"role": "assistant", "content": content}, None, None)
+
+    def _add_tools(self, delta: dict[str, Any], pieces: tuple[ToolPiece, ...]) -> None:
+        if self._legacy:
+            first = pieces[0]
+            call = {"name": first.name, "arguments": first.arguments}
+            delta["function_call"] = {name: value for name, value in call.items() if value is not None}
+        else:
+            delta["tool_calls"] = [_tool_object(piece) for piece in pieces]
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None, logprobs: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._head + b',"choices":[' + jsontext.write(choice) + b"]" + self._tail
+
+
+def _tool_object(piece: ToolPiece) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": piece.arguments}
+    if piece.name is None:
+        return {"index": piece.index, "function": function}
+    return {
+        "index": piece.index,
+        "id": piece.id,
+        "type": "function",
+        "function": {"name": piece.name, **function},
+    }
+
+
+# --- errors and models -----------------------------------------------------------------------------
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """The error envelope: all four members, always."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.row.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def write_error(error: GatewayError) -> bytes:
+    """The error envelope as JSON."""
+    return jsontext.write(error_object(error))
+
+
+def model_object(name: str, created: int) -> dict[str, Any]:
+    """One entry of the list of models."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "chatglm-gateway"}
+
+
+def write_models(names: list[str], created: int) -> bytes:
+    """The list of models."""
+    return jsontext.write({"object": "list", "data": [model_object(name, created) for name in names]})
+
+
+def write_model(name: str, created: int) -> bytes:
+    """One model."""
+    return jsontext.write(model_object(name, created))

@@ -1,0 +1,1 @@
+"""Foreign clients: small programs that run in environments of their own, never imported."""

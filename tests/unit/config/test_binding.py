@@ -1,0 +1,56 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Address
+from gateway.config.binding import obstacle
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_a_free_port_is_no_obstacle(host: str) -> None:
+    assert obstacle(Address(host, 0)) is None
+
+
+def test_a_port_in_use_is_named_with_the_mend() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = obstacle(Address("127.0.0.1", port))
+    assert found is not None
+    assert f"127.0.0.1:{port} is in use" in found
+    assert obstacle(Address("127.0.0.1", port)) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        pytest.param(Address("192.0.2.1", 0), "is no address of this machine", id="foreign-address"),
+        pytest.param(Address("no-such-host.invalid", 0), "cannot be resolved", id="unknown-name"),
+        pytest.param(Address(path="/no/such/folder/x.sock"), "folder is missing", id="socket-without-folder"),
+    ],
+)
+def test_an_address_that_cannot_be_bound_says_why(address: Address, message: str) -> None:
+    assert message in (obstacle(address) or "")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may bind every port")
+def test_a_low_port_needs_a_right() -> None:
+    assert "above 1023" in (obstacle(Address("127.0.0.1", 1)) or "")
+
+
+def test_a_living_socket_is_in_use_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(1)
+        assert "is in use" in (obstacle(Address(path=str(path))) or "")
+    assert obstacle(Address(path=str(path))) is None
+    path.unlink()
+    assert obstacle(Address(path=str(path))) is None
+
+
+def test_a_file_in_the_place_of_a_socket_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("precious")
+    assert "is no socket" in (obstacle(Address(path=str(tmp_path / "x"))) or "")
+    assert (tmp_path / "x").read_text() == "precious"

@@ -1,0 +1,117 @@
+import math
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.config import kinds
+from gateway.config.model import Model
+from gateway.config.section import Server
+
+
+def message(kind: Any, value: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    return caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, 86_401, "60", True])
+def test_a_duration_is_a_positive_number_of_seconds(value: object) -> None:
+    assert message(kinds.Seconds, value)
+
+
+def test_a_wait_may_be_nothing() -> None:
+    assert TypeAdapter(kinds.Wait).validate_python(0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ("https://gpu.example/prefix/", "https://gpu.example/prefix"),
+        ("http://[::1]:8001/", "http://[::1]:8001"),
+    ],
+)
+def test_a_url_loses_its_trailing_slash_and_nothing_else(url: str, kept: str) -> None:
+    assert TypeAdapter(kinds.Url).validate_python(url) == kept
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        pytest.param("ftp://h", "must begin with", id="scheme"),
+        pytest.param("127.0.0.1:8001", "must begin with", id="no-scheme"),
+        pytest.param("http://", "no host", id="no-host"),
+        pytest.param("http://me:hunter2@h", "api_key", id="credentials"),
+        pytest.param("http://h/?key=hunter2", "query", id="query"),
+        pytest.param("http://h/#hunter2", "fragment", id="fragment"),
+        pytest.param("http://h/?", "query", id="empty-query"),
+        pytest.param("http://h:99999", "malformed", id="port-out-of-range"),
+        pytest.param("http://[::1", "malformed", id="half-a-bracket"),
+        pytest.param("http://h /", "blank", id="blank"),
+        pytest.param("http://h/\n", "control", id="newline"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_repeating_it(url: str, reason: str) -> None:
+    text = message(kinds.Url, url)
+    assert reason in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        pytest.param(kinds.Secret, "", "is empty", id="empty"),
+        pytest.param(kinds.Secret, "hunter2 hunter2", "holds a blank", id="blank"),
+        pytest.param(kinds.Secret, "hunter2\n", "holds a blank", id="newline"),
+        pytest.param(kinds.Secret, "hunter2密", "outside ASCII", id="chinese"),
+        pytest.param(kinds.Secret, ["hunter2"], "a text is wanted", id="list"),
+        pytest.param(kinds.ClientKey, "hunter2", "shorter than 8", id="short"),
+        pytest.param(kinds.ClientKey, "id.hunter2", "zhipuai", id="dot"),
+        pytest.param(kinds.Digest, "hunter2", "no SHA-256", id="no-digest"),
+        pytest.param(
+            kinds.Digest,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "empty text",
+            id="digest-of-nothing",
+        ),
+    ],
+)
+def test_a_wrong_secret_is_refused_without_repeating_it(kind: Any, value: object, reason: str) -> None:
+    text = message(kind, value)
+    assert reason in text
+    assert "hunter2" not in text
+
+
+def test_a_secret_does_not_show() -> None:
+    secret = TypeAdapter(kinds.Secret).validate_python("hunter2hunter2")
+    assert "hunter2" not in f"{secret} {secret!r}"
+    assert secret.get_secret_value() == "hunter2hunter2"
+
+
+def test_digests_are_kept_in_lower_case() -> None:
+    assert TypeAdapter(kinds.Digest).validate_python("AB" * 32).get_secret_value() == "ab" * 32
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\tb", "x" * 257])
+def test_a_model_name_has_no_blanks_and_an_end(name: str) -> None:
+    assert message(kinds.ModelName, name)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a/b", "模型", "x" * 65])
+def test_a_label_fits_into_headers_and_metrics(name: str) -> None:
+    assert message(kinds.Label, name)
+
+
+def test_a_moment_is_no_text() -> None:
+    assert "without quotes" in message(kinds.Moment, "2027-01-31")
+
+
+def test_the_kind_of_a_field_is_found_also_where_it_may_be_unset() -> None:
+    assert kinds.kinds_of(Model.model_fields["context"])[0].wanted == "a whole number of tokens"
+    assert kinds.kinds_of(Server.model_fields["auth"]) == []
+
+
+def test_the_kind_of_a_list_comes_before_its_items() -> None:
+    wanted = [kind.wanted for kind in kinds.kinds_of(Model.model_fields["aliases"])]
+    assert wanted == ["a list of model names", "a name without blanks"]

@@ -1,0 +1,236 @@
+from pathlib import Path
+
+import pytest
+
+from gateway.config import ConfigError, parse
+
+BACKEND = '[[backends]]\nname = "a"\nurl = "http://h:1"\ndialect = "chatglm2"\nmodels = ["m"]\n'
+SECOND = '[[backends]]\nname = "b"\nurl = "http://h:2"\ndialect = "chatglm3"\nmodels = ["m", "m3"]\n'
+KEY = '[[keys]]\nname = "team"\nkey = "abcdefgh"\n'
+OUTSIDE = '[server]\nlisten = "0.0.0.0:8000"\n'
+DIGEST = "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab"  # of abcdefgh
+
+
+def faults(text: str) -> list[str]:
+    """Key and message of every fault; empty for a good file."""
+    try:
+        parse(text, file="c", folder=Path(), environ={})
+    except ConfigError as error:
+        return [f"{fault.key}: {fault.message}" for fault in error.faults]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        pytest.param("", "", "no backends; add a [[backends]] table", id="no-backends"),
+        pytest.param(
+            BACKEND + BACKEND, "backends[1].name", '"a" is already at backends[0].name', id="backend-twice"
+        ),
+        pytest.param(
+            BACKEND + KEY + KEY.replace("gh", "xy"), "keys[1].name", '"team" is already', id="key-name-twice"
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "m"\n[[models]]\nname = "m"\n',
+            "models[1].name",
+            '"m" is already at models[0].name',
+            id="model-twice",
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "m"\naliases = ["x", "m"]\n',
+            "models[0].aliases[1]",
+            '"m" is already at models[0].name',
+            id="alias-of-itself",
+        ),
+        pytest.param(
+            SECOND + '[[models]]\nname = "m"\naliases = ["m3"]\n',
+            "models[0].aliases[0]",
+            '"m3" is already at backends[0].models[1]',
+            id="alias-is-a-model",
+        ),
+        pytest.param(
+            SECOND + '[[models]]\nname = "m"\naliases = ["x"]\n[[models]]\nname = "m3"\naliases = ["x"]\n',
+            "models[1].aliases[0]",
+            '"x" is already at models[0].aliases[0]',
+            id="alias-twice",
+        ),
+        pytest.param(
+            BACKEND.replace('["m"]', '["m", "m"]'),
+            "backends[0].models[1]",
+            '"m" is already at',
+            id="listed-twice",
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "m"\nbackends = ["gpu"]\n',
+            "models[0].backends[0]",
+            'no backend is named "gpu"; known: a',
+            id="unknown-backend",
+        ),
+        pytest.param(
+            BACKEND.replace('"a"', '"gpu-0"') + '[[models]]\nname = "m"\nbackends = ["gpu-1"]\n',
+            "models[0].backends[0]",
+            'no backend is named "gpu-1"; did you mean "gpu-0"?',
+            id="misspelled-backend",
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "other"\n',
+            "models[0].name",
+            'no backend serves "other"; add "other" to the models of a backend',
+            id="model-without-backends",
+        ),
+        pytest.param(
+            BACKEND.replace('"m"', '"chatglm2-6b"') + '[[models]]\nname = "chatglm2"\n',
+            "models[0].name",
+            'no backend serves "chatglm2"; did you mean "chatglm2-6b"?',
+            id="misspelled-model",
+        ),
+        pytest.param(
+            BACKEND + SECOND.replace('models = ["m", "m3"]\n', ""),
+            "backends[1].name",
+            '"b" serves no model',
+            id="backend-without-models",
+        ),
+        pytest.param(
+            '[server]\ndefault_model = "mm"\n' + BACKEND,
+            "server.default_model",
+            'no model is named "mm"; did you mean "m"?',
+            id="unknown-default-model",
+        ),
+        pytest.param(
+            BACKEND + KEY + 'models = ["m", "zz"]\n',
+            "keys[0].models[1]",
+            'no model is named "zz"',
+            id="keys-model",
+        ),
+        pytest.param(
+            BACKEND + 'v3_stream = "safe"\n',
+            "backends[0].v3_stream",
+            "belongs to dialect chatglm3, here it is chatglm2; remove it",
+            id="key-of-another-dialect",
+        ),
+        pytest.param(
+            SECOND + 'family = "chatglm3"\n',
+            "backends[0].family",
+            "belongs to dialect chatglm-cpp or chatglm-cpp-native, here it is chatglm3",
+            id="key-of-two-other-dialects",
+        ),
+        pytest.param(
+            BACKEND + f'tls = {{ ca_file = "{__file__}" }}\n',
+            "backends[0].tls",
+            'make it "https"',
+            id="tls-on-http",
+        ),
+        pytest.param(
+            BACKEND.replace("http:", "https:") + f'tls = {{ key_file = "{__file__}" }}\n',
+            "backends[0].tls.key_file",
+            "give cert_file too",
+            id="key-without-certificate",
+        ),
+        pytest.param(
+            '[admin]\nlisten = "127.0.0.1:8000"\n' + BACKEND, "admin.listen", "collide", id="planes-collide"
+        ),
+        pytest.param(
+            '[server]\nlisten = "127.0.0.1:9000"\n' + BACKEND,
+            "server.listen",
+            "collide",
+            id="data-plane-moved",
+        ),
+        pytest.param(
+            OUTSIDE + BACKEND,
+            "server.listen",
+            "0.0.0.0:8000 can be reached from outside and there are no keys; add a [[keys]] table, or set",
+            id="open-to-the-network",
+        ),
+        pytest.param(
+            '[server]\nauth = "keys"\n' + BACKEND,
+            "server.auth",
+            "add a [[keys]] table",
+            id="keys-wanted-but-none",
+        ),
+        pytest.param(
+            '[server]\nauth = "none"\n' + BACKEND + KEY,
+            "server.auth",
+            "remove one of them",
+            id="keys-for-nothing",
+        ),
+        pytest.param(
+            BACKEND + '[[keys]]\nname = "k"\n',
+            "keys[0]",
+            "give one of key, key_sha256, key_file",
+            id="no-secret",
+        ),
+        pytest.param(
+            BACKEND + KEY + f'key_sha256 = "{DIGEST}"\n',
+            "keys[0].key_sha256",
+            "key is given too; keep one of them",
+            id="two-secrets",
+        ),
+        pytest.param(
+            BACKEND + KEY + f'[[keys]]\nname = "k"\nkey_sha256 = "{DIGEST}"\n',
+            "keys[1]",
+            "is the same key as keys[0]",
+            id="same-key-twice",
+        ),
+        pytest.param(
+            BACKEND + KEY.replace("team", "anonymous"),
+            "keys[0].name",
+            "requests without a key",
+            id="anonymous",
+        ),
+        pytest.param(
+            "[timeouts]\nfirst_token = 90\ntotal = 60\n" + BACKEND,
+            "timeouts.first_token",
+            "90 s can never pass, total is 60 s; lower it, or raise total",
+            id="first-token-above-total",
+        ),
+        pytest.param(
+            BACKEND + "timeouts = { total = 5, between_tokens = 6 }\n",
+            "backends[0].timeouts.between_tokens",
+            "6 s can never pass, total is 5 s",
+            id="between-tokens-above-total-of-a-backend",
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "m"\ntimeouts = { connect = 6, total = 5 }\n',
+            "models[0].timeouts.connect",
+            "6 s can never pass, total is 5 s",
+            id="connect-above-total-of-a-model",
+        ),
+        pytest.param(
+            BACKEND + '[[models]]\nname = "m"\ncontext = 100\nmax_output = 200\n',
+            "models[0].max_output",
+            "200 is above context (100)",
+            id="output-above-context",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, message: str) -> None:
+    found = faults(text)
+    assert len(found) == 1
+    assert found[0].startswith(f"{key}: ")
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BACKEND + SECOND, id="dialects-mixed-in-one-model"),
+        pytest.param(OUTSIDE + BACKEND + KEY, id="outside-with-keys"),
+        pytest.param(OUTSIDE + 'auth = "none"\n' + BACKEND, id="outside-without-keys-spelled-out"),
+        pytest.param('[server]\nlisten = "unix:/tmp/x"\n' + BACKEND, id="socket-without-keys"),
+        pytest.param('[server]\nlisten = "[::1]:8000"\nauth = "none"\n' + BACKEND, id="loopback"),
+        pytest.param("[timeouts]\ntotal = 60\n" + BACKEND, id="total-below-a-default"),
+        pytest.param(
+            '[server]\ndefault_model = "x"\n' + BACKEND + '[[models]]\nname = "m"\naliases = ["x"]\n',
+            id="default-model-is-an-alias",
+        ),
+        pytest.param(BACKEND + KEY + 'models = ["m"]\n', id="key-of-a-model"),
+        pytest.param(BACKEND + '[[models]]\nname = "n"\nbackends = ["a"]\n', id="model-names-its-backend"),
+        pytest.param(
+            '[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "127.0.0.1:0"\n' + BACKEND,
+            id="ports-chosen-by-system",
+        ),
+        pytest.param(SECOND + 'v3_stream = "safe"\nvariant = "2023-11"\n', id="key-of-its-dialect"),
+    ],
+)
+def test_what_fits_together_passes(text: str) -> None:
+    assert faults(text) == []

@@ -1,0 +1,29 @@
+import pytest
+from pydantic import ValidationError
+
+from gateway.config import Address, Admin, Queue, Server, TimeoutOverrides, Timeouts
+
+
+def test_a_section_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Queue().length = 1
+
+
+@pytest.mark.parametrize("data", [{"length": "1"}, {"length": 1.5}, {"length": True}, {"lenght": 1}])
+def test_a_section_takes_neither_other_types_nor_unknown_keys(data: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Queue.model_validate(data)
+
+
+def test_whole_numbers_are_durations_too() -> None:
+    assert Queue.model_validate({"timeout": 3}).timeout == 3.0
+
+
+def test_planes_listen_on_loopback_by_default() -> None:
+    assert Server().address == Address("127.0.0.1", 8000)
+    assert Admin().address == Address("127.0.0.1", 9000)
+
+
+def test_later_overrides_of_timeouts_win() -> None:
+    merged = Timeouts().merged(TimeoutOverrides(total=5, connect=2), None, TimeoutOverrides(total=7))
+    assert merged == Timeouts(total=7, connect=2)

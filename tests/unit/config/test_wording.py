@@ -1,0 +1,113 @@
+from datetime import date
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.config import Backend, Config, Key, Timeouts, Tls
+from gateway.config.fault import KeyPath
+from gateway.config.model import Model
+from gateway.config.section import Section, Server
+from gateway.config.wording import (
+    choices_of,
+    complaint,
+    did_you_mean,
+    nearest,
+    section_at,
+    shown,
+    unknown_key,
+)
+
+
+def said(data: dict[str, object]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(data)
+    return complaint(caught.value.errors()[0], Config).message
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"queue": {"length": "9"}}, 'a whole number is wanted, got the text "9"'),
+        ({"queue": {"length": 1.5}}, "a whole number is wanted, got the number 1.5"),
+        ({"queue": {"timeout": True}}, "a number of seconds is wanted, got true"),
+        ({"queue": {"timeout": 0}}, "must be above 0, got the number 0"),
+        ({"queue": {"timeout": 1e9}}, "must be at most 86400, got the number 1000000000"),
+        ({"queue": {"timeout": float("nan")}}, "must be a finite number, got the number nan"),
+        ({"retries": {"attempts": 0}}, "must be at least 1, got the number 0"),
+        ({"log": {"access": "yes"}}, 'true or false is wanted, got the text "yes"'),
+        (
+            {"log": {"level": "warn"}},
+            (
+                "one of debug, info, warning, error, critical is wanted, "
+                'got the text "warn"; did you mean "warning"?'
+            ),
+        ),
+        ({"log": {"level": []}}, "one of debug, info, warning, error, critical is wanted, got a list"),
+        ({"log": "json"}, 'a table, headed [log], is wanted, got the text "json"'),
+        ({"backends": {}}, "a list of tables, each headed [[backends]], is wanted, got a table"),
+        ({"models": [3]}, "a table is wanted, got the number 3"),
+        ({"models": [{"name": "m", "timeouts": 3}]}, "a table is wanted, got the number 3"),
+        ({"models": [{"name": "m", "aliases": "x"}]}, 'a list of model names is wanted, got the text "x"'),
+        ({"models": [{"name": "a b"}]}, 'a name without blanks is wanted, got the text "a b"'),
+        ({"models": [{}]}, "missing; a name without blanks is wanted"),
+        (
+            {"keys": [{"name": "k", "key": "hunter2"}]},
+            ("is shorter than 8 characters, too easy to guess; use a long random text"),
+        ),
+        ({"keys": [{"name": "k", "key_file": ""}]}, 'is empty, got the text ""'),
+    ],
+)
+def test_a_finding_is_said_in_our_words(data: dict[str, object], message: str) -> None:
+    assert said(data) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("backends", 0, "dialct"), 'unknown key; did you mean "dialect"?'),
+        (("serverr",), 'unknown key; did you mean "server"?'),
+        (("admin", "zzz"), "unknown key; known here: listen"),
+        (("backends", 0, "tls", "cafile"), 'unknown key; did you mean "ca_file"?'),
+    ],
+)
+def test_an_unknown_key_is_told_with_what_was_meant(path: KeyPath, message: str) -> None:
+    assert unknown_key(path, Config).message == message
+
+
+@pytest.mark.parametrize(
+    ("path", "section"),
+    [
+        ((), Config),
+        (("server",), Server),
+        (("backends",), Backend),
+        (("backends", 3), Backend),
+        (("backends", 3, "tls"), Tls),
+        (("timeouts",), Timeouts),
+    ],
+)
+def test_the_table_at_a_path_is_found(path: KeyPath, section: type[Section]) -> None:
+    assert section_at(path, Config) is section
+
+
+def test_near_names_are_suggested_and_far_ones_are_not() -> None:
+    assert nearest("time_out", ["timeout", "total"]) == "timeout"
+    assert did_you_mean("zzz", ["timeout"]) == ""
+
+
+def test_choices_are_found_also_where_a_key_may_be_unset() -> None:
+    assert choices_of(Server.model_fields["auth"].annotation) == ("keys", "none")
+    assert choices_of(Model.model_fields["aliases"].annotation) == ()
+    assert choices_of(Key.model_fields["expires"].annotation) == ()
+
+
+def test_values_are_shown_by_what_they_are() -> None:
+    values = [False, 3, 2.5, "x" * 99, [1], {}, date(2027, 1, 1)]
+    assert [shown(value) for value in values] == [
+        "false",
+        "the number 3",
+        "the number 2.5",
+        f'the text "{"x" * 60}..."',
+        "a list",
+        "a table",
+        "a date or time",
+    ]

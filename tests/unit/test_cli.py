@@ -1,0 +1,233 @@
+import json
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway import __version__
+from gateway.cli import main
+from gateway.config import Config
+from gateway.simulator import Options
+
+GOOD = """
+[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[[backends]]
+name = "gpu-0"
+url = "http://127.0.0.1:8001"
+dialect = "chatglm2"
+models = ["${MODEL:-chatglm2-6b}"]
+api_key = "hunter2hunter2"
+"""
+
+
+def call(*words: str, environ: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, list(words), env=environ)
+
+
+def config_file(folder: Path, text: str = GOOD) -> str:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_good_file_is_counted(tmp_path: Path) -> None:
+    path = config_file(tmp_path)
+    result = call("check", "--config", path)
+    assert (result.exit_code, result.output) == (0, f"{path}: ok (1 model, 1 backend)\n")
+
+
+def test_the_config_file_may_come_from_the_environment(tmp_path: Path) -> None:
+    assert call("check", environ={"GATEWAY_CONFIG": config_file(tmp_path)}).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "healthcheck"])
+def test_every_fault_of_a_bad_file_goes_to_standard_error(tmp_path: Path, command: str) -> None:
+    path = config_file(tmp_path, GOOD.replace("url", "ulr").replace("dialect =", "dialct ="))
+    result = call(command, "--config", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f'{path}:8: backends[0].ulr: unknown key; did you mean "url"?',
+        f'{path}:9: backends[0].dialct: unknown key; did you mean "dialect"?',
+    ]
+
+
+def test_a_missing_file_is_told_without_a_traceback(tmp_path: Path) -> None:
+    result = call("check", "--config", str(tmp_path / "none.toml"))
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr
+
+
+def test_show_prints_only_toml_without_secrets(tmp_path: Path) -> None:
+    result = call("check", "--show", "--config", config_file(tmp_path), environ={"MODEL": "m"})
+    data = tomllib.loads(result.stdout)
+    assert data["models"][0]["name"] == "m"
+    assert data["backends"][0]["api_key"] == "***"
+    assert "ok (1 model, 1 backend)" in result.stderr
+
+
+def test_a_port_in_use_fails_the_check_and_names_the_key(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        path = config_file(tmp_path, GOOD.replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"', 1))
+        result = call("check", "--config", path)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"server.listen: 127.0.0.1:{port} is in use by another program" in result.stderr
+        assert call("check", "--no-bind", "--config", path).exit_code == 0
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(call("schema").output)["title"] == "ChatGLM gateway: config.toml"
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_the_version_is_one_line(words: list[str]) -> None:
+    assert call(*words).output == f"gateway {__version__}\n"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_serve_hands_over_the_config_and_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    served: list[Config] = []
+
+    def serve(config: Config) -> int:
+        served.append(config)
+        return status
+
+    server = ModuleType("gateway.server")
+    monkeypatch.setattr(server, "serve", serve, raising=False)
+    monkeypatch.setitem(sys.modules, "gateway.server", server)
+    assert call("serve", "--config", config_file(tmp_path)).exit_code == status
+    assert served[0].backends[0].name == "gpu-0"
+
+
+def test_simulate_makes_options_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Options] = []
+    monkeypatch.setattr("gateway.simulator.run", lambda *options, ready: ran.extend(options))
+    words = (
+        "--dialect chatglm --port 0 --brain echo --latency 0.5 --speed 9 --reply 你好 --fault status:500*2"
+    )
+    result = call("simulate", *words.split(), "--fault", "reset")
+    assert result.exit_code == 0
+    assert ran == [
+        Options(
+            dialect="chatglm",
+            port=0,
+            brain="echo",
+            latency=0.5,
+            speed=9,
+            reply="你好",
+            faults=("status:500*2", "reset"),
+            sleep=ran[0].sleep,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(["--dialect", "chatglm9"], "unknown dialect", id="dialect"),
+        pytest.param(["--dialect", "chatglm2", "--variant", "1"], "unknown variant", id="variant"),
+        pytest.param(["--dialect", "chatglm2", "--fault", "boom"], "unknown fault", id="fault"),
+        pytest.param([], "Missing option '--dialect'", id="no-dialect"),
+        pytest.param(
+            ["--dialect", "chatglm2", "--model-file", "/no/such"], "does not exist", id="model-file"
+        ),
+    ],
+)
+def test_simulate_refuses_what_it_does_not_know(words: list[str], message: str) -> None:
+    result = call("simulate", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_simulate_says_that_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = call("simulate", "--dialect", "chatglm2", "--port", str(port))
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+
+
+def test_demo_hands_over_its_options_and_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def run_demo(**options: object) -> int:
+        asked.update(options)
+        return 1
+
+    monkeypatch.setattr("gateway.demo.run_demo", run_demo)
+    assert call("demo", "--port", "0", "--once").exit_code == 1
+    assert (asked["port"], asked["brain"], asked["model_file"], asked["once"]) == (0, "canned", None, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "well"),
+    [
+        pytest.param([], "/livez", True, id="alive"),
+        pytest.param(["--ready"], "/readyz", True, id="ready"),
+        pytest.param([], "/livez", False, id="dead"),
+    ],
+)
+def test_healthcheck_tells_by_its_exit_status(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], path: str, *, well: bool
+) -> None:
+    asked: list[object] = []
+
+    def probe(*arguments: object) -> tuple[bool, str]:
+        asked.append(arguments)
+        return well, "one line"
+
+    monkeypatch.setattr("gateway.healthcheck.probe", probe)
+    result = call("healthcheck", "--url", "http://h:1", *words)
+    assert asked == [("http://h:1", path, 2.0)]
+    assert result.exit_code == (0 if well else 1)
+    assert result.output == "one line\n"
+
+
+def test_healthcheck_finds_the_admin_plane_in_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def probe(url: str, *_: object) -> tuple[bool, str]:
+        asked.append(url)
+        return True, ""
+
+    monkeypatch.setattr("gateway.healthcheck.probe", probe)
+    text = GOOD.replace('[admin]\nlisten = "127.0.0.1:0"', '[admin]\nlisten = "0.0.0.0:9111"')
+    assert call("healthcheck", "--config", config_file(tmp_path, text)).exit_code == 0
+    assert asked == ["http://127.0.0.1:9111"]
+
+
+def test_healthcheck_of_a_url_starts_without_the_heavy_libraries() -> None:
+    program = (
+        "import sys; from gateway.cli import main\n"
+        "try: main(['healthcheck', '--url', 'http://127.0.0.1:9'])\n"
+        "except SystemExit as end: status = end.code\n"
+        "heavy = {'pydantic', 'starlette', 'uvicorn', 'httpx', 'asyncio'} & set(sys.modules)\n"
+        "print(status, sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1 []\n"
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself(command: str) -> None:
+    result = call(command, "-h")
+    assert result.exit_code == 0
+    assert str(main.commands[command].help).splitlines()[0] in " ".join(result.output.split())
