@@ -198,7 +198,7 @@ def introduction(running: Running, urls: Iterable[str]) -> str:
             python_program(running.url),
             "or with the LangChain class for ChatGLM's own API (pip install langchain-community):",
             "",
-            langchain_line(running.url),
+            langchain_program(running.url),
         ]
     )
 
@@ -232,12 +232,12 @@ print()
 """
 
 
-def langchain_line(url: str) -> str:
+def langchain_program(url: str) -> str:
     """Write a question to `POST /` as a program for LangChain's ChatGLM class."""
-    return (
-        "from langchain_community.llms import ChatGLM; "
-        f'print(ChatGLM(endpoint_url="{url}/").invoke("你好，你是谁？"))'
-    )
+    return f"""\
+from langchain_community.llms import ChatGLM
+
+print(ChatGLM(endpoint_url="{url}/").invoke("你好，你是谁？"))"""
 
 
 def ask(url: str, model: str, question: str) -> tuple[bool, str]:

@@ -237,7 +237,7 @@ class Relay:
         receipt.backend, receipt.dialect = backend.name, backend.dialect.name
         receipt.ignored = plan.outgoing[backend.name].ignored
         try:
-            async with aclosing(self._ask(plan, backend, lease)) as events:
+            async with aclosing(self._ask(plan, backend, lease, receipt)) as events:
                 async for event in events:
                     self._write_down(event, receipt)
                     yield event
@@ -253,17 +253,16 @@ class Relay:
             receipt.attempts.append(Attempt(backend.name, outcome, seconds))
 
     def _write_down(self, event: Event, receipt: Receipt) -> None:
-        if isinstance(event, Delta):
-            receipt.last_token = self._clock()
-            receipt.first_token = receipt.first_token or receipt.last_token
-        elif isinstance(event, Finish):
+        if isinstance(event, Finish):
             receipt.finish = event.reason
         elif isinstance(event, Usage):
             receipt.usage = event
-        else:
+        elif isinstance(event, Repair):
             receipt.repairs.append(event.what)
 
-    async def _ask(self, plan: Plan, backend: Backend, lease: Lease) -> AsyncGenerator[Event, None]:
+    async def _ask(
+        self, plan: Plan, backend: Backend, lease: Lease, receipt: Receipt
+    ) -> AsyncGenerator[Event, None]:
         """The backend's answer with what it lacks added."""
         outgoing = plan.outgoing[backend.name]
         if outgoing.streams and backend.no_streams:
@@ -276,8 +275,11 @@ class Relay:
         row = _abilities(plan.request, backend.dialect, outgoing)
         async with aclosing(self._decoded(plan, backend, outgoing, attempt)) as events:
             async for event in events:
+                if isinstance(event, Delta):  # as the backend gave it: pieces of our own are no tokens
+                    attempt.begun = True
+                    receipt.last_token = self._clock()
+                    receipt.first_token = receipt.first_token or receipt.last_token
                 for ready in row.feed(event):
-                    attempt.begun = attempt.begun or isinstance(ready, Delta)
                     yield ready
                 if row.done:
                     break

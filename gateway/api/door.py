@@ -22,8 +22,10 @@ from gateway.wire.events import Delta, Event
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Everything the doors work with. `keyring` is None where keys are off; `clock` is monotonic,
-    `now` the wall clock; `new_id` makes an id with the given prefix.
+    """Everything the doors work with.
+
+    `keyring` is None where keys are off; `now` is the wall clock; `new_id` makes an id with the given
+    prefix; `place` tells a waiting ticket's position and expected wait in seconds.
     """
 
     settings: config.Config

@@ -45,7 +45,7 @@ def require_room(prompt_tokens: int, context: int) -> None:
 
 
 def total_length(request: ChatRequest, prompt_tokens: int, budget: int, context: int) -> int:
-    """`max_length`: prompt with margin, and the answer, within the context; a native client's own as it is."""
+    """`max_length`: prompt with margin and answer, within the context; a native client's own as it is."""
     wanted = prompt_tokens if request.total_length else with_margin(prompt_tokens)
     return min(context, wanted + budget)
 

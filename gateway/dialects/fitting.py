@@ -7,6 +7,7 @@ question always stay.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from gateway.dialects import budget
@@ -49,7 +50,7 @@ def messages_to_fit(
 def without_oldest(messages: list[Sent]) -> list[Sent] | None:
     """The messages without the oldest exchange, or None where only the last question is left."""
     spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
-    for before, place in zip(spoken, spoken[1:], strict=False):
+    for before, place in pairwise(spoken):
         if messages[place]["role"] == "user" and messages[before]["role"] != "user":
             system = [message for message in messages[:place] if message["role"] == "system"]
             return [*system, *messages[place:]]

@@ -181,10 +181,12 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:
-    """Put all system texts before the first user turn where tools are offered: the server drops them there."""
+    """Put all system texts before the first user turn where tools are offered: there they would be lost."""
     if not tools:
         return messages
-    system = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    system = [
+        message["content"] for message in messages if message["role"] == "system" and message["content"]
+    ]
     others = [message for message in messages if message["role"] != "system"]
     question: list[Sent] = []
     if not others or others[-1]["role"] == "assistant":  # nothing else asks: the last system text does

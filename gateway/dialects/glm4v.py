@@ -27,3 +27,188 @@ Content: TypeAlias = str | list[dict[str, Any]]
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
 _PARTS = ("text", "image_url")
+
+
+class GLM4V(Dialect):
+    """A server for one request at a time. Its streams stop when their client leaves."""
+
+    name = "glm4v"
+    context: ClassVar[int] = 8192
+
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        budget.stops_for(request)
+        context = profile.context or self.context
+        kept, prompt_tokens = messages_to_fit(
+            _plain_messages(request),
+            profile,
+            context,
+            lambda sent: count_messages([_text(turn["content"]) for turn in _turns(sent, profile)]),
+        )
+        wanted = budget.wanted_output(request, profile, prompt_tokens)
+        most = budget.clamped(wanted, prompt_tokens, context)
+        body = {
+            "model": profile.model,
+            "messages": _turns(kept, profile),
+            "max_tokens": most,
+            **sampling(request, profile),
+            **({"stream": True} if stream else {}),
+        }
+        return Outgoing(
+            path="/v1/chat/completions",
+            body=jsontext.write(body),
+            streams=stream,
+            prompt_tokens=prompt_tokens,
+            budget=most,
+            ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),
+            abandon="close" if stream else "drain",
+        )
+
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - it stands for itself
+        _, message = only_choice(read_object(body))
+        text = required_text(message)
+        said: list[Event] = [Delta(text)] if text else []
+        return [*said, Finish("stop")]
+
+    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - it stands for itself
+        return _Decoder()
+
+
+class _Decoder(ChunkDecoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self._closing = False
+
+    def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
+        self._closing = not delta
+        return super().delta(choice, delta, index)
+
+    def end(self, *, clean: bool) -> list[Event]:
+        if self.done or None not in self.reasons:
+            return super().end(clean=clean)
+        if not (clean and self._closing):
+            raise UpstreamTruncated("The backend's answer broke off.")
+        self.done = True
+        return [Finish("stop")]
+
+    def done_expected(self) -> bool:
+        return False
+
+
+# --- messages --------------------------------------------------------------------------------------
+
+
+def _plain_messages(request: ChatRequest) -> list[Sent]:
+    """Every message as a role and a content, calls and tool results in words."""
+    names: dict[str, str] = {}
+    plain: list[Sent] = []
+    for place, message in enumerate(request.messages):
+        raw = request.body["messages"][place].get("content")
+        plain.append(_plain(message, raw, f"messages[{place}]", names))
+        names.update((call.id, call.function.name) for call in message.calls if call.id)
+    if plain[-1]["role"] == "assistant":
+        raise BadRequest(
+            "The last message is the assistant's; this model only answers a user message.", param="messages"
+        )
+    return plain
+
+
+def _plain(message: Message, raw: Any, where: str, names: dict[str, str]) -> Sent:
+    if message.role in ("system", "developer"):
+        return {"role": "system", "content": text_of(message, where)}
+    if message.role == "assistant":
+        return {"role": "assistant", "content": told(message, where)}
+    if message.role in ("tool", "function"):
+        name = names.get(message.tool_call_id or "") or message.name or "tool"
+        return {"role": "user", "content": f"Tool {name} returned: {text_of(message, where)}"}
+    if message.content is None:
+        raise BadRequest(f"{where}.content is required for a user message.", param=f"{where}.content")
+    return {"role": "user", "content": _content(message, raw, where)}
+
+
+def _content(message: Message, raw: Any, where: str) -> Content:
+    """Parts as they came if one of them is an image, else their text."""
+    parts = message.content if isinstance(message.content, list) else []
+    for place, part in enumerate(parts):
+        if part.type not in _PARTS:
+            raise BadRequest(
+                f"This model reads texts and images, not a content part of type {part.type[:32]!r}.",
+                param=f"{where}.content[{place}].type",
+            )
+    if any(part.type != "text" for part in parts):
+        return [dict(part) for part in raw]
+    return text_of(message, where)
+
+
+def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:
+    """Strict turns: system texts before the next question (T1), runs merged (T2), a question first (T3)."""
+    turns: list[Sent] = []
+    waiting: list[str] = []
+    for message in _paired_system(messages) if profile.system == "pair" else messages:
+        role, content = message["role"], message["content"]
+        if role == "system":
+            waiting.append(content)
+            continue
+        if role == "user":
+            content, waiting = _joined(JOINT.join(filter(None, waiting)), content), []
+        _add(turns, role, content)
+    if waiting:
+        text = JOINT.join(filter(None, waiting))
+        last = turns.pop()["content"] if turns and turns[-1]["role"] == "user" else ""
+        _add(turns, "user", _joined(text, last))
+    if turns[0]["role"] == "user":
+        return turns
+    if profile.leading_assistant == "fold":
+        first, second, *later = turns
+        return [{**second, "content": _joined(first["content"], second["content"])}, *later]
+    return [{"role": "user", "content": ""}, *turns]
+
+
+def _add(turns: list[Sent], role: Literal["user", "assistant"], content: Content) -> None:
+    if turns and turns[-1]["role"] == role:
+        content = _joined(turns.pop()["content"], content)
+    turns.append({"role": role, "content": content})
+
+
+def _paired_system(messages: list[Sent]) -> list[Sent]:
+    """All system texts as a first question that was agreed to (`system = "pair"`)."""
+    texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    others = [message for message in messages if message["role"] != "system"]
+    if not texts or not others or others[-1]["role"] == "assistant":
+        return messages
+    return [
+        {"role": "user", "content": JOINT.join(texts)},
+        {"role": "assistant", "content": AGREED},
+        *others,
+    ]
+
+
+def _joined(before: Content, after: Content) -> Content:
+    """Two contents as one. The server joins texts with a blank, so texts that meet are made one part."""
+    if isinstance(before, str) and isinstance(after, str):
+        return JOINT.join(text for text in (before, after) if text)
+    if isinstance(before, str):
+        return _with_text(list(after), before, first=True) if isinstance(after, list) and before else after
+    if isinstance(after, str):
+        return _with_text(list(before), after, first=False) if after else before
+    text = next((part["text"] for part in after if part["type"] == "text"), "")
+    rest = [part for part in after if part["type"] != "text"]
+    more = [part for part in after if part["type"] == "text"][1:]
+    return [*(_with_text(list(before), text, first=False) if text else before), *rest, *more]
+
+
+def _with_text(parts: list[dict[str, Any]], text: str, *, first: bool) -> list[dict[str, Any]]:
+    """The parts with a text put before their first text, or behind their last."""
+    places = [place for place, part in enumerate(parts) if part["type"] == "text"]
+    if not places:
+        part = {"type": "text", "text": text}
+        return [part, *parts] if first else [*parts, part]
+    place = places[0] if first else places[-1]
+    own = parts[place].get("text") or ""
+    parts[place] = {**parts[place], "text": JOINT.join([text, own] if first else [own, text])}
+    return parts
+
+
+def _text(content: Content) -> str:
+    if isinstance(content, str):
+        return content
+    return " ".join(part.get("text") or "" for part in content if part["type"] == "text")

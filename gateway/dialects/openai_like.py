@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from gateway.dialects.base import Decoder, Profile
-from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import (
+    UnsupportedParameter,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTruncated,
+)
 from gateway.wire import jsontext, sse
 from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
 from gateway.wire.openai import ChatRequest
@@ -198,7 +204,7 @@ def parses_to_object(text: str) -> bool:
         return False
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -226,7 +232,12 @@ class ChunkDecoder(Decoder):
 
     # What a dialect may do its own way.
 
-    def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
+    def delta(
+        self,
+        choice: dict[str, Any],  # noqa: ARG002 - for those that override it
+        delta: dict[str, Any],
+        index: int,
+    ) -> Delta:
         """One delta as a piece."""
         return Delta(text_of(delta), tool_pieces(delta), index)
 

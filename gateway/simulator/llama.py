@@ -33,8 +33,8 @@ class ModelMissingError(RuntimeError):
 class LlamaBrain(EchoBrain):
     """Answers with what the small model makes of the conversation; obeys the directives, too.
 
-    Checks for package and file when it is made (ModelMissingError); loads the model at its first answer, which
-    takes about a second. Generates in a thread. One per simulated server; the model takes its requests one
+    Checks for package and file when it is made (ModelMissingError); loads the model at its first answer, in
+    about a second. Generates in a thread. One per simulated server; the model takes its requests one
     after the other.
     """
 

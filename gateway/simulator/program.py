@@ -50,9 +50,13 @@ class Program:
         """Serve one request, as the program would: whatever goes wrong inside is its plain 500.
 
         A handler that meets what its original would choke on (an absent key, a wrong type, a half that is not
-        there) lets the exception fly, as the original does.
+        there) lets the exception fly, as the original does. The loop is its own until it returns; what a
+        stream does afterwards is the stream's affair.
         """
-        await self.gate.wait_through()
+        async with self.gate.hold():
+            return await self._handle(request)
+
+    async def _handle(self, request: Request) -> Reply | Stream:
         if self.cors and _is_preflight(request):
             return _preflight(request.headers)
         handler = self.routes().get((request.path, request.method))

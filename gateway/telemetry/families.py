@@ -15,7 +15,7 @@ Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
 OTHER = "other"
 """The label of whatever is not in a label's closed set."""
 
-REPAIRS = frozenset({"short_stream", "get_event", "missing_done", "no_finish", "missing_id"})
+REPAIRS = frozenset({"short_stream", "get_event", "missing_done", "no_finish", "no_stream"})
 """The faults of backends that are mended on the way, by the words the dialects use for them."""
 
 # 6B models on one card queue for minutes; a bucket's edge must not stand where most answers lie.
@@ -45,7 +45,7 @@ FAMILIES: tuple[Family, ...] = (
         "gateway_requests_total",
         "counter",
         ("door", "model", "stream", "status", "outcome"),
-        "Requests that are over; status 499 is a client that left.",
+        "Requests that are over; status 499 is a client that left before its answer began.",
     ),
     Family(
         "gateway_request_duration_seconds",

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.dialects.losses import NAMES as PARAMETERS
-from gateway.errors import TABLE, Unavailable
+from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REPAIRS
 from gateway.telemetry.receipt import Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
@@ -27,7 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = frozenset({"ok", *(row.outcome for row in TABLE.values())})
 """How a request or a try can end."""
 
-REJECTIONS = frozenset(row.outcome for error, row in TABLE.items() if issubclass(error, Unavailable))
+REJECTIONS = frozenset(TABLE[error].outcome for error in (QueueFull, QueueTimeout, NoBackend, Draining))
 """Why a ticket can be refused."""
 
 _WAIT_ENDS = REJECTIONS | {"granted", "left"}
@@ -57,7 +57,7 @@ class Live(Protocol):
 
 
 class Metrics:
-    """The gateway's metrics over one registry. A `Hook`; one per gateway.
+    """The gateway's metrics over one registry (a new one unless given). A `Hook`; one per gateway.
 
     `models` are the configured names; `backends` maps names to slots. All other names count as "other".
     """

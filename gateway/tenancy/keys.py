@@ -44,7 +44,7 @@ class Keyring:
         ]
 
     def tenant(self, headers: Sequence[tuple[bytes, bytes]], now: datetime) -> Tenant:
-        """Find whose key the request bears. Raises `Unauthorized`; takes the same time for every wrong key."""
+        """Find whose key the request bears. Raises `Unauthorized`, every wrong key taking the same time."""
         presented = credential(headers)
         if presented is None:
             raise Unauthorized("missing")

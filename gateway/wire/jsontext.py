@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,8 +91,8 @@ class _Hooks:
             return value
         self.marked = True
         doubled = _Doubled(value)
-        keys = [key for key, _ in pairs]
-        doubled.key = next(key for place, key in enumerate(keys) if key in keys[:place])
+        times = Counter(key for key, _ in pairs)
+        doubled.key = next(key for key, count in times.items() if count > 1)
         return doubled
 
     def integer(self, digits: str) -> int | float:

@@ -53,7 +53,6 @@ def test_systemd_rates_the_sandbox_as_tight() -> None:
         ("ProtectHome", "yes"),
         ("CapabilityBoundingSet", ""),
         ("Restart", "on-failure"),
-        ("ExecReload", "/bin/kill -HUP $MAINPID"),
         ("ExecStart", f"{PROGRAM} serve --config /etc/chatglm-gateway/config.toml"),
     ],
 )

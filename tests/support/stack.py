@@ -46,7 +46,13 @@ def configured(urls: Mapping[str, tuple[str, str]], extra: str = "", **backend: 
     """Make a config: every backend (name -> url, dialect) serves the model `m`; `extra` is more TOML."""
     lines = ["[server]", 'listen = "127.0.0.1:0"', "[admin]", 'listen = "127.0.0.1:0"']
     for name, (url, dialect) in urls.items():
-        lines += ["[[backends]]", f'name = "{name}"', f'url = "{url}"', f'dialect = "{dialect}"', 'models = ["m"]']
+        lines += [
+            "[[backends]]",
+            f'name = "{name}"',
+            f'url = "{url}"',
+            f'dialect = "{dialect}"',
+            'models = ["m"]',
+        ]
         lines += [f"{key} = {_toml(value)}" for key, value in backend.items()]
     text = "\n".join(lines) + "\n" + extra
     return parse(text, file="test.toml", folder=Path(), environ={})

@@ -24,7 +24,7 @@ from gateway.demo import (
     curl_command,
     free_port,
     introduction,
-    langchain_line,
+    langchain_program,
     python_program,
     run_demo,
 )
@@ -136,7 +136,7 @@ def test_the_introduction_shows_what_runs_where_and_how_to_ask() -> None:
     ]
     assert curl_command(gateway.url) in text
     assert python_program(gateway.url) in text
-    assert langchain_line(gateway.url) in text
+    assert langchain_program(gateway.url) in text
     assert max(map(len, text.splitlines())) < 200
 
 
@@ -146,7 +146,7 @@ def test_the_curl_command_is_one_a_shell_understands() -> None:
     assert json.loads(words[words.index("-d") + 1])["model"] in MODELS
 
 
-@pytest.mark.parametrize("program", [python_program, langchain_line])
+@pytest.mark.parametrize("program", [python_program, langchain_program])
 def test_the_programs_are_python(program: Callable[[str], str]) -> None:
     assert "http://h:1/" in ast.unparse(ast.parse(program("http://h:1")))
 

@@ -36,8 +36,7 @@ class ChatGLM(Program):
             "temperature": body.get("temperature") or 0.95,
         }
         _check_prompt(prompt, history)
-        async with self.gate.hold():
-            text = await self.voice.say(request, Prompt(self.model, prompt, history, params))
+        text = await self.voice.say(request, Prompt(self.model, prompt, history, params))
         return native_reply(prompt, history, text.strip())
 
 

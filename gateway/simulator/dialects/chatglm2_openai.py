@@ -86,8 +86,7 @@ class ChatGLM2OpenAI(Program):
         prompt = _prompt(messages)
         if body["stream"]:
             return Stream(self.predict(request, body["model"], prompt), linger=None)
-        async with self.gate.hold():
-            answer = await self.voice.say(request, prompt)
+        answer = await self.voice.say(request, prompt)
         message = {"role": "assistant", "content": answer}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         head = {"model": body["model"], "object": "chat.completion"}

@@ -133,8 +133,7 @@ class ChatGLM3(Program):
         job = self._job(body, self._messages(body["messages"], tools), tools)
         if body["stream"]:
             return await self._stream(request, body, job)
-        async with self.gate.hold():
-            steps = [step async for step in self._steps(request, job)]
+        steps = [step async for step in self._steps(request, job)]
         return json_reply(self._whole(body, job, steps[-1]))
 
     pydantic: ClassVar[int] = 2
@@ -246,8 +245,7 @@ class ChatGLM3(Program):
     async def _stream(self, request: Request, body: dict[str, Any], job: _Job) -> Stream:
         model = body["model"]
         direct = self._direct(model, self._steps(request, job))
-        async with self.gate.hold():
-            first = await anext(direct)
+        first = await anext(direct)
         if "get_" not in first:
             return Stream(self._sent(direct))
         await direct.aclose()

@@ -88,8 +88,7 @@ class ChatGLMCpp(Program):
         if body["stream"]:
             return Stream(self._events(request, prompt), linger=self.linger)
         check_length(body["max_tokens"])
-        async with self.gate.hold():
-            answer = await self.voice.say(request, prompt)
+        answer = await self.voice.say(request, prompt)
         return json_reply(_whole(body, answer))
 
     async def _events(self, request: Request, prompt: Prompt) -> AsyncGenerator[bytes, None]:

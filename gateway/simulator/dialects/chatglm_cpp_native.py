@@ -45,6 +45,5 @@ class ChatGLMCppNative(Program):
             for turn in history
             for role, content in zip(("user", "assistant"), turn, strict=True)
         ]
-        async with self.gate.hold():
-            answer = await self.voice.say(request, Prompt(MODEL, body["prompt"], messages, params))
+        answer = await self.voice.say(request, Prompt(MODEL, body["prompt"], messages, params))
         return native_reply(body["prompt"], history, answer)

@@ -43,11 +43,11 @@ class Present:
 
 def metrics(live: Present | None = None, registry: CollectorRegistry | None = None) -> Metrics:
     return Metrics(
-        registry or CollectorRegistry(),
         models=["chatglm2-6b", "智谱"],
         backends={"gpu-0": 1, "gpu-1": 8},
         live=live or Present(),
         version="1.2.3",
+        registry=registry,
     )
 
 

@@ -57,3 +57,13 @@ def test_every_hook_is_told_of_everything_in_order() -> None:
         ("backend_changed", "gpu-0", False, "refused"),
         ("auth_failed", "wrong"),
     ]
+
+
+def test_a_hook_that_is_added_is_told_from_then_on() -> None:
+    first, late = Recorder(), Recorder()
+    hooks = Hooks(first)
+    hooks.auth_failed("missing")
+    hooks.add(late)
+    hooks.auth_failed("wrong")
+    assert len(first.told) == 2
+    assert late.told == [("auth_failed", "wrong")]

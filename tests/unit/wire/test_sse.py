@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.wire import sse
+from gateway.wire.sse import Event, Parser
+
+
+def parse(*chunks: bytes) -> list[Event]:
+    parser = Parser()
+    return [event for chunk in chunks for event in parser.feed(chunk)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "events"),
+    [
+        pytest.param(b"data: a\n\n", [Event("a")], id="lf"),
+        pytest.param(b"data: a\r\n\r\n", [Event("a")], id="crlf"),
+        pytest.param(b"data: a\r\rdata: b\r\r\n", [Event("a"), Event("b")], id="cr"),
+        pytest.param(b"data:a\n\n", [Event("a")], id="no-blank"),
+        pytest.param(b"data:  a \n\n", [Event(" a ")], id="one-blank-goes"),
+        pytest.param(b"data: a\ndata: b\n\n", [Event("a\nb")], id="lines-join"),
+        pytest.param(b"data: \ndata:  x\ndata: \n\n", [Event("\n x\n")], id="empty-lines-count"),
+        pytest.param(b"data\n\n", [Event("")], id="field-without-a-colon"),
+        pytest.param(b": ping\n\ndata: a\n\n", [Event("a")], id="comment"),
+        pytest.param(b"data: a\n: ping\ndata: b\n\n", [Event("a\nb")], id="comment-inside"),
+        pytest.param(b"event: delta\ndata: a\n\n", [Event("a", "delta")], id="type"),
+        pytest.param(b"event: delta\n\ndata: a\n\n", [Event("a")], id="type-without-data-is-forgotten"),
+        pytest.param(b"id: 1\nretry: 5\nother: x\ndata: a\n\n", [Event("a")], id="other-fields"),
+        pytest.param(b"DATA: a\n\n", [], id="names-are-exact"),
+        pytest.param(b"\n\n\n", [], id="blank-lines"),
+        pytest.param("data: 你好\u2028\u0085😀\n\n".encode(), [Event("你好\u2028\u0085😀")], id="unicode"),
+        pytest.param(b"data: \xff\n\n", [Event("\ufffd")], id="broken-utf-8"),
+        pytest.param(b"data: a\n", [], id="unfinished"),
+        pytest.param(b"data: a\n\ndata: b", [Event("a")], id="second-unfinished"),
+    ],
+)
+def test_events_are_read_whole_and_cut_anywhere(raw: bytes, events: list[Event]) -> None:
+    assert parse(raw) == events
+    assert parse(*(bytes([byte]) for byte in raw)) == events
+
+
+def test_a_crlf_cut_in_two_ends_one_line() -> None:
+    assert parse(b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [Event("a\nb")]
+
+
+def test_a_character_cut_in_two_stays_whole() -> None:
+    raw = "data: 😀\n\n".encode()
+    assert parse(raw[:8], raw[8:]) == [Event("😀")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "rest"),
+    [
+        pytest.param(b"", False, id="nothing"),
+        pytest.param(b"data: a\n\n", False, id="whole"),
+        pytest.param(b"data: a\n", True, id="line-ended"),
+        pytest.param(b"data: a\n\nda", True, id="next-begun"),
+        pytest.param(b": ping\n", False, id="comment"),
+    ],
+)
+def test_a_parser_tells_whether_an_event_is_unfinished(raw: bytes, rest: bool) -> None:
+    parser = Parser()
+    parser.feed(raw)
+    assert parser.rest is rest
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"x" * 70_000, id="line-without-end"),
+        pytest.param(b"data: " + b"x" * 70_000 + b"\n", id="event-without-end"),
+    ],
+)
+def test_an_event_that_never_ends_is_given_up(line: bytes) -> None:
+    parser = Parser()
+    with pytest.raises(ValueError, match="too long"):
+        for _ in range(sse.MAX_EVENT // 70_000 + 1):
+            parser.feed(line)
+
+
+def test_many_short_events_are_no_long_one() -> None:
+    parser = Parser()
+    count = sse.MAX_EVENT // 1000 + 1
+    assert len(parser.feed((b"data: " + b"x" * 1000 + b"\n\n") * count)) == count
+
+
+def test_what_is_framed_is_read_again() -> None:
+    assert parse(sse.frame(b'{"a":1}'), sse.DONE) == [Event('{"a":1}'), Event("[DONE]")]
+
+
+@pytest.mark.parametrize("text", ["position 3", "a\ndata: forged\n\n", ""])
+def test_comments_are_seen_by_nobody(text: str) -> None:
+    raw = sse.comment(text)
+    assert raw.startswith(b":")
+    assert raw.endswith(b"\n\n")
+    assert parse(raw) == []

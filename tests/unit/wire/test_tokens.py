@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.wire import tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "v1", "later"),
+    [
+        pytest.param("", 0, 0, id="nothing"),
+        pytest.param("a", 1, 1, id="one-letter"),
+        pytest.param("abc", 1, 1, id="three-letters"),
+        pytest.param("abcd", 2, 2, id="four-letters"),
+        pytest.param("a" * 39, 10, 10, id="39-letters"),
+        pytest.param("a" * 40, 11, 11, id="40-letters"),
+        pytest.param("好", 1, 1, id="one-chinese"),
+        pytest.param("好" * 100, 57, 63, id="hundred-chinese"),
+        pytest.param("好" * 101, 58, 64, id="hundred-and-one-chinese"),
+        pytest.param("好" * 50 + "a" * 39, 39, 42, id="mixed"),
+        pytest.param("é", 1, 1, id="one-of-the-rest"),
+        pytest.param("é😀я", 3, 3, id="three-of-the-rest"),
+        pytest.param("\x00\x7f\n ", 2, 2, id="ascii-controls"),
+    ],
+)
+def test_the_estimate_is_the_published_arithmetic(text: str, v1: int, later: int) -> None:
+    assert tokens.estimate(text, tokens.V1_CJK) == v1
+    assert tokens.estimate(text) == later
+
+
+@pytest.mark.parametrize(
+    "edges",
+    ["\u3000\u303f", "\u3400\u4dbf", "\u4e00\u9fff", "\uf900\ufaff", "\uff00\uffef", "\U00020000\U0003ffff"],
+)
+def test_the_ranges_of_chinese_hold_their_ends(edges: str) -> None:
+    assert tokens.estimate(edges * 50) == 63
+
+
+@pytest.mark.parametrize(
+    "outside", ["\u2fff", "\u3040", "\u33ff", "\ua000", "\uf8ff", "\ufb00", "\ufeff", "\ufff0"]
+)
+def test_what_lies_beside_the_ranges_is_the_rest(outside: str) -> None:
+    assert tokens.estimate(outside * 100) == 100
