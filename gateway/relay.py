@@ -34,6 +34,7 @@ from gateway.errors import (
     UpstreamGarbled,
     UpstreamReset,
     UpstreamTimeout,
+    UpstreamTLS,
     UpstreamTruncated,
 )
 from gateway.scheduling.patience import Patience
@@ -215,7 +216,6 @@ class Relay:
                 if tried is None:  # nobody else was free for a second try: the first failure is the truth
                     raise failed or error from None
                 failed = error
-                self._learn(tried, error)
                 backends = tuple(name for name in backends if name != tried)
                 failure = Failure(error.row.retryable, content_sent, attempt)
                 if not backends or decide(failure, self._settings.retries.attempts, self._budget) != "retry":
@@ -223,7 +223,7 @@ class Relay:
                 receipt.retries.append(error.row.outcome)
 
     def _learn(self, backend: str, error: GatewayError) -> None:
-        if isinstance(error, ConnectFailed | UpstreamReset):
+        if isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
             self._dispatcher.failed(backend, error.row.outcome)
         elif not isinstance(error, UpstreamTimeout):
             self._dispatcher.answered(backend)
@@ -246,6 +246,8 @@ class Relay:
             self._dispatcher.served(plan.model.name, self._clock() - began)
         except GatewayError as error:
             outcome = error.row.outcome
+            # While the slot is still held, so that it is not handed on before the backend rests.
+            self._learn(backend.name, error)
             raise
         finally:
             seconds = self._clock() - began

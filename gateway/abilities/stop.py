@@ -1,8 +1,8 @@
-"""Stop texts for backends that do not know them (rule T9): cut at the first match, hold back what might
-become one.
-"""
+"""Stop texts for backends that do not know them (rule T9): cut at the first, hold back what might become one."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from gateway.abilities.stage import Stage
 from gateway.wire.events import Delta, Event, Finish, Usage
@@ -34,16 +34,27 @@ class Stop(Stage):
 
     def _cut(self, delta: Delta) -> list[Event]:
         text = self._held + delta.text
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if places:
+        place = _first_stop(text, self._stops)
+        if place is not None:
             self.done = True
             self._held = ""
-            kept = text[: min(places)]
-            return [*([Delta(kept)] if kept else []), Finish("stop")]
-        keep = max(_overlap(text, stop) for stop in self._stops)
+            kept = replace(delta, text=text[:place], tools=())
+            return [*([] if kept.empty else [kept]), Finish("stop", delta.choice)]
+        # Before a tool call the text is over: nothing more can become a stop text.
+        keep = 0 if delta.tools else max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
-        passed = text[: len(text) - keep]
-        return [Delta(passed, tools=delta.tools, extras=delta.extras)] if passed else []
+        passed = replace(delta, text=text[: len(text) - keep])
+        return [] if passed.empty else [passed]
+
+
+def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
+    """Where the stop text begins that is complete first; of several that end together the longest.
+
+    Not the one that begins first: a longer one around it may need characters that have not come yet, and
+    the cut would depend on how the text was sliced.
+    """
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return min(found)[1] if found else None
 
 
 def _overlap(text: str, stop: str) -> int:

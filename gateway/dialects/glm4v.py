@@ -142,25 +142,34 @@ def _content(message: Message, raw: Any, where: str) -> Content:
 def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:
     """Strict turns: system texts before the next question (T1), runs merged (T2), a question first (T3)."""
     turns: list[Sent] = []
-    waiting: list[str] = []
-    for message in _paired_system(messages) if profile.system == "pair" else messages:
-        role, content = message["role"], message["content"]
-        if role == "system":
-            waiting.append(content)
-            continue
-        if role == "user":
-            content, waiting = _joined(JOINT.join(filter(None, waiting)), content), []
-        _add(turns, role, content)
-    if waiting:
-        text = JOINT.join(filter(None, waiting))
-        last = turns.pop()["content"] if turns and turns[-1]["role"] == "user" else ""
-        _add(turns, "user", _joined(text, last))
+    for system, message in _placed(_paired_system(messages) if profile.system == "pair" else messages):
+        text = JOINT.join(text for text in system if text)
+        _add(turns, message["role"], _joined(text, message["content"]))
     if turns[0]["role"] == "user":
         return turns
     if profile.leading_assistant == "fold":
         first, second, *later = turns
         return [{**second, "content": _joined(first["content"], second["content"])}, *later]
     return [{"role": "user", "content": ""}, *turns]
+
+
+def _placed(messages: list[Sent]) -> list[tuple[list[str], Sent]]:
+    """Every message that is no system text, with the system texts that stand before it."""
+    placed: list[tuple[list[str], Sent]] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            waiting.append(message["content"])
+        elif message["role"] == "user":
+            placed.append((waiting, message))
+            waiting = []
+        else:
+            placed.append(([], message))
+    if waiting and placed and placed[-1][1]["role"] == "user":
+        placed[-1][0].extend(waiting)
+    elif waiting:
+        placed.append((waiting, {"role": "user", "content": ""}))
+    return placed
 
 
 def _add(turns: list[Sent], role: Literal["user", "assistant"], content: Content) -> None:

@@ -81,6 +81,12 @@ class _Queue:
     service: ServiceTime = field(default_factory=ServiceTime)
 
 
+def rest_after(failures: int) -> float:
+    """Seconds of rest after so many failures in a row, from 1."""
+    doublings = min(failures - 1, 16)  # far beyond the longest rest, far below what a float can hold
+    return min(LONGEST_REST, REST * 2.0**doublings)
+
+
 class Scheduler:
     """The state of all queues and slots."""
 
@@ -125,8 +131,10 @@ class Scheduler:
     def fail(self, backend: str, now: float) -> list[Effect]:
         """Let a backend rest that did not take a connection; refuse whom only it could have served."""
         state = self._backends[backend]
+        if not state.rested(now):
+            return []  # what was under way when it went down is part of the same failure
         state.failures += 1
-        state.rests_until = now + min(LONGEST_REST, REST * 2 ** (state.failures - 1))
+        state.rests_until = now + rest_after(state.failures)
         effects: list[Effect] = []
         for model in self._served_by(backend):
             for ticket in list(self._queues[model].tickets.values()):

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gateway.errors import BadRequest
@@ -105,6 +105,15 @@ class _Hooks:
     def constant(self, _: str) -> float:
         self.marked = True
         return math.nan
+
+
+def _first_repeated(keys: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise ValueError("no key is repeated")
 
 
 def _decode(raw: bytes, hooks: _Hooks) -> Any:

@@ -155,7 +155,7 @@ def test_normalising_blanks_moments_and_identities_only() -> None:
     assert normalise(json.dumps(chunk).encode()) == b'{"id": "chatcmpl-", "created":0, "content": "kept 42"}'
 
 
-# What waits for what, as conc_summary.txt and disconnect.txt have it, in pauses that the tests end themselves.
+# What waits for what, as conc_summary.txt and disconnect.txt have it, in pauses that the tests end.
 
 CHAT = "/v1/chat/completions"
 SLOW_TEXT = "@@tsleep:1@@ @@reply:aaaabbbbccccddddeeeeffff@@"

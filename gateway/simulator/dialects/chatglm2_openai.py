@@ -112,9 +112,10 @@ class ChatGLM2OpenAIOnPydantic2(ChatGLM2OpenAI):
     async def predict(self, request: Request, model: str, prompt: Prompt) -> AsyncGenerator[bytes, None]:
         """Dies of the first chunk, which it cannot write."""
         async with aclosing(super().predict(request, model, prompt)) as events:
-            async for _unwritable in events:
-                raise CutError
-        yield b""  # never reached: the stream above always has a first chunk
+            async for event in events:
+                if event:
+                    raise CutError
+                yield event
 
 
 def _prompt(messages: list[dict[str, str]]) -> Prompt:

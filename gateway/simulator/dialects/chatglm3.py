@@ -89,6 +89,8 @@ class ChatGLM3(Program):
     chat_request: ClassVar[Record] = _request(text, text, "tools")
     embedding_input: ClassVar[Field] = Field(either(list_of_str=array(text), str=text))
     drops_first_system: ClassVar[bool] = True
+    pydantic: ClassVar[int] = 2
+    tools_field: ClassVar[str] = "tools"
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         """See `Program`."""
@@ -135,9 +137,6 @@ class ChatGLM3(Program):
             return await self._stream(request, body, job)
         steps = [step async for step in self._steps(request, job)]
         return json_reply(self._whole(body, job, steps[-1]))
-
-    pydantic: ClassVar[int] = 2
-    tools_field: ClassVar[str] = "tools"
 
     def _messages(self, messages: list[dict[str, Any]], tools: object) -> list[dict[str, Any]]:
         mapped: list[dict[str, Any]] = []

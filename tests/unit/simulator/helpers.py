@@ -40,7 +40,7 @@ class Pauses:
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until the condition holds; pytest's time-out ends a test where it never does."""
     while not condition():
-        await asyncio.sleep(0)
+        await turns(1)
 
 
 async def turns(count: int = 50) -> None:

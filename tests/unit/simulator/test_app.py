@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -62,13 +64,17 @@ async def test_body_is_cut_after_so_many_bytes() -> None:
 @pytest.mark.parametrize("count", [0, 2, 99])
 async def test_stream_is_cut_after_so_many_events(count: int) -> None:
     options = Options(dialect="openai", faults=(f"cut:{count}",))
-    received = b""
+    received = bytearray()
+
+    async def read() -> None:
+        url = simulator.url + "/v1/chat/completions"
+        async with client.stream("POST", url, json={**CHAT, "stream": True}) as response:
+            async for part in response.aiter_bytes():
+                received.extend(part)
+
     async with Simulator(options) as simulator, httpx.AsyncClient() as client:
-        request = client.stream("POST", simulator.url + "/v1/chat/completions", json={**CHAT, "stream": True})
         with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
-            async with request as response:
-                async for part in response.aiter_bytes():
-                    received += part
+            await read()
     assert received.count(b"\n\n") == min(count, 9)
 
 
@@ -76,8 +82,10 @@ async def test_slow_is_the_usual_reply_after_its_time() -> None:
     pauses = Pauses()
     options = Options(faults=("slow:7",), sleep=pauses.sleep)
     async with Simulator(options) as simulator, httpx.AsyncClient() as client:
-        request = client.post(simulator.url, json={"prompt": "hi"})
-        reply = await run_released(pauses, request)
+        request = asyncio.ensure_future(client.post(simulator.url, json={"prompt": "hi"}))
+        await until(lambda: pauses.waiting)
+        pauses.release()
+        reply = await request
     assert (reply.status_code, pauses.asked) == (200, [7.0])
 
 
@@ -102,14 +110,3 @@ async def test_request_body_may_be_anything() -> None:
         reply = await client.post(simulator.url, content=b"\xff\xfe{")
         assert reply.status_code == 500
         assert simulator.requests[0].json is None
-
-
-async def run_released(pauses: Pauses, request: object) -> httpx.Response:
-    import asyncio
-    from collections.abc import Coroutine
-    from typing import Any, cast
-
-    task = asyncio.ensure_future(cast("Coroutine[Any, Any, httpx.Response]", request))
-    await until(lambda: pauses.waiting)
-    pauses.release()
-    return await task

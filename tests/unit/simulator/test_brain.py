@@ -58,7 +58,9 @@ def test_directives_prescribe_the_pace_and_the_failure() -> None:
         pytest.param("hello", "I am a simulated chatglm2-6b", id="english"),
     ],
 )
-async def test_canned_answer_names_the_model_in_the_language_of_the_question(question: str, part: str) -> None:
+async def test_canned_answer_names_the_model_in_the_language_of_the_question(
+    question: str, part: str
+) -> None:
     answer = await said(CannedBrain(4), Prompt("chatglm2-6b", question))
     assert part in answer
     assert question in answer
@@ -92,8 +94,12 @@ async def test_canned_brain_calls_the_first_tool_where_it_must() -> None:
     [
         pytest.param({}, {}, id="no-properties"),
         pytest.param({"properties": {"a": {"enum": ["x", "y"]}}}, {"a": "x"}, id="enum"),
-        pytest.param({"properties": {"a": {"type": "boolean"}, "b": {}}, "required": ["a"]}, {"a": True}, id="required"),
-        pytest.param({"properties": {"a": {"type": "array"}, "b": {"type": "number"}}}, {"a": [], "b": 1.5}, id="types"),
+        pytest.param(
+            {"properties": {"a": {"type": "boolean"}, "b": {}}, "required": ["a"]}, {"a": True}, id="required"
+        ),
+        pytest.param(
+            {"properties": {"a": {"type": "array"}, "b": {"type": "number"}}}, {"a": [], "b": 1.5}, id="types"
+        ),
     ],
 )
 async def test_canned_call_fits_the_schema(schema: dict[str, object], arguments: object) -> None:

@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from gateway.simulator.exchange import Present, Request, compact, detail, json_reply, server_error, spaced, sse
+from gateway.simulator.exchange import (
+    Present,
+    Request,
+    compact,
+    detail,
+    json_reply,
+    server_error,
+    spaced,
+    sse,
+)
 from tests.unit.simulator.helpers import turns
 
 
@@ -28,7 +39,9 @@ def test_error_bodies_are_those_of_fastapi_and_uvicorn() -> None:
     ("data", "event"),
     [
         pytest.param("x", b"data: x\r\n\r\n", id="one-line"),
-        pytest.param("a\r\nb\nc\rd", b"data: a\r\ndata: b\r\ndata: c\r\ndata: d\r\n\r\n", id="every-line-end"),
+        pytest.param(
+            "a\r\nb\nc\rd", b"data: a\r\ndata: b\r\ndata: c\r\ndata: d\r\n\r\n", id="every-line-end"
+        ),
         pytest.param("", b"data: \r\n\r\n", id="empty"),
         pytest.param("a\u2028b", "data: a\u2028b\r\n\r\n".encode(), id="not-the-unicode-separators"),
     ],
@@ -44,8 +57,6 @@ def test_json_comes_in_the_spelling_of_either_pydantic() -> None:
 
 
 async def test_present_client_never_leaves() -> None:
-    import asyncio
-
     client = Present()
     waiting = asyncio.ensure_future(client.wait_gone())
     await turns()

@@ -13,7 +13,11 @@ from gateway.simulator.faults import ALWAYS, Fault, FaultError, Faults, parse_fa
         pytest.param("slow:0.5*3", Fault("slow", 0.5, 3), id="with-times"),
         pytest.param("hang*always@/health", Fault("hang", 0, ALWAYS, "/health"), id="always-on-a-path"),
         pytest.param({"kind": "cut", "value": 2, "times": 2}, Fault("cut", 2, 2), id="object"),
-        pytest.param({"kind": "close", "times": "always", "path": "any"}, Fault("close", 0, ALWAYS, "any"), id="object-any"),
+        pytest.param(
+            {"kind": "close", "times": "always", "path": "any"},
+            Fault("close", 0, ALWAYS, "any"),
+            id="object-any",
+        ),
         pytest.param(Fault("empty"), Fault("empty"), id="ready-made"),
     ],
 )

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gateway.simulator.gate import Gate
 from tests.unit.simulator.helpers import turns
 
@@ -51,9 +53,8 @@ async def test_open_gate_holds_nobody_up() -> None:
 
 async def test_holder_that_fails_frees_the_gate() -> None:
     gate = Gate(blocking=True)
-    try:
+    with pytest.raises(LookupError):
         async with gate.hold():
             raise LookupError
-    except LookupError:
-        await gate.wait_through()
+    await gate.wait_through()
     assert not gate.busy

@@ -37,7 +37,10 @@ def test_state_shows_the_requests_and_the_counts() -> None:
 
 def test_faults_are_queued_in_order() -> None:
     inspection, _, faults = make()
-    assert answer(inspection, post(PREFIX + "faults", ["reset", {"kind": "slow", "value": 1}])) == (200, {"faults": 2})
+    assert answer(inspection, post(PREFIX + "faults", ["reset", {"kind": "slow", "value": 1}])) == (
+        200,
+        {"faults": 2},
+    )
     taken = [faults.take("/", generates=True) for _ in range(2)]
     assert [fault.kind if fault else None for fault in taken] == ["reset", "slow"]
 

@@ -24,7 +24,9 @@ class FakeServer:
     def __init__(self, params: SimpleNamespace) -> None:
         self.params = params
 
-    def handle_chat_completions(self, request: dict[str, Any], hear: Callable[[dict[str, Any]], bool]) -> None:
+    def handle_chat_completions(
+        self, request: dict[str, Any], hear: Callable[[dict[str, Any]], bool]
+    ) -> None:
         type(self).asked = request
         for chunk in self.chunks:
             if hear(chunk):

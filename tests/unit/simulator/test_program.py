@@ -13,7 +13,11 @@ class Small(Program):
     cors = True
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
-        return {("/", "POST"): self.create_item, ("/", "DELETE"): self.create_item, ("/models", "GET"): self.models}
+        return {
+            ("/", "POST"): self.create_item,
+            ("/", "DELETE"): self.create_item,
+            ("/models", "GET"): self.models,
+        }
 
     async def create_item(self, request: Request) -> Reply:
         errors = {"model": ModelError(), "key": KeyError(), "refused": RefusedError(detail(418, "tea"))}
@@ -55,7 +59,11 @@ async def test_openapi_page_lists_the_endpoints() -> None:
 
 
 async def test_preflight_echoes_origin_and_headers() -> None:
-    headers = {"origin": "http://x", "access-control-request-method": "POST", "access-control-request-headers": "a,b"}
+    headers = {
+        "origin": "http://x",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "a,b",
+    }
     program, request = make(Small), Request("OPTIONS", "/anything", headers, b"")
     reply = await program.answer(request)
     assert isinstance(reply, Reply)

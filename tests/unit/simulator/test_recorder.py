@@ -50,4 +50,9 @@ def test_reset_keeps_what_is_still_in_flight() -> None:
     recorder, running = Recorder(10), record()
     recorder.arrive(running, generates=True)
     recorder.reset()
-    assert (len(recorder.requests), recorder.in_flight, recorder.max_in_flight, recorder.started) == (0, 1, 1, 0)
+    assert (len(recorder.requests), recorder.in_flight, recorder.max_in_flight, recorder.started) == (
+        0,
+        1,
+        1,
+        0,
+    )

@@ -26,7 +26,10 @@ async def test_simulator_tells_what_it_saw_and_forgets_it() -> None:
     async with Simulator() as simulator, httpx.AsyncClient() as client:
         await client.post(simulator.url, json={"prompt": "hi"})
         await client.get(simulator.url + "/openapi.json")
-        assert [(entry.method, entry.path) for entry in simulator.requests] == [("POST", "/"), ("GET", "/openapi.json")]
+        assert [(entry.method, entry.path) for entry in simulator.requests] == [
+            ("POST", "/"),
+            ("GET", "/openapi.json"),
+        ]
         assert simulator.requests[0].json == {"prompt": "hi"}
         assert (simulator.started, simulator.completed, simulator.max_in_flight) == (1, 1, 1)
         simulator.inject("status:503")
@@ -71,8 +74,12 @@ async def test_simulator_outside_its_block_has_no_address() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        pytest.param(Options(dialect="chatglm9"), "unknown dialect 'chatglm9'; one of chatglm,", id="dialect"),
-        pytest.param(Options(dialect="chatglm3", variant="1999"), "there are: 2024-05, 2024-01, 2023-11", id="variant"),
+        pytest.param(
+            Options(dialect="chatglm9"), "unknown dialect 'chatglm9'; one of chatglm,", id="dialect"
+        ),
+        pytest.param(
+            Options(dialect="chatglm3", variant="1999"), "there are: 2024-05, 2024-01, 2023-11", id="variant"
+        ),
         pytest.param(Options(dialect="glm4", variant="x"), "there are: none", id="no-variants"),
         pytest.param(Options(brain="human"), "unknown brain 'human'", id="brain"),
         pytest.param(Options(faults=("explode",)), "unknown fault", id="fault"),

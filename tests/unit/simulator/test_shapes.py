@@ -23,8 +23,14 @@ def test_usage_adds_up() -> None:
 @pytest.mark.parametrize(
     ("tools", "found"),
     [
-        pytest.param([{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}], [Tool("f", "", SCHEMA)], id="nested"),
-        pytest.param([{"name": "f", "description": "d", "parameters": SCHEMA}], [Tool("f", "d", SCHEMA)], id="flat"),
+        pytest.param(
+            [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}],
+            [Tool("f", "", SCHEMA)],
+            id="nested",
+        ),
+        pytest.param(
+            [{"name": "f", "description": "d", "parameters": SCHEMA}], [Tool("f", "d", SCHEMA)], id="flat"
+        ),
         pytest.param([{"name": "f", "parameters": None}], [Tool("f")], id="null-parameters"),
         pytest.param([{}, 5], [], id="nothing-with-a-name"),
         pytest.param(None, [], id="none"),

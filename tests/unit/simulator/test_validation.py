@@ -27,9 +27,11 @@ from gateway.simulator.validation import (
 from tests.unit.simulator.helpers import post
 
 
-def refusal(body: object, model: Check, pydantic: int = 2, **headers: str) -> tuple[int, Any]:
+def refusal(
+    body: object, model: Check, pydantic: int = 2, content_type: str = "application/json"
+) -> tuple[int, Any]:
     with pytest.raises(RefusedError) as refused:
-        read_body(post("/", body, **headers), model, pydantic=pydantic)
+        read_body(post("/", body, **{"content-type": content_type}), model, pydantic=pydantic)
     return refused.value.reply.status, json.loads(refused.value.reply.body)["detail"]
 
 
@@ -61,23 +63,65 @@ def test_value_is_taken_as_pydantic_takes_it(check: Check, value: object, read: 
     ("check", "value", "kind", "message"),
     [
         pytest.param(text, 5, "string_type", "Input should be a valid string", id="text"),
-        pytest.param(number(), "x", "float_parsing", "Input should be a valid number, unable to parse string as a number", id="float-text"),
+        pytest.param(
+            number(),
+            "x",
+            "float_parsing",
+            "Input should be a valid number, unable to parse string as a number",
+            id="float-text",
+        ),
         pytest.param(number(), None, "float_type", "Input should be a valid number", id="float-null"),
-        pytest.param(number(0, 2), 3, "less_than_equal", "Input should be less than or equal to 2", id="too-much"),
-        pytest.param(number(0, 2), -1, "greater_than_equal", "Input should be greater than or equal to 0", id="too-little"),
-        pytest.param(integer(), 1.5, "int_from_float", "Input should be a valid integer, got a number with a fractional part", id="int-part"),
-        pytest.param(integer(), "x", "int_parsing", "Input should be a valid integer, unable to parse string as an integer", id="int-text"),
+        pytest.param(
+            number(0, 2), 3, "less_than_equal", "Input should be less than or equal to 2", id="too-much"
+        ),
+        pytest.param(
+            number(0, 2),
+            -1,
+            "greater_than_equal",
+            "Input should be greater than or equal to 0",
+            id="too-little",
+        ),
+        pytest.param(
+            integer(),
+            1.5,
+            "int_from_float",
+            "Input should be a valid integer, got a number with a fractional part",
+            id="int-part",
+        ),
+        pytest.param(
+            integer(),
+            "x",
+            "int_parsing",
+            "Input should be a valid integer, unable to parse string as an integer",
+            id="int-text",
+        ),
         pytest.param(integer(), [], "int_type", "Input should be a valid integer", id="int-list"),
-        pytest.param(boolean, "maybe", "bool_parsing", "Input should be a valid boolean, unable to interpret input", id="bool-text"),
+        pytest.param(
+            boolean,
+            "maybe",
+            "bool_parsing",
+            "Input should be a valid boolean, unable to interpret input",
+            id="bool-text",
+        ),
         pytest.param(boolean, None, "bool_type", "Input should be a valid boolean", id="bool-null"),
-        pytest.param(literal("a", "b", "c"), "d", "literal_error", "Input should be 'a', 'b' or 'c'", id="literal"),
+        pytest.param(
+            literal("a", "b", "c"), "d", "literal_error", "Input should be 'a', 'b' or 'c'", id="literal"
+        ),
         pytest.param(array(text), "a", "list_type", "Input should be a valid list", id="list"),
         pytest.param(pair(text), "a", "tuple_type", "Input should be a valid tuple", id="tuple"),
         pytest.param(pair(text), ["a"], "missing", "Field required", id="half-a-pair"),
-        pytest.param(record(), 5, "model_attributes_type", "Input should be a valid dictionary or object to extract fields from", id="object"),
+        pytest.param(
+            record(),
+            5,
+            "model_attributes_type",
+            "Input should be a valid dictionary or object to extract fields from",
+            id="object",
+        ),
     ],
 )
-def test_wrong_value_is_named_as_pydantic_2_names_it(check: Check, value: object, kind: str, message: str) -> None:
+def test_wrong_value_is_named_as_pydantic_2_names_it(
+    check: Check, value: object, kind: str, message: str
+) -> None:
     issues: list[Issue] = []
     check(value, (), issues)
     assert [(issue.kind, issue.message) for issue in issues] == [(kind, message)]
@@ -88,12 +132,23 @@ def test_wrong_value_is_named_as_pydantic_2_names_it(check: Check, value: object
     [
         pytest.param(
             2,
-            {"type": "less_than_equal", "loc": ["body", "t"], "msg": "Input should be less than or equal to 2", "input": 3, "ctx": {"le": 2.0}},
+            {
+                "type": "less_than_equal",
+                "loc": ["body", "t"],
+                "msg": "Input should be less than or equal to 2",
+                "input": 3,
+                "ctx": {"le": 2.0},
+            },
             id="pydantic-2",
         ),
         pytest.param(
             1,
-            {"loc": ["body", "t"], "msg": "ensure this value is less than or equal to 2", "type": "value_error.number.not_le", "ctx": {"le": 2.0}},
+            {
+                "loc": ["body", "t"],
+                "msg": "ensure this value is less than or equal to 2",
+                "type": "value_error.number.not_le",
+                "ctx": {"le": 2.0},
+            },
             id="pydantic-1",
         ),
     ],
@@ -113,7 +168,7 @@ def test_body_that_is_no_utf8_is_a_400() -> None:
 
 
 def test_body_of_another_type_is_not_read_as_json() -> None:
-    status, shown = refusal({"a": 1}, record(), **{"content-type": "text/plain"})
+    status, shown = refusal({"a": 1}, record(), content_type="text/plain")
     assert (status, shown[0]["type"], shown[0]["input"]) == (422, "model_attributes_type", '{"a": 1}')
 
 

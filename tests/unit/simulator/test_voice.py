@@ -53,7 +53,10 @@ async def test_voice_without_a_pace_never_sleeps() -> None:
 
 async def test_last_piece_is_known_before_it_is_over() -> None:
     voice = Voice(EchoBrain(2), Options(reply="abcd", piece_size=2))
-    assert [item async for item in voice.speak_marked(get("/"), Prompt("m", ""))] == [("ab", False), ("cd", True)]
+    assert [item async for item in voice.speak_marked(get("/"), Prompt("m", ""))] == [
+        ("ab", False),
+        ("cd", True),
+    ]
 
 
 async def test_reply_of_a_request_wins_over_that_of_the_options() -> None:

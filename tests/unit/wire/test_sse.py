@@ -73,10 +73,8 @@ def test_a_parser_tells_whether_an_event_is_unfinished(raw: bytes, rest: bool) -
     ],
 )
 def test_an_event_that_never_ends_is_given_up(line: bytes) -> None:
-    parser = Parser()
     with pytest.raises(ValueError, match="too long"):
-        for _ in range(sse.MAX_EVENT // 70_000 + 1):
-            parser.feed(line)
+        parse(*[line] * (sse.MAX_EVENT // 70_000 + 1))
 
 
 def test_many_short_events_are_no_long_one() -> None:

@@ -23,7 +23,12 @@ async def test_zero_and_null_mean_not_given() -> None:
     body = {"prompt": "b", "history": None, "max_length": 0, "top_p": 0, "temperature": None}
     _, reply = await whole(make(ChatGLM), post("/", body))
     params = {"do_sample": True, "max_length": 2048, "temperature": 0.95, "top_p": 0.7}
-    assert json.loads(reply["response"]) == {"stub": "chatglm-6b", "prompt": "b", "history": [], "params": params}
+    assert json.loads(reply["response"]) == {
+        "stub": "chatglm-6b",
+        "prompt": "b",
+        "history": [],
+        "params": params,
+    }
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,12 @@ from tests.unit.simulator.helpers import chat, deltas, events, get, make, whole
     [
         pytest.param([("system", "S."), ("user", "q")], "S.q", [], id="system-glued"),
         pytest.param([("user", "1"), ("assistant", "2"), ("user", "q")], "q", [["1", "2"]], id="pair"),
-        pytest.param([("user", "1"), ("user", "2"), ("assistant", "3"), ("user", "q")], "q", [], id="odd-drops-all"),
-        pytest.param([("assistant", "1"), ("assistant", "2"), ("user", "q")], "q", [], id="two-assistants-vanish"),
+        pytest.param(
+            [("user", "1"), ("user", "2"), ("assistant", "3"), ("user", "q")], "q", [], id="odd-drops-all"
+        ),
+        pytest.param(
+            [("assistant", "1"), ("assistant", "2"), ("user", "q")], "q", [], id="two-assistants-vanish"
+        ),
     ],
 )
 async def test_messages_reach_the_model_as_the_server_maps_them(
@@ -27,7 +31,9 @@ async def test_messages_reach_the_model_as_the_server_maps_them(
 
 
 async def test_reply_has_neither_id_nor_usage() -> None:
-    _, reply = await whole(make(ChatGLM2OpenAI), chat(("user", "@@reply:hi@@"), temperature=0.1, max_length=7))
+    _, reply = await whole(
+        make(ChatGLM2OpenAI), chat(("user", "@@reply:hi@@"), temperature=0.1, max_length=7)
+    )
     assert list(reply) == ["model", "object", "choices", "created"]
 
 
@@ -46,7 +52,12 @@ async def test_unfit_messages_are_refused(messages: list[tuple[str, str]], statu
 
 async def test_stream_is_a_role_pieces_an_end_and_done() -> None:
     found = await deltas(make(ChatGLM2OpenAI), chat(("user", "@@reply:hello@@"), stream=True))
-    assert [choice["delta"] for choice in found[:-1]] == [{"role": "assistant"}, {"content": "hell"}, {"content": "o"}, {}]
+    assert [choice["delta"] for choice in found[:-1]] == [
+        {"role": "assistant"},
+        {"content": "hell"},
+        {"content": "o"},
+        {},
+    ]
     assert found[-1] == "[DONE]"
 
 

@@ -7,9 +7,11 @@ import pytest
 
 from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
 from gateway.simulator.program import Program
-from tests.unit.simulator.helpers import canned, chat, deltas, get, make, post, whole
+from tests.unit.simulator.helpers import canned, chat, deltas, events, get, make, post, whole
 
-TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+]
 
 
 async def heard(program: Program, *messages: tuple[str, str], **fields: object) -> Any:
@@ -51,30 +53,24 @@ async def test_budget_too_small_for_a_text_gives_none(budget: int) -> None:
     assert reply["choices"][0]["message"]["content"] == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        pytest.param("short", [], id="seven-characters-are-lost"),
-        pytest.param("get_x early", ["\n get_x early", None, "[DONE]"], id="get-early"),
-        pytest.param("some code get_x()", ["\n some code", "\n some code get_x()"], id="get-late"),
-    ],
-)
-async def test_stream_breaks_as_the_server_breaks_it(text: str, found: list[str | None]) -> None:
-    items = await deltas(make(ChatGLM3), chat(("user", f"@@reply:{text}@@"), stream=True))
-    shown = [item["delta"].get("content") if isinstance(item, dict) else raw(item) for item in items]
-    assert shown[:1] + shown[-2:] if len(shown) > 3 else shown == found
-    assert bool(shown) == bool(found)
-    if found:
-        assert shown[-1] == found[-1]
+async def test_stream_of_seven_characters_has_no_event() -> None:
+    assert await events(make(ChatGLM3), chat(("user", "@@reply:short@@"), stream=True)) == []
+    assert len(await events(make(ChatGLM3), chat(("user", "@@reply:longer@@"), stream=True))) == 3
 
 
-def raw(event: str) -> str:
-    return "\n".join(line.removeprefix("data: ") for line in event.splitlines()) if "\n" in event else event
+async def test_stream_with_an_early_get_is_one_chunk() -> None:
+    items = await deltas(make(ChatGLM3), chat(("user", "@@reply:get_x early@@"), stream=True))
+    assert [item["delta"] for item in items[:-1]] == [{"role": "assistant", "content": "\n get_x early"}, {}]
+    assert items[-1] == "[DONE]"
 
 
-async def test_raw_event_is_the_whole_text() -> None:
-    items = await deltas(make(ChatGLM3), chat(("user", "@@reply:some code get_x()@@"), stream=True))
-    assert raw("data: " + items[-1]) == "\n some code get_x()"
+async def test_stream_with_a_late_get_ends_in_all_its_text_raw() -> None:
+    *chunks, last = await events(make(ChatGLM3), chat(("user", "@@reply:some code get_x()@@"), stream=True))
+    contents = [
+        json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"]["content"] for chunk in chunks
+    ]
+    assert contents == ["\n some code", " get"]
+    assert last == "data: \r\ndata:  some code get_x()"
 
 
 async def test_canned_model_calls_a_tool_and_quotes_its_result() -> None:
@@ -95,7 +91,9 @@ async def test_streamed_call_of_a_tool_is_made_up() -> None:
 
 async def test_2023_streams_the_call_and_finishes_twice() -> None:
     functions = [tool["function"] for tool in TOOLS]
-    items = await deltas(make(ChatGLM3Of2023, canned()), chat(("user", "北京天气"), functions=functions, stream=True))
+    items = await deltas(
+        make(ChatGLM3Of2023, canned()), chat(("user", "北京天气"), functions=functions, stream=True)
+    )
     assert [item["finish_reason"] for item in items[-3:-1]] == ["function_call", "stop"]
     assert items[-3]["delta"]["function_call"] == {"name": "get_weather", "arguments": '{"city": "北京"}'}
 

@@ -6,7 +6,9 @@ from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp
 from gateway.simulator.exchange import ModelError
 from tests.unit.simulator.helpers import canned, chat, deltas, events, get, make, whole
 
-TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+]
 
 
 async def test_reply_hides_the_model_that_was_asked_for() -> None:
@@ -42,7 +44,9 @@ async def test_stream_ends_without_done() -> None:
         pytest.param({"max_tokens": -1}, 422, id="negative"),
         pytest.param({"temperature": 2.5}, 422, id="too-hot"),
         pytest.param({"top_p": None}, 422, id="null"),
-        pytest.param({"tools": [{"type": "function", "function": {"name": "f"}}]}, 422, id="tool-without-parameters"),
+        pytest.param(
+            {"tools": [{"type": "function", "function": {"name": "f"}}]}, 422, id="tool-without-parameters"
+        ),
     ],
 )
 async def test_field_out_of_range_is_refused(fields: dict[str, object], status: int) -> None:

@@ -7,14 +7,19 @@ import pytest
 from gateway.simulator.dialects.glm4 import GLM4
 from tests.unit.simulator.helpers import canned, chat, deltas, get, make, whole
 
-TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+]
 
 
 async def test_canned_model_calls_a_tool_in_the_shape_of_openai() -> None:
     _, reply = await whole(make(GLM4, canned()), chat(("user", "北京天气"), tools=TOOLS))
     (choice,) = reply["choices"]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
-    assert choice["message"]["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": '{"city": "北京"}'}
+    assert choice["message"]["tool_calls"][0]["function"] == {
+        "name": "get_weather",
+        "arguments": '{"city": "北京"}',
+    }
 
 
 async def test_streamed_call_ends_without_done() -> None:
@@ -27,7 +32,10 @@ async def test_streamed_call_ends_without_done() -> None:
 
 async def test_plain_stream_finishes_in_its_last_piece() -> None:
     items = await deltas(make(GLM4), chat(("user", "@@reply:hello@@"), stream=True))
-    assert [(item["delta"]["content"], item["finish_reason"]) for item in items[:-1]] == [("\nhel", None), ("lo", "stop")]
+    assert [(item["delta"]["content"], item["finish_reason"]) for item in items[:-1]] == [
+        ("\nhel", None),
+        ("lo", "stop"),
+    ]
     assert items[-1] == "[DONE]"
 
 
@@ -48,7 +56,10 @@ async def test_tool_choice_none_hides_the_tools() -> None:
 
 @pytest.mark.parametrize(
     ("tools", "contents"),
-    [pytest.param(None, ["S", "S"], id="doubled-without-tools"), pytest.param(TOOLS, [None], id="lost-with-tools")],
+    [
+        pytest.param(None, ["S", "S"], id="doubled-without-tools"),
+        pytest.param(TOOLS, [None], id="lost-with-tools"),
+    ],
 )
 async def test_system_text_is_doubled_or_lost(tools: object, contents: list[object]) -> None:
     _, reply = await whole(make(GLM4), chat(("system", "S"), ("user", "hi"), tools=tools))

@@ -9,7 +9,9 @@ from tests.unit.simulator.helpers import chat, deltas, events, get, make, post, 
 
 async def test_reply_never_finishes_and_counts_backwards() -> None:
     _, reply = await whole(make(GLM4V), chat(("user", "@@reply:hello@@")))
-    assert reply["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "hello", "name": None}}]
+    assert reply["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": "hello", "name": None}}
+    ]
     assert reply["usage"]["completion_tokens"] < 0
 
 
@@ -21,7 +23,9 @@ async def test_stream_ends_in_an_empty_delta_without_done() -> None:
 @pytest.mark.parametrize(
     ("content", "status"),
     [
-        pytest.param([{"type": "text", "text": "a"}, {"type": "text", "text": "@@reply:ok@@"}], 200, id="texts"),
+        pytest.param(
+            [{"type": "text", "text": "a"}, {"type": "text", "text": "@@reply:ok@@"}], 200, id="texts"
+        ),
         pytest.param([{"type": "image_url", "image_url": {"url": "http://x"}}], 500, id="picture"),
         pytest.param([{"type": "sound"}], 422, id="unknown-part"),
         pytest.param(None, 422, id="null"),

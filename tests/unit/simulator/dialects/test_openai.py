@@ -9,7 +9,9 @@ from gateway.simulator.dialects.openai import OpenAI
 from gateway.simulator.exchange import ModelError
 from tests.unit.simulator.helpers import canned, chat, events, get, make, post, whole
 
-TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
+]
 
 
 async def chunks(*messages: tuple[str, str], **fields: object) -> list[Any]:
@@ -65,7 +67,9 @@ async def test_tool_is_called_whole_and_streamed() -> None:
     (choice,) = reply["choices"]
     (call,) = choice["message"]["tool_calls"]
     assert (choice["finish_reason"], call["function"]["arguments"]) == ("tool_calls", '{"city": "北京"}')
-    named, argued, last = [chunk["choices"][0] for chunk in (await chunks(("user", "北京天气"), tools=TOOLS))[1:]]
+    named, argued, last = [
+        chunk["choices"][0] for chunk in (await chunks(("user", "北京天气"), tools=TOOLS))[1:]
+    ]
     assert named["delta"]["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": ""}
     assert argued["delta"]["tool_calls"][0]["function"] == {"arguments": '{"city": "北京"}'}
     assert last["finish_reason"] == "tool_calls"
@@ -112,7 +116,10 @@ async def test_body_that_is_no_object_is_a_400() -> None:
 
 
 async def test_parts_and_null_contents_are_taken() -> None:
-    messages = [{"role": "assistant", "content": None}, {"role": "user", "content": [{"type": "text", "text": "@@reply:ok@@"}]}]
+    messages = [
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": [{"type": "text", "text": "@@reply:ok@@"}]},
+    ]
     _, reply = await whole(make(OpenAI), post("/v1/chat/completions", {"model": "m", "messages": messages}))
     assert reply["choices"][0]["message"]["content"] == "ok"
 

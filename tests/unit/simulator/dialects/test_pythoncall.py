@@ -7,7 +7,10 @@ from gateway.simulator.dialects.pythoncall import fenced, find_call, write_call
 
 def test_written_call_is_read_back() -> None:
     text = fenced("f", {"city": "北京", "n": 2, "deep": {"a": [None, True]}})
-    assert find_call(text) == {"name": "f", "arguments": '{"city": "北京", "n": 2, "deep": {"a": [null, true]}}'}
+    assert find_call(text) == {
+        "name": "f",
+        "arguments": '{"city": "北京", "n": 2, "deep": {"a": [null, true]}}',
+    }
     assert write_call("f", {}) == fenced("f", {}) + "<|observation|>"
 
 
@@ -21,7 +24,11 @@ def test_written_call_is_read_back() -> None:
         pytest.param("f\n```python\ntool_call('a')\n```", None, id="no-keyword"),
         pytest.param("f\n```python\n__import__('os').system('x')\n```", None, id="nothing-is-run"),
         pytest.param("f\n```\n```", None, id="nothing-in-the-fence"),
-        pytest.param("f\n```\n1\n```<|assistant|>g\n```\n2\n```", {"name": "g", "arguments": "2"}, id="last-part-counts"),
+        pytest.param(
+            "f\n```\n1\n```<|assistant|>g\n```\n2\n```",
+            {"name": "g", "arguments": "2"},
+            id="last-part-counts",
+        ),
     ],
 )
 def test_call_is_what_the_servers_take_for_one(text: str, call: object) -> None:

@@ -1,0 +1,345 @@
+"""The queues and the slots, event by event."""
+
+import pytest
+
+from gateway.errors import NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.scheduler import (
+    LONGEST_REST,
+    REST,
+    Effect,
+    Granted,
+    Refused,
+    Scheduler,
+    Ticket,
+    rest_after,
+)
+
+
+def scheduler(
+    slots: dict[str, int] | None = None, models: dict[str, tuple[str, ...]] | None = None, length: int = 10
+) -> Scheduler:
+    """Make one whose backends all serve the model `m`, unless told otherwise."""
+    slots = slots or {"a": 1}
+    return Scheduler(slots, models or {"m": tuple(slots)}, length=length)
+
+
+def ticket(number: int, *backends: str, model: str = "m", deadline: float = 60.0) -> Ticket:
+    return Ticket(number, model, backends or ("a",), deadline)
+
+
+def granted(effects: list[Effect]) -> list[tuple[int, str]]:
+    """The grants as (ticket, backend); anything else among the effects fails."""
+    found = [effect for effect in effects if isinstance(effect, Granted)]
+    assert len(found) == len(effects), effects
+    return [(effect.ticket.number, effect.backend) for effect in found]
+
+
+def refused(effects: list[Effect]) -> list[tuple[int, type]]:
+    """The refusals as (ticket, kind); anything else among the effects fails."""
+    found = [effect for effect in effects if isinstance(effect, Refused)]
+    assert len(found) == len(effects), effects
+    return [(effect.ticket.number, type(effect.error)) for effect in found]
+
+
+def refusal(effects: list[Effect]) -> Refused:
+    (effect,) = effects
+    assert isinstance(effect, Refused)
+    return effect
+
+
+# --- arriving --------------------------------------------------------------------------------------
+
+
+def test_a_ticket_that_finds_a_free_backend_gets_it_at_once() -> None:
+    one = scheduler()
+    assert granted(one.arrive(ticket(1), 0)) == [(1, "a")]
+    assert one.state("a").busy == 1
+    assert one.depth("m") == 0
+
+
+def test_a_ticket_that_finds_none_waits_without_effect() -> None:
+    one = scheduler()
+    one.arrive(ticket(1), 0)
+    assert one.arrive(ticket(2), 0) == []
+    assert one.depth("m") == 1
+
+
+def test_backends_at_rest_are_used_in_turn() -> None:
+    one = scheduler({"a": 4, "b": 4, "c": 4})
+    backends = [granted(one.arrive(ticket(number, "a", "b", "c"), 0))[0][1] for number in range(6)]
+    assert backends == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_all_slots_of_a_backend_are_used_and_not_one_more() -> None:
+    one = scheduler({"a": 3})
+    for number in range(3):
+        assert granted(one.arrive(ticket(number), 0)) == [(number, "a")]
+    assert one.arrive(ticket(3), 0) == []
+    assert one.state("a").busy == 3
+
+
+def test_a_newcomer_does_not_wait_behind_a_ticket_for_another_backend() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "a"), 0)
+    assert granted(one.arrive(ticket(3, "a", "b"), 0)) == [(3, "b")]
+
+
+def test_a_newcomer_does_not_overtake_one_who_could_use_the_same_backend() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.fail("b", 0)
+    one.arrive(ticket(2, "a", "b"), 0)
+    assert granted(one.arrive(ticket(3, "a", "b"), REST)) == [(2, "b")]
+    assert one.depth("m") == 1
+
+
+# --- handing on ------------------------------------------------------------------------------------
+
+
+def test_a_released_slot_goes_to_the_one_who_waited_longest() -> None:
+    one = scheduler()
+    for number in (1, 2, 3):
+        one.arrive(ticket(number), 0)
+    assert granted(one.release("a", 1)) == [(2, "a")]
+    assert granted(one.release("a", 2)) == [(3, "a")]
+    assert one.release("a", 3) == []
+    assert one.state("a").busy == 0
+
+
+def test_a_released_slot_goes_to_the_first_who_may_use_it() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "b"), 0)
+    one.arrive(ticket(3, "a"), 0)
+    one.arrive(ticket(4, "b"), 0)
+    assert granted(one.release("b", 1)) == [(4, "b")]
+
+
+def test_a_backend_of_two_models_serves_the_older_ticket_of_either() -> None:
+    one = scheduler({"a": 1}, {"m": ("a",), "n": ("a",)})
+    one.arrive(ticket(1, model="m"), 0)
+    one.arrive(ticket(2, model="n"), 0)
+    one.arrive(ticket(3, model="m"), 0)
+    assert granted(one.release("a", 1)) == [(2, "a")]
+    assert granted(one.release("a", 2)) == [(3, "a")]
+
+
+def test_nobody_is_tied_to_a_busy_backend() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a", "b"), 0)
+    one.arrive(ticket(2, "a", "b"), 0)
+    one.arrive(ticket(3, "a", "b"), 0)
+    assert granted(one.release("b", 1)) == [(3, "b")]
+
+
+def test_a_ticket_that_left_is_not_served() -> None:
+    one = scheduler()
+    waiting = ticket(2)
+    one.arrive(ticket(1), 0)
+    one.arrive(waiting, 0)
+    one.arrive(ticket(3), 0)
+    one.leave(waiting)
+    assert one.depth("m") == 1
+    assert granted(one.release("a", 1)) == [(3, "a")]
+
+
+def test_leaving_twice_or_after_the_grant_changes_nothing() -> None:
+    one = scheduler()
+    holder = ticket(1)
+    one.arrive(holder, 0)
+    one.leave(holder)
+    one.leave(holder)
+    assert one.state("a").busy == 1
+
+
+# --- a full queue ----------------------------------------------------------------------------------
+
+
+def test_a_ticket_too_many_is_refused_and_not_queued() -> None:
+    one = scheduler(length=1)
+    one.arrive(ticket(1), 0)
+    one.arrive(ticket(2), 0)
+    assert refused(one.arrive(ticket(3), 0)) == [(3, QueueFull)]
+    assert one.depth("m") == 1
+    assert granted(one.release("a", 1)) == [(2, "a")]
+    assert one.release("a", 2) == []
+
+
+def test_with_a_queue_of_length_0_nobody_waits() -> None:
+    one = scheduler(length=0)
+    assert granted(one.arrive(ticket(1), 0)) == [(1, "a")]
+    assert refused(one.arrive(ticket(2), 0)) == [(2, QueueFull)]
+
+
+def test_a_full_queue_tells_when_to_come_back_by_what_answers_took() -> None:
+    one = scheduler({"a": 2}, length=4)
+    one.learn("m", 30.0)
+    for number in range(6):
+        one.arrive(ticket(number), 0)
+    # Behind four who wait, two at a time: the third round.
+    assert refusal(one.arrive(ticket(7), 0)).error.retry_after == 90
+
+
+def test_models_have_queues_of_their_own() -> None:
+    one = scheduler({"a": 1, "b": 1}, {"m": ("a",), "n": ("b",)}, length=1)
+    for number in range(2):
+        one.arrive(ticket(number, "a", model="m"), 0)
+    assert refused(one.arrive(ticket(3, "a", model="m"), 0)) == [(3, QueueFull)]
+    assert granted(one.arrive(ticket(4, "b", model="n"), 0)) == [(4, "b")]
+
+
+# --- failures --------------------------------------------------------------------------------------
+
+
+def test_a_failed_backend_rests_and_is_not_asked() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.fail("a", 0)
+    assert granted(one.arrive(ticket(1, "a", "b"), 0)) == [(1, "b")]
+    assert one.arrive(ticket(2, "a", "b"), REST / 2) == []
+    assert granted(one.tick(REST)) == [(2, "a")]
+
+
+def test_a_ticket_whose_backends_all_rest_is_refused_at_once() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.fail("a", 0)
+    one.fail("b", 0)
+    effects = one.arrive(ticket(1, "a", "b"), 0.25)
+    assert refused(effects) == [(1, NoBackend)]
+    assert refusal(effects).error.retry_after == 1
+    assert one.depth("m") == 0
+
+
+def test_those_who_wait_are_refused_when_their_last_backend_fails() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "b"), 0)
+    one.arrive(ticket(3, "a"), 0)
+    one.arrive(ticket(4, "a", "b"), 0)
+    assert refused(one.fail("a", 1)) == [(3, NoBackend)]
+    assert granted(one.release("b", 2)) == [(4, "b")]
+
+
+def test_a_refusal_tells_when_the_first_backend_has_rested() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    for _ in range(3):
+        now = one.state("a").rests_until
+        one.fail("a", now)
+    one.fail("b", now)
+    assert refusal(one.arrive(ticket(1, "a"), now)).error.retry_after == 4.0
+    assert refusal(one.arrive(ticket(2, "a", "b"), now)).error.retry_after == 1.0
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"),
+    [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, LONGEST_REST), (100_000, LONGEST_REST)],
+)
+def test_rests_double_up_to_a_limit(failures: int, seconds: float) -> None:
+    assert rest_after(failures) == seconds
+
+
+def test_a_backend_that_is_down_for_days_still_only_rests() -> None:
+    one = scheduler()
+    now = 0.0
+    for _ in range(3000):
+        one.fail("a", now)
+        now = one.state("a").rests_until
+    one.fail("a", now)
+    assert one.state("a").rests_until == now + LONGEST_REST
+
+
+def test_requests_that_were_under_way_together_fail_as_one() -> None:
+    one = scheduler({"a": 8})
+    for number in range(8):
+        one.arrive(ticket(number), 0)
+    for _ in range(8):
+        one.fail("a", 1)
+    assert one.state("a").failures == 1
+    assert one.state("a").rests_until == 1 + REST
+
+
+def test_a_backend_that_answers_is_as_good_as_new() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "b"), 0)
+    one.fail("a", 0)
+    one.fail("a", REST)
+    one.arrive(ticket(2, "a", "b"), REST)
+    assert granted(one.recover("a", REST + 0.5)) == [(2, "a")]
+    assert one.state("a").failures == 0
+
+
+def test_a_slot_of_a_resting_backend_is_taken_back_but_not_handed_on() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "b"), 0)
+    one.arrive(ticket(3, "a", "b"), 0)
+    one.fail("a", 1)
+    assert one.release("a", 1) == []
+    assert one.state("a").busy == 0
+    assert granted(one.release("b", 1)) == [(3, "b")]
+
+
+# --- time ------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_past_its_deadline_is_refused() -> None:
+    one = scheduler()
+    one.arrive(ticket(1), 0)
+    one.arrive(ticket(2, deadline=5), 0)
+    one.arrive(ticket(3, deadline=9), 0)
+    assert one.tick(4.9) == []
+    assert refused(one.tick(5)) == [(2, QueueTimeout)]
+    assert granted(one.release("a", 6)) == [(3, "a")]
+
+
+def test_one_that_waited_too_long_is_told_when_to_come_back() -> None:
+    one = scheduler()
+    one.learn("m", 7.0)
+    one.arrive(ticket(1), 0)
+    one.arrive(ticket(2, deadline=5), 0)
+    retry_after = refusal(one.tick(5)).error.retry_after
+    assert retry_after is not None
+    assert 7 <= retry_after <= 14
+
+
+def test_nobody_waiting_needs_no_tick() -> None:
+    one = scheduler()
+    one.arrive(ticket(1), 0)
+    one.fail("a", 0)
+    assert one.next_tick(0) is None
+
+
+def test_the_next_tick_is_the_first_deadline() -> None:
+    one = scheduler()
+    one.arrive(ticket(1), 0)
+    one.arrive(ticket(2, deadline=30), 0)
+    one.arrive(ticket(3, deadline=20), 0)
+    assert one.next_tick(0) == 20
+
+
+def test_the_next_tick_is_the_end_of_a_rest_before_any_deadline() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.fail("b", 3)
+    one.arrive(ticket(2, "a", "b"), 3)
+    assert one.next_tick(3) == 3 + REST
+    assert one.next_tick(3 + REST) == 60
+
+
+# --- views -----------------------------------------------------------------------------------------
+
+
+def test_a_waiting_ticket_has_a_place_and_an_expected_wait() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.learn("m", 8.0)
+    tickets = [ticket(number, "a", "b") for number in range(1, 6)]
+    for each in tickets:
+        one.arrive(each, 0)
+    assert [one.place(each) for each in tickets] == [None, None, (1, 8.0), (2, 8.0), (3, 16.0)]
+
+
+def test_it_shows_who_is_busy_and_who_waits() -> None:
+    one = scheduler({"a": 1, "b": 2}, {"m": ("a", "b"), "n": ("b",)})
+    for number in range(4):
+        one.arrive(ticket(number, "a", "b"), 0)
+    assert repr(one) == "<Scheduler busy: a 1/1, b 2/2; waiting: m 1, n 0>"
