@@ -58,6 +58,10 @@ clients: $(CLIENT_STAMPS) ## make the environments of the foreign clients (LangC
 test-clients: $(DEV_STAMP) $(CLIENT_STAMPS) ## run the tests of foreign clients; a missing environment fails
 	GATEWAY_REQUIRE_CLIENTS=1 $(PY) -m pytest -rs -m clients $(ARGS)
 
+.PHONY: test-llm
+test-llm: $(DEV_STAMP) $(LLM_STAMP) $(MODEL_STAMP) ## run the tests with a real, very small model behind ChatGLM's wire
+	$(PY) -m pytest -rs tests/e2e/test_llama.py $(ARGS)
+
 .PHONY: lint
 lint: $(DEV_STAMP) ## style, format, types, import contracts, Dockerfile
 	$(PY) -m ruff check .

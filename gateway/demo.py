@@ -247,7 +247,7 @@ def ask(url: str, model: str, question: str) -> tuple[bool, str]:
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_ASK_TIMEOUT)
-    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": 96}
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": 400}
     try:
         connection.request(
             "POST", "/v1/chat/completions", json.dumps(body), headers={"Content-Type": "application/json"}

@@ -110,7 +110,7 @@ async def test_a_card_that_cannot_be_interrupted_keeps_its_slot_until_the_answer
 @HOW
 @pytest.mark.parametrize("dialect", ["chatglm3", "glm4", "openai", "chatglm2-openai", "chatglm-cpp"])
 async def test_leaving_in_the_middle_of_a_stream_frees_the_slot(dialect: str, how: str) -> None:
-    async with stack(Options(dialect=dialect, speed=40, reply="一二三四五六七八九十" * 20)) as one:
+    async with stack(Options(dialect=dialect, speed=40, reply="一二三四五六七八九十" * 8)) as one:
         visitor = await Visitor.ask(one, "你好", stream=True)
         seen = await visitor.reader.readuntil("二".encode())
         assert b"200 OK" in seen

@@ -85,7 +85,7 @@ def test_calls_and_results_are_told_in_words() -> None:
         "content": "Wait.",
         "tool_calls": [call("f", '{"a":1}'), call("g", "{}", "c2")],
     }
-    results = [
+    results: list[dict[str, Any]] = [
         {"role": "tool", "tool_call_id": "c2", "content": "two"},
         {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "one"}]},
     ]

@@ -161,7 +161,7 @@ def test_a_missing_member_is_called_required() -> None:
 def test_a_request_is_shared_and_never_changed() -> None:
     request = read()
     with pytest.raises(ValueError, match="frozen"):
-        request.n = 2  # type: ignore[misc]  # that it fails is the point
+        request.n = 2
 
 
 def test_one_choice_of_several_asks_the_same_for_one() -> None:

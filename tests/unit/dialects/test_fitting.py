@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects import fitting
+from gateway.dialects.base import Profile
+from gateway.dialects.folding import Folded
+from gateway.errors import ContextExceeded
+from gateway.wire.openai import ChatRequest, read_chat
+
+SYSTEM = {"role": "system", "content": "S"}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def request(*messages: dict[str, Any]) -> ChatRequest:
+    return read_chat(json.dumps({"messages": messages}).encode())
+
+
+def characters(folded: Folded) -> int:
+    return sum(len(half) for pair in folded.history for half in pair) + len(folded.prompt.text)
+
+
+def test_a_conversation_that_fits_is_folded_and_counted() -> None:
+    chat = request(SYSTEM, user("a"), assistant("b"), user("c"))
+    folded, count = fitting.fold_to_fit(chat, Profile(model="m"), 100, characters)
+    assert folded.history == [("S\n\na", "b")]
+    assert count == 6
+
+
+def test_one_that_does_not_fit_is_refused_or_loses_its_oldest_pairs_but_never_the_system_text() -> None:
+    chat = request(SYSTEM, user("a" * 50), assistant("b" * 50), user("c"), assistant("d"), user("e"))
+    with pytest.raises(ContextExceeded):
+        fitting.fold_to_fit(chat, Profile(model="m"), 100, characters)
+    folded, count = fitting.fold_to_fit(chat, Profile(model="m", trim=True), 100, characters)
+    assert folded.history == [("S\n\nc", "d")]
+    assert count == 6
+
+
+def test_a_question_that_is_too_long_alone_is_refused_even_when_trimming() -> None:
+    chat = request(user("a"), assistant("b"), user("c" * 100))
+    with pytest.raises(ContextExceeded):
+        fitting.fold_to_fit(chat, Profile(model="m", trim=True), 100, characters)
+
+
+def test_the_manners_of_folding_are_those_of_the_profile() -> None:
+    chat = request(SYSTEM, assistant("x"), user("a"))
+    profile = Profile(model="m", system="pair", leading_assistant="fold")
+    folded, _ = fitting.fold_to_fit(chat, profile, 100, characters)
+    assert fitting.as_messages(folded) == [user("S"), assistant("好的。"), user("x\n\na")]
+
+
+TOOL = {"role": "tool", "content": "r"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "shorter"),
+    [
+        pytest.param([user("a")], None, id="one-question"),
+        pytest.param([SYSTEM, user("a"), user("b")], None, id="a-run-is-one-question"),
+        pytest.param([user("a"), assistant("b"), user("c")], [user("c")], id="one-pair"),
+        pytest.param([assistant("x"), user("c")], [user("c")], id="a-leading-answer"),
+        pytest.param(
+            [SYSTEM, user("a"), assistant("b"), SYSTEM, user("c")],
+            [SYSTEM, SYSTEM, user("c")],
+            id="system-texts-stay",
+        ),
+        pytest.param(
+            [user("a"), assistant("call"), TOOL, assistant("b"), user("c"), assistant("d"), user("e")],
+            [user("c"), assistant("d"), user("e")],
+            id="a-call-goes-with-its-result",
+        ),
+        pytest.param([user("a"), assistant("call"), TOOL], None, id="a-result-needs-its-question"),
+    ],
+)
+def test_the_oldest_exchange_goes_whole(
+    messages: list[fitting.Sent], shorter: list[fitting.Sent] | None
+) -> None:
+    assert fitting.without_oldest(messages) == shorter
+
+
+def length(messages: list[fitting.Sent]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def test_messages_are_trimmed_only_as_far_as_needed() -> None:
+    messages = [user("a" * 50), assistant("b" * 50), user("c"), assistant("d"), user("e")]
+    kept, count = fitting.messages_to_fit(messages, Profile(model="m", trim=True), 100, length)
+    assert kept == messages[2:]
+    assert count == 3
+
+
+def test_messages_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ContextExceeded):
+        fitting.messages_to_fit([user("a" * 100)], Profile(model="m", trim=True), 100, length)

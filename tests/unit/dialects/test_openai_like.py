@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects import openai_like
+from gateway.dialects.base import Profile
+from gateway.errors import (
+    UnsupportedParameter,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTruncated,
+)
+from gateway.wire import sse
+from gateway.wire.events import Delta, Finish, FinishReason, Repair, ToolPiece, Usage
+from gateway.wire.openai import ChatRequest, read_chat
+
+
+def request(**members: Any) -> ChatRequest:
+    return read_chat(json.dumps({"messages": [{"role": "user", "content": "hi"}], **members}).encode())
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **members: Any) -> sse.Event:
+    return sse.Event(
+        json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **members})
+    )
+
+
+DONE = sse.Event("[DONE]")
+
+
+@pytest.mark.parametrize(
+    ("members", "most", "expected"),
+    [
+        pytest.param({}, None, {}, id="nothing-asked"),
+        pytest.param({"temperature": 0}, None, {"temperature": 0}, id="zero-is-greedy"),
+        pytest.param({"temperature": 0}, 1.0, {"temperature": 0}, id="zero-is-below-every-limit"),
+        pytest.param({"temperature": 1.5}, 1.0, {"temperature": 1.0}, id="lowered"),
+        pytest.param({"top_p": 0}, None, {"top_p": 0.01}, id="top_p-is-never-0"),
+        pytest.param({"top_p": 1}, None, {"top_p": 1}, id="top_p-1"),
+    ],
+)
+def test_sampling_is_passed_within_what_these_servers_take(
+    members: dict[str, Any], most: float | None, expected: dict[str, float]
+) -> None:
+    profile = Profile(model="m", max_temperature=most)
+    assert openai_like.sampling(request(**members), profile) == expected
+
+
+def test_offered_tools_get_their_defaults_and_lose_what_nobody_knows() -> None:
+    tool = {"type": "function", "function": {"name": "f", "strict": True, "description": None}}
+    assert openai_like.offered_tools(request(tools=[tool]), parameters={}) == [
+        {"type": "function", "function": {"parameters": {}, "name": "f"}}
+    ]
+
+
+def test_own_parameters_win_over_the_defaults() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    offered = openai_like.offered_tools(request(tools=[tool]), parameters={})
+    assert offered[0]["function"]["parameters"] == {"type": "object"}
+    assert openai_like.tool_names(offered) == {"f"}
+
+
+def test_a_tool_that_is_no_function_is_refused_by_its_place() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}]
+    with pytest.raises(UnsupportedParameter) as caught:
+        openai_like.offered_tools(request(tools=tools))
+    assert caught.value.param == "tools[1].type"
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        pytest.param(b"", UpstreamGarbled, id="nothing"),
+        pytest.param(b"\xff\xfe", UpstreamGarbled, id="no-utf-8"),
+        pytest.param("[" * 100_000, UpstreamGarbled, id="nested-without-end"),
+        pytest.param("[]", UpstreamGarbled, id="a-list"),
+        pytest.param("null", UpstreamGarbled, id="null"),
+        pytest.param('"text"', UpstreamGarbled, id="a-text"),
+        pytest.param('{"error":{"message":"secret"}}', UpstreamError, id="openai"),
+        pytest.param('{"error":"secret"}', UpstreamError, id="error-as-text"),
+        pytest.param('{"object":"error","message":"secret","code":40303}', UpstreamError, id="fastchat"),
+        pytest.param('{"text":"secret","error_code":1}', UpstreamError, id="fastchat-in-a-stream"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_that_repeats_nothing_of_it(
+    raw: bytes | str, error: type[UpstreamError]
+) -> None:
+    with pytest.raises(error) as caught:
+        openai_like.read_object(raw)
+    assert type(caught.value) is error
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"error":null,"error_code":0,"a":1}', json.dumps('{"error":null,"error_code":0,"a":1}')]
+)
+def test_an_object_is_read_even_when_it_was_encoded_twice(raw: str) -> None:
+    assert openai_like.read_object(raw)["a"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("content_filter", "content_filter"),
+        ("eos_token", "stop"),
+        ("", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_finish_reasons_are_those_of_openai(value: Any, reason: FinishReason | None) -> None:
+    assert openai_like.reason_of(value) == reason
+
+
+@pytest.mark.parametrize(
+    ("message", "pieces"),
+    [
+        pytest.param({}, (), id="none"),
+        pytest.param({"tool_calls": None, "function_call": None}, (), id="null"),
+        pytest.param({"tool_calls": []}, (), id="empty"),
+        pytest.param(
+            {"tool_calls": [{"index": 2, "id": None, "function": {"name": None, "arguments": "x"}}]},
+            (ToolPiece(2, "x"),),
+            id="null-id-and-name",
+        ),
+        pytest.param({"tool_calls": [{"id": "c"}]}, (ToolPiece(0, id="c"),), id="no-function-yet"),
+        pytest.param(
+            {"tool_calls": [{"index": True, "id": "", "function": {"name": "f", "arguments": None}}]},
+            (ToolPiece(0, name="f"),),
+            id="wrong-types",
+        ),
+        pytest.param({"function_call": {"name": "f"}}, (ToolPiece(0, name="f"),), id="old-form"),
+    ],
+)
+def test_tool_calls_are_read_in_every_form_they_come_in(
+    message: dict[str, Any], pieces: tuple[ToolPiece, ...]
+) -> None:
+    assert openai_like.tool_pieces(message) == pieces
+
+
+@pytest.mark.parametrize("calls", [{"0": {}}, ["f"], [{"function": "f"}], "f"])
+def test_tool_calls_that_are_none_are_garbled(calls: Any) -> None:
+    with pytest.raises(UpstreamGarbled):
+        openai_like.tool_pieces({"tool_calls": calls})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [],
+        {},
+        {"prompt_tokens": 1},
+        {"prompt_tokens": 1, "completion_tokens": None},
+        {"prompt_tokens": 1.0, "completion_tokens": 1},
+        {"prompt_tokens": True, "completion_tokens": 1},
+        {"prompt_tokens": 1, "completion_tokens": -43},
+    ],
+)
+def test_usage_that_cannot_be_true_is_none(usage: Any) -> None:
+    assert openai_like.usage_of({"usage": usage}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "good"), [("{}", True), ("[]", False), ("", False), ("{", False), ("1", False)]
+)
+def test_arguments_are_json_of_an_object(text: str, good: bool) -> None:
+    assert openai_like.parses_to_object(text) is good
+
+
+def test_a_stream_is_done_at_its_done_and_not_before() -> None:
+    decoder = openai_like.ChunkDecoder()
+    assert not decoder.begun
+    assert decoder.feed(chunk({"role": "assistant"})) == []
+    assert decoder.begun
+    assert decoder.feed(chunk({"content": "a"}, "stop")) == [Delta("a"), Finish("stop")]
+    assert not decoder.done
+    assert decoder.feed(DONE) == []
+    assert decoder.done
+    assert decoder.feed(chunk({"content": "b"})) == []
+    assert decoder.end(clean=False) == []
+
+
+def test_usage_is_believed_only_where_the_dialect_says_so() -> None:
+    class Counting(openai_like.ChunkDecoder):
+        counts = True
+
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    events = [chunk({"content": "a"}, "stop"), sse.Event(json.dumps({"usage": usage})), DONE]
+    decoder = Counting()
+    assert [piece for event in events for piece in decoder.feed(event)][-1] == Usage(1, 2, "backend")
+    with pytest.raises(UpstreamGarbled):
+        [openai_like.ChunkDecoder().feed(event) for event in events]
+
+
+def test_a_delta_that_is_no_object_is_garbled() -> None:
+    with pytest.raises(UpstreamGarbled):
+        openai_like.ChunkDecoder().feed(sse.Event('{"choices":[{"delta":"text"}]}'))
+
+
+def test_an_end_before_the_reason_is_a_cut_and_one_after_it_is_mended() -> None:
+    decoder = openai_like.ChunkDecoder()
+    with pytest.raises(UpstreamTruncated):
+        decoder.end(clean=True)
+    decoder.feed(chunk({"content": "a"}))
+    with pytest.raises(UpstreamTruncated):
+        decoder.end(clean=True)
+    decoder.feed(chunk({}, "length"))
+    assert decoder.end(clean=False) == [Repair("missing_done")]
+
+
+def test_nothing_but_done_is_no_answer() -> None:
+    with pytest.raises(UpstreamEmpty):
+        openai_like.ChunkDecoder().feed(DONE)

@@ -1,0 +1,419 @@
+"""Leases: waited for, held, given back whatever happens, and kept where a card works on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from gateway.dispatcher import Dispatcher, Lease
+from gateway.errors import NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.scheduling.scheduler import REST, Ticket
+from gateway.telemetry.receipt import Receipt
+
+
+class Clock:
+    """Stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Recorder:
+    """A hook that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.waits: list[tuple[str, str, float]] = []
+        self.changes: list[tuple[str, bool, str]] = []
+
+    def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
+        self.waits.append((model, outcome, seconds))
+
+    def backend_changed(self, backend: str, up: bool, reason: str) -> None:
+        self.changes.append((backend, up, reason))
+
+    def settled(self, receipt: Receipt) -> None:
+        raise AssertionError("a dispatcher settles nothing")
+
+    def auth_failed(self, reason: str) -> None:
+        raise AssertionError("a dispatcher knows no keys")
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [outcome for _, outcome, _ in self.waits]
+
+
+class House:
+    """A dispatcher with a clock and a hook of the test's own; all backends serve the model `m`."""
+
+    def __init__(
+        self, slots: Mapping[str, int] | None = None, *, length: int = 10, timeout: float = 60.0
+    ) -> None:
+        slots = slots or {"a": 1}
+        self.clock = Clock()
+        self.hook = Recorder()
+        self.backends = tuple(slots)
+        self.served: list[str] = []
+        self.dispatcher = Dispatcher(
+            slots,
+            {"m": self.backends},
+            length=length,
+            timeout=timeout,
+            clock=self.clock,
+            hook=self.hook,
+        )
+
+    async def visit(
+        self, name: str = "", until: asyncio.Event | None = None, tickets: list[Ticket] | None = None
+    ) -> str:
+        """Take a lease, hold it until the event, and say which backend it was."""
+        waiting = (tickets if tickets is not None else []).append
+        async with self.dispatcher.lease("m", self.backends, waiting) as lease:
+            self.served.append(name)
+            if until is not None:
+                await until.wait()
+            return lease.backend
+
+    def tick(self, seconds: float) -> None:
+        """Let time pass, as the timer would see it."""
+        self.clock.now += seconds
+        self.dispatcher._tick()
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop take a few turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def gone(task: asyncio.Task[str]) -> None:
+    """Cancel a task and see that it ends by that."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- taking and giving back ------------------------------------------------------------------------
+
+
+async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
+    house = House()
+    async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+        assert lease.backend == "a"
+        assert house.dispatcher.in_flight("a") == 1
+    assert house.dispatcher.in_flight("a") == 0
+    assert house.hook.waits == [("m", "granted", 0.0)]
+
+
+async def test_a_slot_is_given_back_when_its_holder_fails() -> None:
+    house = House()
+    with pytest.raises(ZeroDivisionError):
+        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+            raise ZeroDivisionError
+    assert house.dispatcher.in_flight("a") == 0
+
+
+async def test_those_who_wait_are_served_in_their_order() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+        for name in ("first", "second", "third"):
+            group.create_task(house.visit(name))
+        await turns()
+        assert house.served == []
+        assert house.dispatcher.queue_depth("m") == 3
+        house.clock.now += 2.5
+    assert house.served == ["first", "second", "third"]
+    assert house.hook.waits[1:] == [("m", "granted", 2.5)] * 3
+    assert house.dispatcher.queue_depth("m") == 0
+
+
+async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts() -> None:
+    house = House()
+    tickets: list[Ticket] = []
+    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+        house.dispatcher.served("m", 4.0)
+        group.create_task(house.visit("first", tickets=tickets))
+        group.create_task(house.visit("second", tickets=tickets))
+        await turns()
+        assert [house.dispatcher.place(ticket) for ticket in tickets] == [(1, 4.0), (2, 8.0)]
+    assert [house.dispatcher.place(ticket) for ticket in tickets] == [None, None]
+
+
+# --- leaving ---------------------------------------------------------------------------------------
+
+
+async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+        leaver = group.create_task(house.visit("leaver"))
+        group.create_task(house.visit("stayer"))
+        await turns()
+        await gone(leaver)
+        assert house.dispatcher.queue_depth("m") == 1
+    assert house.served == ["stayer"]
+    assert house.dispatcher.in_flight("a") == 0
+    assert sorted(house.hook.outcomes) == ["granted", "granted", "left"]
+
+
+async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+            leaver = group.create_task(house.visit("leaver"))
+            stayer = group.create_task(house.visit("stayer"))
+            await turns()
+        leaver.cancel()  # the grant is in its future, but it has not woken up yet
+        assert await stayer == "a"
+    assert leaver.cancelled()
+    assert house.served == ["stayer"]
+    assert house.dispatcher.in_flight("a") == 0
+    assert sorted(house.hook.outcomes) == ["granted", "granted", "left"]
+
+
+async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+            leaver = group.create_task(house.visit("leaver"))
+            stayer = group.create_task(house.visit("stayer"))
+            await turns()
+            leaver.cancel()  # it has not noticed yet when the slot comes free
+        assert await stayer == "a"
+    assert house.served == ["stayer"]
+    assert house.dispatcher.in_flight("a") == 0
+
+
+async def test_one_who_leaves_in_the_step_of_its_refusal_is_just_gone() -> None:
+    house = House(timeout=5)
+    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+        leaver = group.create_task(house.visit("leaver"))
+        await turns()
+        house.tick(5)
+        await gone(leaver)
+    assert house.hook.outcomes == ["granted", "left"]
+    assert house.dispatcher.queue_depth("m") == 0
+
+
+async def test_one_who_leaves_with_a_lease_gives_it_back() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        holder = group.create_task(house.visit("holder", until=asyncio.Event()))
+        await turns()
+        assert house.dispatcher.in_flight("a") == 1
+        await gone(holder)
+    assert house.dispatcher.in_flight("a") == 0
+
+
+@pytest.mark.parametrize("leave_after", range(8))
+async def test_a_slot_is_never_lost_whenever_somebody_leaves(leave_after: int) -> None:
+    house = House({"a": 1, "b": 1})
+    async with asyncio.TaskGroup() as group:
+        release = asyncio.Event()
+        for name in ("one", "two"):
+            group.create_task(house.visit(name, until=release))
+        await turns()
+        leavers = [group.create_task(house.visit(f"leaver {number}")) for number in range(3)]
+        stayer = group.create_task(house.visit("stayer"))
+        for step in range(8):
+            if step == 2:
+                release.set()
+            if step == leave_after:
+                for leaver in leavers:
+                    leaver.cancel()
+            await turns(1)
+        await stayer
+    assert [house.dispatcher.in_flight(name) for name in ("a", "b")] == [0, 0]
+    assert house.dispatcher.queue_depth("m") == 0
+    assert len(house.hook.waits) == 6 - (leave_after == 0) * 3  # a task cancelled unstarted never asked
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+async def test_a_full_queue_refuses_and_tells_when_to_come_back() -> None:
+    house = House(length=1)
+    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+        house.dispatcher.served("m", 3.0)
+        group.create_task(house.visit())
+        await turns()
+        with pytest.raises(QueueFull) as refused:
+            await house.visit()
+    assert refused.value.retry_after == 6
+    assert sorted(house.hook.outcomes) == ["granted", "granted", "queue_full"]
+
+
+async def test_waiting_ends_at_the_time_limit() -> None:
+    house = House(timeout=30)
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+        waiter = group.create_task(_refused(house, QueueTimeout))
+        await turns()
+        house.tick(29.9)
+        await turns()
+        assert not waiter.done()
+        house.tick(0.1)
+        assert (await waiter).retry_after == 20
+    assert ("m", "queue_timeout", 30.0) in house.hook.waits
+
+
+async def _refused(house: House, kind: type[Unavailable]) -> Unavailable:
+    with pytest.raises(kind) as caught:
+        await house.visit()
+    return caught.value
+
+
+async def test_the_time_limit_needs_no_other_event() -> None:
+    house = House(timeout=0.01)
+    house.dispatcher._clock = asyncio.get_running_loop().time
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.timeout(10):
+        with pytest.raises(QueueTimeout):
+            await house.visit()
+
+
+async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.scheduling.scheduler.REST", 0.02)
+    house = House({"a": 1, "b": 1})
+    house.dispatcher._clock = asyncio.get_running_loop().time
+    house.dispatcher.failed("b", "connect")
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.timeout(10):
+        assert await house.visit() == "b"
+
+
+async def test_nobody_waits_for_backends_that_all_rest() -> None:
+    house = House()
+    house.dispatcher.failed("a", "connect")
+    with pytest.raises(NoBackend) as refused:
+        await house.visit()
+    assert refused.value.retry_after == REST
+    assert house.hook.outcomes == ["no_backend"]
+
+
+async def test_those_who_wait_learn_at_once_that_their_backend_went_down() -> None:
+    house = House()
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+        waiter = group.create_task(_refused(house, NoBackend))
+        await turns()
+        house.dispatcher.failed("a", "connect")
+        await waiter
+    assert house.hook.outcomes == ["granted", "no_backend"]
+
+
+# --- zombies ---------------------------------------------------------------------------------------
+
+
+async def test_a_lingering_answer_keeps_its_slot_until_it_has_come() -> None:
+    house = House()
+    answer = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+            lease.linger(group.create_task(answer.wait()))
+        assert house.dispatcher.zombies("a") == 1
+        assert house.dispatcher.in_flight("a") == 1
+        waiter = group.create_task(house.visit("next"))
+        await turns()
+        assert house.served == []
+        answer.set()
+        assert await waiter == "a"
+    assert house.dispatcher.zombies("a") == 0
+    assert house.dispatcher.in_flight("a") == 0
+
+
+async def test_a_lingering_task_that_is_done_keeps_nothing() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+            task = group.create_task(turns(1))
+            lease.linger(task)
+            await task
+        assert house.dispatcher.zombies("a") == 0
+        assert house.dispatcher.in_flight("a") == 0
+
+
+async def test_a_lingering_task_that_fails_or_is_cancelled_frees_the_slot_too() -> None:
+    house = House({"a": 2})
+    loop = asyncio.get_running_loop()
+    forever = asyncio.Event()
+    fails = loop.create_task(_fail_after(forever))
+    cancelled = loop.create_task(forever.wait())
+    for task in (fails, cancelled):
+        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+            lease.linger(task)
+    assert house.dispatcher.zombies("a") == 2
+    cancelled.cancel()
+    await turns()
+    assert house.dispatcher.zombies("a") == 1
+    forever.set()
+    with pytest.raises(ZeroDivisionError):
+        await fails
+    await turns()
+    assert house.dispatcher.zombies("a") == house.dispatcher.in_flight("a") == 0
+
+
+async def _fail_after(event: asyncio.Event) -> None:
+    await event.wait()
+    raise ZeroDivisionError
+
+
+async def test_a_lease_shows_whether_it_lingers() -> None:
+    lease = Lease("a")
+    assert repr(lease) == "<Lease a>"
+    event = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        lease.linger(group.create_task(event.wait()))
+        assert repr(lease) == "<Lease a lingering>"
+        event.set()
+    assert lease.lingers_for is None
+
+
+# --- up and down -----------------------------------------------------------------------------------
+
+
+async def test_hooks_are_told_once_when_a_backend_goes_down_and_once_when_it_is_back() -> None:
+    house = House()
+    house.dispatcher.answered("a")
+    house.dispatcher.failed("a", "connect")
+    house.dispatcher.failed("a", "connect")
+    assert not house.dispatcher.up("a")
+    house.dispatcher.answered("a")
+    house.dispatcher.answered("a")
+    assert house.dispatcher.up("a")
+    assert house.hook.changes == [("a", False, "connect"), ("a", True, "answered")]
+
+
+async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_yet() -> None:
+    house = House({"a": 1, "b": 1})
+    house.dispatcher.failed("a", "connect")
+    assert house.dispatcher.usable() == {"a": False, "b": True}
+    house.clock.now += REST
+    assert house.dispatcher.usable() == {"a": True, "b": True}
+    assert not house.dispatcher.up("a")
+
+
+async def test_an_answer_lets_those_who_wait_use_the_backend_at_once() -> None:
+    house = House({"a": 1, "b": 1})
+    house.dispatcher.failed("b", "connect")
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+        waiter = group.create_task(house.visit())
+        await turns()
+        assert not waiter.done()
+        house.dispatcher.answered("b")
+        assert await waiter == "b"
+
+
+async def test_closing_stops_the_timer() -> None:
+    house = House()
+    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+        waiter = group.create_task(house.visit())
+        await turns()
+        timer = house.dispatcher._timer
+        assert timer is not None
+        house.dispatcher.aclose()
+        assert timer.cancelled()
+        await gone(waiter)
+
+
+async def test_it_shows_its_state() -> None:
+    assert repr(House({"a": 2}).dispatcher) == "<Dispatcher <Scheduler busy: a 0/2; waiting: m 0>>"
