@@ -336,6 +336,9 @@ class Relay:
                     async for event in events:
                         yield event
                 ended = True
+        except AskWhole:
+            ended = True  # only without an answer
+            raise
         finally:
             if not ended and outgoing.abandon == "probe":
                 waiting = self._until_free(backend, attempt.patience)

@@ -123,9 +123,9 @@ class _Streaming:
             await asyncio.wait({first}, timeout=settings.server.stream_head_wait)
             if first.done():
                 event = first.result()
-                await replies.start_stream(send, gateway_headers(self._visit.receipt))
+                await self._start(send)
                 return event
-            await replies.start_stream(send, gateway_headers(self._visit.receipt))
+            await self._start(send)
             while not first.done():
                 await replies.send_event(send, sse.comment(self._news()))
                 await asyncio.wait({first}, timeout=settings.queue.keepalive)
@@ -134,6 +134,10 @@ class _Streaming:
             if not first.done():
                 first.cancel()
                 await asyncio.gather(first, return_exceptions=True)
+
+    async def _start(self, send: Send) -> None:
+        # Who counts is known only at the end: the usage chunk tells the counts themselves.
+        await replies.start_stream(send, gateway_headers(self._visit.receipt, counted=False))
 
     def _news(self) -> str:
         place = self._desk.place(self._ticket) if self._ticket else None

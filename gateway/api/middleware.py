@@ -139,8 +139,8 @@ def note_error(receipt: Receipt, error: GatewayError) -> None:
         receipt.status = error.row.status
 
 
-def gateway_headers(receipt: Receipt) -> replies.Pairs:
-    """What is known of the request's way so far: backend, tries, wait, losses, who counted."""
+def gateway_headers(receipt: Receipt, *, counted: bool = True) -> replies.Pairs:
+    """What is known of the request's way so far: backend, tries, wait, losses, and if `counted` by whom."""
     headers: replies.Pairs = []
     if receipt.backend:
         headers.append((b"x-gateway-backend", receipt.backend.encode()))
@@ -149,7 +149,7 @@ def gateway_headers(receipt: Receipt) -> replies.Pairs:
         headers.append((b"x-gateway-queue-ms", str(int(receipt.queue_seconds * 1000)).encode()))
     if receipt.ignored:
         headers.append((b"x-gateway-ignored", ",".join(receipt.ignored).encode()))
-    if receipt.usage is not None:
+    if counted and receipt.usage is not None:
         headers.append((b"x-gateway-usage", receipt.usage.source.encode()))
     return headers
 

@@ -99,7 +99,7 @@ class V3Decoder(Decoder):
 
 
 def finish_reason(counted: int, most: int | None) -> FinishReason:
-    """`length` or `stop` (rule T11). Cut by `max_tokens`, this server loses the last token and says "stop"."""
+    """`length` or `stop` (rule T11). This server loses the last token at its limit, and says "stop"."""
     return budget.finish_reason(counted + 1, most, 0, None)
 
 

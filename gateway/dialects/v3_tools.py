@@ -76,14 +76,15 @@ def written_call(call: FunctionCall) -> str:
 
 def _code(arguments: str) -> str:
     values = arguments_object(arguments.strip() or "{}")
-    if values is None or not all(_is_parameter(name) for name in values):
+    if values is None or not all(is_parameter(name) for name in values):
         return arguments.replace(CALLS_JOINT, r"<\u007cassistant|>")
     code = ", ".join(f"{name}={value!r}" for name, value in values.items())
     # The server would cut the message inside this string; an escape is the same text to Python.
     return f"tool_call({code})".replace(CALLS_JOINT, r"<\x7cassistant|>")
 
 
-def _is_parameter(name: str) -> bool:
+def is_parameter(name: str) -> bool:
+    """Whether Python takes the name as that of a keyword argument."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 

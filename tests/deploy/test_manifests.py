@@ -212,9 +212,9 @@ class TestGateway:
         )
 
     @sources("gateway")
-    def test_one_of_several_replicas_may_be_disrupted(self, source: tuple[str, str]) -> None:
+    def test_one_replica_owns_the_slots_and_may_be_disrupted(self, source: tuple[str, str]) -> None:
         items = objects(source)
-        assert of_kind(items, "Deployment")["spec"]["replicas"] >= 2
+        assert of_kind(items, "Deployment")["spec"]["replicas"] == 1
         assert of_kind(items, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
     @sources("gateway")

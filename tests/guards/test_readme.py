@@ -160,7 +160,9 @@ def test_every_command_that_a_page_names_is_there(page: Path) -> None:
 
 
 def test_the_readme_names_make_test_as_its_test_command() -> None:
-    commands = [line.partition("#")[0].strip() for block in blocks_of(ENGLISH, "sh") for line in block.splitlines()]
+    commands = [
+        line.partition("#")[0].strip() for block in blocks_of(ENGLISH, "sh") for line in block.splitlines()
+    ]
     assert "make test" in commands
 
 
@@ -254,6 +256,7 @@ async def test_the_printed_answer_is_the_one_that_comes() -> None:
     printed = json.loads(blocks_of(ENGLISH, "json")[0])
     assert without_chance(answer.json()) == without_chance(printed)
     headers = dict(line.split(": ") for line in blocks_of(ENGLISH, "text")[0].splitlines())
+    assert headers.pop("x-gateway-queue-ms").isdecimal()  # the one that a busy machine may change
     assert {name: answer.headers[name] for name in headers} == headers
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ TEXTS = st.text(alphabet="ab ,。你好é\u0301\u200d😀👍🏽", max_size=60)
 def cut(text: str, budget: int, *places: int) -> str:
     cutter = Cutter(budget, tokens.CJK)
     edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return "".join(cutter.take(text[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+    return "".join(cutter.take(text[start:end]) for start, end in pairwise(edges))
 
 
 def test_without_a_budget_nothing_is_cut() -> None:

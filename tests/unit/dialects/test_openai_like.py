@@ -178,27 +178,46 @@ def test_arguments_are_json_of_an_object(text: str, good: bool) -> None:
 
 def test_a_stream_is_done_at_its_done_and_not_before() -> None:
     decoder = openai_like.ChunkDecoder()
-    assert not decoder.begun
-    assert decoder.feed(chunk({"role": "assistant"})) == []
-    assert decoder.begun
-    assert decoder.feed(chunk({"content": "a"}, "stop")) == [Delta("a"), Finish("stop")]
-    assert not decoder.done
-    assert decoder.feed(DONE) == []
-    assert decoder.done
-    assert decoder.feed(chunk({"content": "b"})) == []
+    events = [chunk({"role": "assistant"}), chunk({"content": "a"}, "stop"), DONE, chunk({"content": "b"})]
+    seen = [(decoder.feed(event), decoder.begun, decoder.done) for event in events]
+    assert seen == [
+        ([], True, False),
+        ([Delta("a"), Finish("stop")], True, False),
+        ([], True, True),
+        ([], True, True),
+    ]
     assert decoder.end(clean=False) == []
 
 
-def test_usage_is_believed_only_where_the_dialect_says_so() -> None:
-    class Counting(openai_like.ChunkDecoder):
-        counts = True
+def test_a_stream_has_begun_with_its_first_chunk() -> None:
+    assert not openai_like.ChunkDecoder().begun
 
-    usage = {"prompt_tokens": 1, "completion_tokens": 2}
-    events = [chunk({"content": "a"}, "stop"), sse.Event(json.dumps({"usage": usage})), DONE]
-    decoder = Counting()
-    assert [piece for event in events for piece in decoder.feed(event)][-1] == Usage(1, 2, "backend")
-    with pytest.raises(UpstreamGarbled):
-        [openai_like.ChunkDecoder().feed(event) for event in events]
+
+class Believing(openai_like.ChunkDecoder):
+    counts = True
+
+
+@pytest.mark.parametrize(
+    ("decoder", "expected"),
+    [
+        pytest.param(Believing(), [Usage(1, 2, "backend")], id="believed"),
+        pytest.param(openai_like.ChunkDecoder(), [], id="not-believed"),
+    ],
+)
+def test_usage_is_believed_only_where_the_dialect_says_so(
+    decoder: openai_like.ChunkDecoder, expected: list[Usage]
+) -> None:
+    decoder.feed(chunk({"content": "a"}, "stop"))
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    assert decoder.feed(sse.Event(json.dumps(usage))) == []
+    assert decoder.feed(DONE) == expected
+
+
+def test_usage_may_come_in_a_chunk_without_choices() -> None:
+    decoder = Believing()
+    decoder.feed(chunk({"content": "a"}, "stop"))
+    decoder.feed(sse.Event('{"usage":{"prompt_tokens":1,"completion_tokens":2}}'))
+    assert decoder.end(clean=True) == [Repair("missing_done"), Usage(1, 2, "backend")]
 
 
 def test_a_delta_that_is_no_object_is_garbled() -> None:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.chatglm_cpp import ChatGLMCpp
+from gateway.errors import ContextExceeded
+from gateway.wire.events import Delta, Finish, ToolPiece
+from gateway.wire.native import NativeRequest
+from gateway.wire.openai import chat_of_pairs, read_chat
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def ask(
+    text: str = "hi", stream: bool = False, members: dict[str, Any] | None = None, **profile: Any
+) -> Outgoing:
+    body = {"messages": [{"role": "user", "content": text}], **(members or {})}
+    chat = read_chat(json.dumps(body).encode())
+    return ChatGLMCpp().ask(chat, Profile(model="m", **profile), stream=stream)
+
+
+def test_the_server_is_asked_one_thing_at_a_time() -> None:
+    dialect = ChatGLMCpp()
+    assert (dialect.name, dialect.slots, dialect.context) == ("chatglm-cpp", 1, 4096)
+    assert dialect.probe == "/v1/models"
+
+
+@pytest.mark.parametrize("family", ["chatglm", "chatglm2", "chatglm3", "glm4"])
+def test_the_context_is_4096_tokens_whatever_the_model(family: str) -> None:
+    with pytest.raises(ContextExceeded):
+        ask("x" * 14_600, family=family)
+    assert ask("x" * 14_200, family=family).total == 4096
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "notes"),
+    [
+        pytest.param("x" * 1930, {}, (), id="511-tokens-are-read-whole"),
+        pytest.param("x" * 1940, {}, ("prompt_window",), id="514-are-cut"),
+        pytest.param("x" * 1940, {"prompt_window": 2048}, (), id="a-wider-window"),
+        pytest.param("hi", {"prompt_window": 16}, ("prompt_window",), id="a-narrower-one"),
+    ],
+)
+def test_a_prompt_the_server_will_cut_is_asked_and_noted(
+    text: str, profile: dict[str, Any], notes: tuple[str, ...]
+) -> None:
+    outgoing = ask(text, **profile)
+    assert outgoing.notes == notes
+    assert json.loads(outgoing.body)["messages"][-1]["content"] == text
+
+
+def test_tools_are_counted_as_part_of_the_prompt() -> None:
+    with_tools = ask(members={"tools": [TOOL]}, family="chatglm3")
+    assert with_tools.prompt_tokens > ask(family="chatglm3").prompt_tokens
+    assert with_tools.tool_names == {"f"}
+
+
+def test_a_native_clients_length_is_sent_as_it_is() -> None:
+    chat = chat_of_pairs(NativeRequest("hi", max_length=100), "m", empty_halves=False)
+    outgoing = ChatGLMCpp().ask(chat, Profile(model="m"), stream=False)
+    assert (outgoing.total, outgoing.budget) == (100, 83)
+
+
+def answer(calls: list[dict[str, Any]]) -> bytes:
+    message = {"role": "assistant", "content": "raw", "tool_calls": calls}
+    return json.dumps({"choices": [{"message": message, "finish_reason": "function_call"}]}).encode()
+
+
+def call(name: str) -> dict[str, Any]:
+    return {"function": {"name": name, "arguments": "{}"}, "type": "function"}
+
+
+def test_calls_come_without_an_id_which_is_left_to_the_door() -> None:
+    outgoing = ask(members={"tools": [TOOL]}, family="chatglm3")
+    assert ChatGLMCpp().answer(outgoing, answer([call("f")])) == [
+        Delta(tools=(ToolPiece(0, "{}", None, "f"),)),
+        Finish("tool_calls"),
+    ]
+
+
+def test_one_wrong_call_makes_text_of_all() -> None:
+    outgoing = ask(members={"tools": [TOOL]}, family="chatglm3")
+    events = ChatGLMCpp().answer(outgoing, answer([call("f"), call("g")]))
+    assert events == [Delta("raw"), Finish("stop")]
+
+
+def test_a_named_tool_that_was_not_offered_leaves_all_of_them() -> None:
+    choice = {"type": "function", "function": {"name": "g"}}
+    outgoing = ask(members={"tools": [TOOL], "tool_choice": choice}, family="chatglm3")
+    assert outgoing.tool_names == {"f"}
+    assert outgoing.ignored == ("tool_choice",)
+
+
+def test_a_choice_of_the_old_form_is_reported_by_its_own_name() -> None:
+    members = {"functions": [TOOL["function"]], "function_call": {"name": "f"}}
+    assert ask(members=members, family="chatglm3").ignored == ("function_call",)

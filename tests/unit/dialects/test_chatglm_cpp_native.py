@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.chatglm_cpp_native import ChatGLMCppNative
+from gateway.errors import ContextExceeded, UpstreamGarbled
+from gateway.wire.native import NativeRequest
+from gateway.wire.openai import chat_of_pairs, read_chat
+
+
+def ask(text: str = "hi", members: dict[str, Any] | None = None, **profile: Any) -> Outgoing:
+    body = {"messages": [{"role": "user", "content": text}], **(members or {})}
+    return ChatGLMCppNative().ask(
+        read_chat(json.dumps(body).encode()), Profile(model="m", **profile), stream=True
+    )
+
+
+def test_the_server_is_alive_when_it_refuses_a_get() -> None:
+    dialect = ChatGLMCppNative()
+    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == (
+        "chatglm-cpp-native",
+        1,
+        4096,
+        "/",
+    )
+
+
+def test_the_context_is_4096_tokens_unless_configured() -> None:
+    with pytest.raises(ContextExceeded):
+        ask("x" * 14_600)
+    assert ask("x" * 14_600, context=8192).total == 16 + 3744 + 376 + 1024
+
+
+def test_max_length_is_a_whole_number_and_history_a_list() -> None:
+    sent = json.loads(ask().body)
+    assert type(sent["max_length"]) is int
+    assert sent["history"] == []
+
+
+@pytest.mark.parametrize(("window", "notes"), [(17, ()), (16, ("prompt_window",))])
+def test_a_prompt_the_server_will_cut_is_noted(window: int, notes: tuple[str, ...]) -> None:
+    outgoing = ask(prompt_window=window)
+    assert outgoing.notes == notes
+    assert outgoing.prompt_tokens == 17
+
+
+def test_a_native_clients_zero_is_not_given_and_its_length_is_clamped() -> None:
+    chat = chat_of_pairs(NativeRequest("hi", max_length=80000), "m", empty_halves=True)
+    sent = json.loads(ChatGLMCppNative().ask(chat, Profile(model="m"), stream=False).body)
+    assert sent == {"prompt": "hi", "history": [], "max_length": 4096}
+
+
+def test_nothing_ever_streams() -> None:
+    outgoing = ask()
+    assert not outgoing.streams
+    with pytest.raises(UpstreamGarbled):
+        ChatGLMCppNative().decoder(outgoing)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.chatglm_stream import ChatGLMStream
+from gateway.errors import ContextExceeded, UpstreamEmpty, UpstreamError
+from gateway.wire import sse, tokens
+from gateway.wire.events import Delta, Finish
+from gateway.wire.openai import read_chat
+
+
+def ask(text: str = "hi", **profile: Any) -> Outgoing:
+    chat = read_chat(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+    return ChatGLMStream().ask(chat, Profile(model="m", **profile), stream=True)
+
+
+def update(response: str, finished: bool = False) -> sse.Event:
+    return sse.Event(json.dumps({"delta": "?", "response": response, "finished": finished}), "delta")
+
+
+def test_it_is_a_first_generation_model_that_takes_pairs() -> None:
+    dialect = ChatGLMStream()
+    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("chatglm-stream", 1, 2048, "/")
+    assert dialect.cjk == tokens.V1_CJK
+    assert dialect.pairs
+
+
+def test_the_context_is_2048_tokens_unless_configured() -> None:
+    with pytest.raises(ContextExceeded):
+        ask("x" * 7300)
+    assert ask("x" * 7300, context=4096).prompt_tokens == 2 + 1872
+
+
+def test_the_text_is_taken_from_the_response_and_never_from_the_delta() -> None:
+    decoder = ChatGLMStream().decoder(ask())
+    assert decoder.feed(update("ab")) == [Delta("ab")]
+    assert decoder.feed(update("abc")) == [Delta("c")]
+    assert decoder.feed(update("abc", finished=True)) == [Finish("stop")]
+    assert decoder.end(clean=False) == []
+
+
+def test_a_character_that_stays_unfinished_is_given_at_the_end() -> None:
+    decoder = ChatGLMStream().decoder(ask())
+    assert decoder.feed(update("a\ufffd\ufffd")) == [Delta("a")]
+    assert decoder.feed(update("a\ufffd", finished=True)) == [Delta("\ufffd"), Finish("stop")]
+
+
+def test_an_empty_answer_to_a_prompt_that_fills_the_context_was_cut() -> None:
+    prompt = "x" * 694  # 2 + 178 tokens of 200
+    assert ChatGLMStream().decoder(ask(prompt, context=200)).feed(update("", finished=True)) == [
+        Finish("length")
+    ]
+    with pytest.raises(UpstreamEmpty):
+        ChatGLMStream().decoder(ask(prompt, context=300)).feed(update("", finished=True))
+
+
+def test_a_failure_is_told_without_the_servers_words() -> None:
+    with pytest.raises(UpstreamError) as caught:
+        ChatGLMStream().answer(ask(), b'{"success":false,"response":"CUDA secret"}')
+    assert "secret" not in caught.value.message

@@ -1,0 +1,840 @@
+"""The path of a request over fake servers: planning, retries, emulations, and cards that work on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.dispatcher import Dispatcher
+from gateway.errors import (
+    BadRequest,
+    ConnectFailed,
+    ContextExceeded,
+    GatewayError,
+    NoBackend,
+    QueueFull,
+    StallTimeout,
+    TotalTimeout,
+    UnsupportedParameter,
+    UpstreamBusy,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamRejected,
+    UpstreamReset,
+    UpstreamTLS,
+    UpstreamTruncated,
+)
+from gateway.relay import Asking, Plan, Relay
+from gateway.telemetry.receipt import Hooks, Receipt
+from gateway.upstream.backend import Backend
+from gateway.upstream.background import Background
+from gateway.wire import jsontext, openai
+from gateway.wire.events import Delta, Event, Finish, Repair, Usage
+from tests.support.servers import (
+    DONE,
+    Reply,
+    Servers,
+    chunk,
+    failing,
+    held,
+    native,
+    refusing,
+    streaming,
+    talk,
+    whole,
+)
+from tests.support.stack import configured, wait_until
+
+
+class House:
+    """A relay over fake servers. `dialect` is one for all, or one for each."""
+
+    def __init__(
+        self, servers: Servers, dialect: str | dict[str, str] = "openai", extra: str = "", **backend: Any
+    ) -> None:
+        self.servers = servers
+        self.settings = configured(servers.urls(dialect), extra, **backend)
+        self.background = Background()
+        self.notes: list[tuple[str, str]] = []
+        self.receipt = Receipt("r-1", "chat", time.monotonic())
+        self.fleet = {
+            one.name: Backend(one, clock=time.monotonic, transport=servers.transport)
+            for one in self.settings.backends
+        }
+        self.dispatcher = Dispatcher(
+            {one.name: one.slots for one in self.settings.backends},
+            {model.name: model.backends for model in self.settings.resolved_models},
+            length=self.settings.queue.length,
+            timeout=self.settings.queue.timeout,
+            clock=time.monotonic,
+            hook=Hooks(),
+        )
+        self.relay = Relay(
+            self.settings,
+            self.fleet,
+            self.dispatcher,
+            self.background,
+            time.monotonic,
+            lambda *note: self.notes.append(note),
+        )
+
+    def plan(self, asking: Asking | None = None, **body: Any) -> Plan:
+        """Plan a request for the model `m`; `body` is what it has besides a short question."""
+        return self.relay.plan(asking or ask(**body), self.settings.names["m"])
+
+    def events(self, **body: Any) -> AsyncGenerator[Event, None]:
+        """The answer to a request, as it comes."""
+        return self.relay.events(self.plan(**body), self.receipt, lambda _: None)
+
+    async def answer(self, **body: Any) -> list[Event]:
+        """The whole answer."""
+        async with aclosing(self.events(**body)) as events:
+            return [event async for event in events]
+
+    async def failure(self, kind: type[GatewayError], **body: Any) -> tuple[list[Event], GatewayError]:
+        """What came before the failure, and the failure."""
+        came: list[Event] = []
+        with pytest.raises(kind) as caught:
+            await self._drain(came, **body)
+        return came, caught.value
+
+    async def _drain(self, came: list[Event], **body: Any) -> None:
+        async with aclosing(self.events(**body)) as events:
+            async for event in events:
+                came.append(event)  # noqa: PERF401 - what came before an error is wanted too
+
+    @property
+    def busy(self) -> dict[str, int]:
+        """Slots taken, by backend."""
+        return {name: self.dispatcher.in_flight(name) for name in self.fleet}
+
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """The tries on the receipt."""
+        return [(attempt.backend, attempt.outcome) for attempt in self.receipt.attempts]
+
+    async def aclose(self) -> None:
+        await self.background.aclose()
+        self.dispatcher.aclose()
+        for backend in self.fleet.values():
+            await backend.aclose()
+
+
+@asynccontextmanager
+async def open_house(
+    servers: Servers, dialect: str | dict[str, str] = "openai", extra: str = "", **backend: Any
+) -> AsyncIterator[House]:
+    """A house that is tidied up, and that has no slot taken at the end."""
+    house = House(servers, dialect, extra, **backend)
+    try:
+        yield house
+    finally:
+        await house.aclose()
+    assert set(house.busy.values()) == {0}
+
+
+def ask(**body: Any) -> Asking:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
+    return Asking(openai.read_chat(jsontext.write(body)))
+
+
+def text(events: list[Event], choice: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta) and event.choice == choice)
+
+
+def reasons(events: list[Event]) -> dict[int, str]:
+    return {event.choice: event.reason for event in events if isinstance(event, Finish)}
+
+
+def usage(events: list[Event]) -> Usage:
+    (found,) = [event for event in events if isinstance(event, Usage)]
+    return found
+
+
+NO_CONNECTION = failing(httpx.ConnectError)
+RESET = failing(httpx.ReadError)
+NOBODY_WAITS = "[queue]\nlength = 0\n"
+
+
+# --- an ordinary answer ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("dialect", "reply"), [("chatglm2", native("hello")), ("openai", None)], ids=["native", "openai"]
+)
+async def test_an_answer_ends_with_its_finish_and_its_usage(
+    dialect: str, reply: Reply | None, stream: bool
+) -> None:
+    answer = reply or (streaming(*talk("hel", "lo")) if stream else whole("hello"))
+    async with open_house(Servers(a=answer), dialect) as house:
+        events = await house.answer(stream=stream)
+    assert text(events) == "hello"
+    assert isinstance(events[-1], Usage)
+    assert isinstance(events[-2], Finish)
+    assert reasons(events) == {0: "stop"}
+
+
+async def test_the_receipt_tells_the_way_of_the_request() -> None:
+    async with open_house(Servers(a=native()), "chatglm2") as house:
+        events = await house.answer(seed=7)
+    receipt = house.receipt
+    assert house.outcomes == [("a", "ok")]
+    assert (receipt.backend, receipt.dialect, receipt.finish) == ("a", "chatglm2", "stop")
+    assert receipt.usage == usage(events)
+    assert receipt.ignored == ("seed",)
+    assert receipt.retries == []
+    assert receipt.granted is not None
+    assert receipt.first_token == receipt.last_token is not None
+    assert receipt.upstream_seconds > 0
+    assert receipt.queue_seconds >= 0
+
+
+async def test_usage_is_the_backends_where_it_counts_and_an_estimate_elsewhere() -> None:
+    async with open_house(Servers(a=whole("hello", usage=(3, 2)))) as house:
+        assert usage(await house.answer()) == Usage(3, 2, "backend")
+    async with open_house(Servers(a=native("hello")), "chatglm2") as house:
+        assert usage(await house.answer()).source == "estimate"
+
+
+async def test_a_whole_answer_is_cut_into_pieces_for_a_stream() -> None:
+    said = "今天天气很好，" * 20
+    async with open_house(Servers(a=native(said)), "chatglm2") as house:
+        pieces = [event for event in await house.answer(stream=True) if isinstance(event, Delta)]
+        assert "".join(piece.text for piece in pieces) == said
+        assert len(pieces) > 5
+        assert len([event for event in await house.answer() if isinstance(event, Delta)]) == 1
+
+
+# --- planning --------------------------------------------------------------------------------------
+
+
+async def test_a_plan_refuses_before_anything_waits() -> None:
+    async with open_house(Servers(a=native()), "chatglm2", "[queue]\nlength = 0") as house:
+        with pytest.raises(ContextExceeded):
+            house.plan(messages=[{"role": "user", "content": "字" * 20_000}])
+        with pytest.raises(BadRequest, match="last message"):
+            house.plan(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    assert house.servers.asked == []
+
+
+async def test_a_model_without_backends_is_unavailable() -> None:
+    async with open_house(Servers(a=native()), "chatglm2") as house:
+        lonely = house.settings.names["m"].model_copy(update={"backends": ()})
+        with pytest.raises(NoBackend):
+            house.relay.plan(ask(), lonely)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+async def test_of_mixed_servers_only_those_that_can_are_asked() -> None:
+    servers = Servers(old=native(), new=whole())
+    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
+        assert house.plan().backends == ("old", "new")
+        assert house.plan(tools=TOOLS).backends == ("new",)
+        for _ in range(4):
+            await house.answer(tools=TOOLS)
+    assert servers.order == ["new"] * 4
+
+
+async def test_when_none_can_the_first_refusal_is_told() -> None:
+    servers = Servers(old=native(), older=native())
+    async with open_house(servers, {"old": "chatglm2", "older": "chatglm"}) as house:
+        with pytest.raises(UnsupportedParameter) as refused:
+            house.plan(tools=TOOLS)
+    assert refused.value.param == "tools"
+
+
+async def test_each_server_gets_its_own_language() -> None:
+    servers = Servers(old=[refusing(500)], new=whole())
+    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
+        assert text(await house.answer(seed=1)) == "hello"
+    (old, new) = servers.asked
+    assert (old.path, new.path) == ("/", "/v1/chat/completions")
+    assert "history" in old.body
+    assert new.body["messages"]
+    assert house.receipt.ignored == ()  # what was lost on the one that failed is not lost on the other
+
+
+async def test_what_a_request_may_lose_is_known_before_it_waits() -> None:
+    servers = Servers(old=native(), new=whole())
+    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
+        assert house.plan(seed=1, logprobs=True).ignored == ("logprobs", "seed")
+
+
+async def test_the_lean_form_goes_to_servers_that_have_no_pairs() -> None:
+    servers = Servers(old=native(), new=whole())
+    empty = [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]
+    asking = Asking(ask(messages=[*empty, *ask().request.body["messages"]]).request, ask().request)
+    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
+        outgoing = house.plan(asking).outgoing
+    assert jsontext.read(outgoing["old"].body)["history"] == [["", "x"]]
+    assert jsontext.read(outgoing["new"].body)["messages"] == [{"role": "user", "content": "hi"}]
+
+
+# --- retries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        pytest.param(NO_CONNECTION, "connect", id="refused-connection"),
+        pytest.param(failing(httpx.ConnectTimeout), "connect", id="no-answer-to-connecting"),
+        pytest.param(RESET, "connect", id="reset"),
+        pytest.param(failing(httpx.RemoteProtocolError), "connect", id="closed-without-a-byte"),
+        pytest.param(refusing(500), "upstream_5xx", id="500"),
+        pytest.param(refusing(502), "upstream_5xx", id="502"),
+        pytest.param(refusing(503), "upstream_5xx", id="503"),
+        pytest.param(refusing(429), "upstream_5xx", id="429"),
+        pytest.param(refusing(404), "upstream_5xx", id="404"),
+        pytest.param(refusing(302, location="http://b/"), "upstream_5xx", id="redirect"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_before_any_content_another_backend_is_tried(reply: Reply, outcome: str, stream: bool) -> None:
+    good = streaming(*talk("good")) if stream else whole("good")
+    servers = Servers(a=reply, b=good)
+    async with open_house(servers) as house:
+        events = await house.answer(stream=stream)
+    assert text(events) == "good"
+    assert servers.order == ["a", "b"]
+    assert house.outcomes == [("a", outcome), ("b", "ok")]
+    assert house.receipt.retries == [outcome]
+    assert house.receipt.backend == "b"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(streaming(error=httpx.ReadError("cut")), id="cut-before-any-content"),
+        pytest.param(streaming(chunk("", role=True)), id="nothing-but-a-role"),
+    ],
+)
+async def test_a_stream_cut_before_any_content_is_tried_elsewhere(reply: Reply) -> None:
+    servers = Servers(a=reply, b=streaming(*talk("good")))
+    async with open_house(servers) as house:
+        assert text(await house.answer(stream=True)) == "good"
+    assert house.outcomes == [("a", "truncated"), ("b", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        pytest.param(refusing(400, b"{}"), UpstreamRejected, id="400"),
+        pytest.param(refusing(422, b"{}"), UpstreamRejected, id="422"),
+        pytest.param(refusing(200, b"<html>"), UpstreamGarbled, id="html"),
+        pytest.param(refusing(200, b""), UpstreamGarbled, id="empty-body"),
+        pytest.param(refusing(200, b"{}", content_encoding="gzip"), UpstreamGarbled, id="gzip"),
+    ],
+)
+async def test_what_another_backend_would_not_do_better_is_not_repeated(
+    reply: Reply, error: type[GatewayError]
+) -> None:
+    servers = Servers(a=reply, b=whole())
+    async with open_house(servers) as house:
+        _, failure = await house.failure(error)
+    assert servers.order == ["a"]
+    assert "secret" not in failure.message
+
+
+async def test_an_empty_answer_is_not_repeated() -> None:
+    servers = Servers(a=native(""), b=native())
+    async with open_house(servers, "chatglm2") as house:
+        await house.failure(UpstreamEmpty)
+    assert servers.order == ["a"]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(streaming(*talk("half")[:2]), id="end-without-finish"),
+        pytest.param(streaming(*talk("half")[:2], error=httpx.ReadError("cut")), id="reset"),
+        pytest.param(streaming(*talk("half")[:2], error=httpx.RemoteProtocolError("cut")), id="short"),
+    ],
+)
+async def test_after_content_nothing_is_repeated(cut: Reply) -> None:
+    servers = Servers(a=cut, b=streaming(*talk("other")))
+    async with open_house(servers) as house:
+        came, _ = await house.failure(UpstreamTruncated, stream=True)
+    assert text(came) == "half"
+    assert reasons(came) == {}
+    assert servers.order == ["a"]
+    assert house.outcomes == [("a", "truncated")]
+
+
+async def test_a_cut_after_the_finish_is_a_good_end() -> None:
+    cut = streaming(*talk("all")[:3], error=httpx.ReadError("cut"))
+    async with open_house(Servers(a=cut)) as house:
+        events = await house.answer(stream=True)
+    assert text(events) == "all"
+    assert reasons(events) == {0: "stop"}
+    assert house.receipt.repairs == ["missing_done"]
+
+
+async def test_a_retry_sends_equal_bytes() -> None:
+    servers = Servers(a=refusing(500), b=whole())
+    async with open_house(servers) as house:
+        await house.answer(temperature=0.5)
+    assert servers.asked[0].body == servers.asked[1].body
+
+
+async def test_the_last_failure_is_told_when_all_tries_are_spent() -> None:
+    servers = Servers(a=NO_CONNECTION, b=refusing(500), c=whole())
+    async with open_house(servers) as house:
+        await house.failure(UpstreamError)
+    assert servers.order == ["a", "b"]
+    assert house.receipt.retries == ["connect"]
+
+
+async def test_as_many_tries_as_configured_are_made() -> None:
+    servers = Servers(a=NO_CONNECTION, b=refusing(500), c=whole())
+    async with open_house(servers, extra="[retries]\nattempts = 3") as house:
+        assert text(await house.answer()) == "hello"
+    assert servers.order == ["a", "b", "c"]
+
+
+async def test_one_try_means_no_retry() -> None:
+    servers = Servers(a=NO_CONNECTION, b=whole())
+    async with open_house(servers, extra="[retries]\nattempts = 1") as house:
+        await house.failure(ConnectFailed)
+    assert servers.order == ["a"]
+
+
+async def test_the_same_backend_is_never_tried_twice() -> None:
+    servers = Servers(a=[refusing(500), whole()])
+    async with open_house(servers) as house:
+        await house.failure(UpstreamError)
+    assert servers.order == ["a"]
+
+
+async def test_when_everything_fails_the_budget_bounds_the_retries() -> None:
+    servers = Servers(a=refusing(500), b=refusing(500))
+    async with open_house(servers, extra="[retries]\nbudget = 0.0") as house:
+        for _ in range(30):
+            await house.failure(UpstreamError)
+    assert len(servers.order) == 30 + 10  # ten are always saved up; nothing is earned here
+
+
+async def test_where_nobody_else_is_free_the_first_failure_is_told() -> None:
+    release = asyncio.Event()
+    servers = Servers(a=[NO_CONNECTION], b=held(release, whole()))
+    async with open_house(servers, extra=NOBODY_WAITS, slots=1) as house, asyncio.TaskGroup() as group:
+        house.dispatcher.failed("a", "connect")
+        holder = group.create_task(house.answer())
+        await wait_until(lambda: servers.order == ["b"])
+        house.dispatcher.answered("a")
+        came, failure = await house.failure(ConnectFailed)
+        assert came == []
+        assert failure.retry_after == 1
+        release.set()
+        assert text(await holder) == "hello"
+
+
+async def test_a_full_queue_is_told_as_such_when_nothing_was_tried() -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, whole()))
+    async with (
+        open_house(servers, extra="[queue]\nlength = 0", slots=1) as house,
+        asyncio.TaskGroup() as group,
+    ):
+        holder = group.create_task(house.answer())
+        await wait_until(lambda: servers.order == ["a"])
+        await house.failure(QueueFull)
+        release.set()
+        await holder
+
+
+# --- what is learned of a backend ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "up"),
+    [
+        pytest.param(NO_CONNECTION, ConnectFailed, False, id="refused-connection"),
+        pytest.param(RESET, UpstreamReset, False, id="reset"),
+        pytest.param(refusing(500), UpstreamError, True, id="500"),
+        pytest.param(refusing(503, retry_after="7"), UpstreamBusy, True, id="503"),
+        pytest.param(refusing(200, b"?"), UpstreamGarbled, True, id="garbage"),
+    ],
+)
+async def test_a_backend_is_down_only_if_it_does_not_answer(
+    reply: Reply, error: type[GatewayError], up: bool
+) -> None:
+    async with open_house(Servers(a=reply)) as house:
+        await house.failure(error)
+        assert house.dispatcher.up("a") is up
+        assert house.dispatcher.usable() == {"a": up}
+
+
+async def test_a_failed_tls_handshake_is_not_taken_for_an_answer() -> None:
+    async def untrusted(request: httpx.Request) -> httpx.Response:
+        import ssl
+
+        raise httpx.ConnectError("certificate verify failed", request=request) from ssl.SSLError(1, "bad")
+
+    async with open_house(Servers(a=untrusted)) as house:
+        await house.failure(UpstreamTLS)
+        assert not house.dispatcher.up("a")
+
+
+async def test_a_silent_backend_is_busy_and_not_down() -> None:
+    servers = Servers(a=held(asyncio.Event(), whole()))
+    async with open_house(servers, extra="[timeouts]\ntotal = 0.05\n") as house:
+        await house.failure(TotalTimeout)
+        assert house.dispatcher.up("a")
+
+
+async def test_those_who_wait_are_not_sent_to_a_backend_that_has_just_failed() -> None:
+    broken, release = asyncio.Event(), asyncio.Event()
+    servers = Servers(a=held(broken, NO_CONNECTION), b=held(release, whole()))
+    async with open_house(servers, slots=1) as house, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(house.answer()) for _ in range(5)]
+        await wait_until(lambda: sorted(servers.order) == ["a", "b"])
+        broken.set()
+        await wait_until(lambda: not house.dispatcher.up("a"))
+        release.set()
+        answers = [await task for task in tasks]
+    assert [text(answer) for answer in answers] == ["hello"] * 5
+    assert servers.order.count("a") == 1
+
+
+async def test_an_answer_after_failures_brings_a_backend_up() -> None:
+    servers = Servers(a=[NO_CONNECTION, whole()])
+    async with open_house(servers) as house:
+        await house.failure(ConnectFailed)
+        await house.failure(NoBackend)  # it rests
+        house.dispatcher._scheduler.state("a").rests_until = 0
+        await house.answer()
+        assert house.dispatcher.up("a")
+
+
+# --- streams that must be asked for again whole ----------------------------------------------------
+
+
+V3 = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "\n ok"}, "finish_reason": "stop"}]
+}
+
+
+async def test_a_stream_without_an_event_is_asked_for_again_whole() -> None:
+    servers = Servers(a=[streaming(DONE), refusing(200, jsontext.write(V3))])
+    async with open_house(servers, "chatglm3") as house:
+        events = await house.answer(stream=True)
+    assert text(events) == "ok"
+    assert [asked.body["stream"] for asked in servers.asked] == [True, False]
+    assert events[0] == Repair("short_stream")
+    assert house.receipt.repairs == ["short_stream"]
+    assert house.outcomes == [("a", "ok")]
+
+
+async def test_a_server_whose_streams_never_work_is_remembered() -> None:
+    answer = refusing(200, jsontext.write(V3))
+    servers = Servers(a=[streaming(), answer])
+    async with open_house(servers, "chatglm2-openai") as house:
+        for _ in range(3):
+            assert text(await house.answer(stream=True)).strip() == "ok"
+        assert house.fleet["a"].no_streams
+        assert "without streams" in repr(house.fleet["a"])
+    assert [asked.body.get("stream", False) for asked in servers.asked] == [True, False, False, False]
+
+
+async def test_a_request_planned_before_that_was_known_is_asked_for_whole_too() -> None:
+    servers = Servers(a=refusing(200, jsontext.write(V3)))
+    async with open_house(servers, "chatglm2-openai") as house:
+        plan = house.plan(stream=True)
+        house.fleet["a"].no_streams = True
+        events = [event async for event in house.relay.events(plan, house.receipt, lambda _: None)]
+    assert text(events).strip() == "ok"
+    assert [asked.body.get("stream", False) for asked in servers.asked] == [False]
+
+
+# --- stop texts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_is_cut_at_a_stop_text_the_server_does_not_know(stream: bool) -> None:
+    async with open_house(Servers(a=native("one two END three")), "chatglm2") as house:
+        events = await house.answer(stop=["END"], stream=stream)
+    assert text(events) == "one two "
+    assert reasons(events) == {0: "stop"}
+    assert usage(events).completion < 6  # of what was returned
+
+
+async def test_a_stream_is_given_up_at_its_stop_text() -> None:
+    never = asyncio.Event()
+    lead = chunk("\n one two")
+    servers = Servers(a=streaming(lead, chunk(" END three"), chunk(" four"), until=never, at=2))
+    async with open_house(servers, "chatglm3") as house, asyncio.timeout(10):
+        events = await house.answer(stop="END", stream=True)
+    assert text(events) == "one two "
+    assert reasons(events) == {0: "stop"}
+    assert house.outcomes == [("a", "ok")]
+
+
+async def test_a_server_that_knows_stop_texts_is_left_to_it() -> None:
+    servers = Servers(a=whole("one END two"))
+    async with open_house(servers) as house:
+        assert text(await house.answer(stop=["END"])) == "one END two"
+    assert servers.asked[0].body["stop"] == ["END"]
+
+
+# --- several choices -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_choices_are_made_side_by_side_where_the_server_makes_only_one(stream: bool) -> None:
+    servers = Servers(a=[native("first"), native("second"), native("third")])
+    async with open_house(servers, "chatglm2") as house:
+        events = await house.answer(n=3, stream=stream)
+    assert sorted(text(events, choice) for choice in range(3)) == ["first", "second", "third"]
+    assert reasons(events) == {0: "stop", 1: "stop", 2: "stop"}
+    assert isinstance(events[-1], Usage)
+    assert len(house.background) == 0
+
+
+async def test_the_usage_of_several_choices_counts_the_prompt_once() -> None:
+    servers = Servers(a=native("hello"))
+    async with open_house(servers, "chatglm2") as house:
+        one = usage(await house.answer())
+        three = usage(await house.answer(n=3))
+    assert three == Usage(one.prompt, 3 * one.completion, "estimate")
+    assert house.receipt.usage == three
+
+
+async def test_choices_use_every_free_card_and_not_more() -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, native()), b=held(release, native()))
+    async with open_house(servers, "chatglm2") as house, asyncio.TaskGroup() as group:
+        task = group.create_task(house.answer(n=3))
+        await wait_until(lambda: len(servers.order) == 2)
+        assert house.busy == {"a": 1, "b": 1}
+        assert house.dispatcher.queue_depth("m") == 1
+        release.set()
+        await task
+    assert len(servers.order) == 3
+
+
+async def test_a_server_that_makes_several_is_asked_once() -> None:
+    servers = Servers(a=whole(count=3))
+    async with open_house(servers) as house:
+        events = await house.answer(n=3)
+    assert [asked.body["n"] for asked in servers.asked] == [3]
+    assert reasons(events) == {0: "stop", 1: "stop", 2: "stop"}
+
+
+async def test_more_choices_than_the_model_allows_are_refused() -> None:
+    async with open_house(Servers(a=native()), "chatglm2") as house:
+        with pytest.raises(BadRequest) as refused:
+            house.plan(n=5)
+    assert refused.value.param == "n"
+
+
+async def test_one_failing_choice_fails_all_and_ends_the_others() -> None:
+    never = asyncio.Event()
+    servers = Servers(a=[refusing(200, b"?"), held(never, whole())])
+    async with open_house(servers, {"a": "openai"}, slots=2) as house:
+        plan = house.plan(n=2)
+        split = Plan(plan.asking, plan.model, house.plan().outgoing, alone=False)
+        with pytest.raises(UpstreamGarbled):
+            async with aclosing(house.relay.events(split, house.receipt, lambda _: None)) as events:
+                [event async for event in events]
+        assert len(house.background) == 0
+        assert house.busy == {"a": 0}
+
+
+async def test_a_client_that_leaves_ends_all_choices() -> None:
+    never = asyncio.Event()
+    servers = Servers(a=[native("first"), held(never, native())], b=held(never, native()))
+    async with open_house(servers, "chatglm2") as house:
+        events = house.events(n=4)
+        assert isinstance(await anext(events), Delta)
+        await events.aclose()
+        assert house.dispatcher.queue_depth("m") == 0
+        assert {name: house.dispatcher.zombies(name) for name in house.fleet} == house.busy
+        assert house.busy["b"] == 1
+        never.set()
+        await wait_until(lambda: set(house.busy.values()) == {0})
+
+
+async def test_a_retry_in_one_choice_leaves_the_others_alone() -> None:
+    servers = Servers(a=NO_CONNECTION, b=native("good"), c=native("good"))
+    async with open_house(servers, "chatglm2") as house:
+        events = await house.answer(n=3)
+    assert [text(events, choice) for choice in range(3)] == ["good"] * 3
+    assert house.receipt.retries == ["connect"]
+
+
+# --- leaving ---------------------------------------------------------------------------------------
+
+
+async def leave_when(house: House, condition: Callable[[], bool], **body: Any) -> None:
+    """Ask, and leave as soon as the condition holds."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(house.answer(**body))
+        await wait_until(condition)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_card_that_cannot_be_stopped_stays_taken_until_its_answer_has_come() -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=held(finished, native()))
+    async with open_house(servers, "chatglm2") as house:
+        await leave_when(house, lambda: servers.order == ["a"])
+        assert house.busy == {"a": 1}
+        assert house.dispatcher.zombies("a") == 1
+        assert house.outcomes == [("a", "client_gone")]
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(house.answer())
+            await wait_until(lambda: house.dispatcher.queue_depth("m") == 1)
+            assert servers.order == ["a"]
+            finished.set()
+            assert text(await following) == "hello"
+        assert house.dispatcher.zombies("a") == 0
+
+
+async def test_an_abandoned_answer_that_fails_frees_the_card_and_troubles_nobody() -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=held(finished, RESET))
+    async with open_house(servers, "chatglm2") as house:
+        await leave_when(house, lambda: servers.order == ["a"])
+        finished.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+        assert len(house.background) == 0
+        assert house.dispatcher.up("a")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_stops_by_itself_is_free_at_once(stream: bool) -> None:
+    never = asyncio.Event()
+    reply = streaming(*talk("hello"), until=never, at=2) if stream else held(never, whole())
+    servers = Servers(a=reply)
+    async with open_house(servers) as house:
+        await leave_when(house, lambda: servers.order == ["a"], stream=stream)
+        assert house.busy == {"a": 0}
+        assert house.dispatcher.zombies("a") == 0
+
+
+async def test_a_blocked_server_is_free_when_it_answers_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    unblocked = asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    servers = Servers(a=streaming(*talk("hello"), until=asyncio.Event(), at=2))
+    async with open_house(servers, "chatglm2-openai") as house:
+        events = house.events(stream=True)
+        assert await anext(events) == Delta("hello")
+        await events.aclose()
+        await wait_until(lambda: servers.asked[-1].method == "GET")
+        assert house.busy == {"a": 1}
+        assert house.dispatcher.zombies("a") == 1
+        unblocked.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+        assert house.dispatcher.zombies("a") == 0
+
+
+async def test_a_probe_that_fails_frees_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.servers.probed", NO_CONNECTION)
+    servers = Servers(a=streaming(*talk("hello"), until=asyncio.Event(), at=2))
+    async with open_house(servers, "chatglm2-openai") as house:
+        events = house.events(stream=True)
+        await anext(events)
+        await events.aclose()
+        await wait_until(lambda: house.busy == {"a": 0})
+
+
+async def test_a_stream_that_was_read_to_its_end_needs_no_probe() -> None:
+    servers = Servers(a=streaming(*talk("hello")))
+    async with open_house(servers, "chatglm2-openai") as house:
+        await house.answer(stream=True)
+        assert house.busy == {"a": 0}
+    assert [asked.method for asked in servers.asked] == ["POST"]
+
+
+async def test_one_who_leaves_the_queue_was_never_sent_anywhere() -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, native()))
+    async with open_house(servers, "chatglm2") as house, asyncio.TaskGroup() as group:
+        holder = group.create_task(house.answer())
+        await wait_until(lambda: servers.order == ["a"])
+        await leave_when(house, lambda: house.dispatcher.queue_depth("m") == 1)
+        assert house.dispatcher.queue_depth("m") == 0
+        release.set()
+        await holder
+    assert servers.order == ["a"]
+
+
+# --- time-outs -------------------------------------------------------------------------------------
+
+
+async def test_at_the_total_limit_a_card_that_works_on_stays_taken() -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=held(finished, native()))
+    async with open_house(servers, "chatglm2", "[timeouts]\ntotal = 0.2\n") as house:
+        await house.failure(TotalTimeout)
+        assert house.busy == {"a": 1}
+        assert house.dispatcher.zombies("a") == 1
+        assert house.outcomes == [("a", "total_timeout")]
+        finished.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+
+
+async def test_an_answer_that_never_comes_frees_the_card_at_twice_the_limit() -> None:
+    servers = Servers(a=held(asyncio.Event(), native()))
+    async with open_house(servers, "chatglm2", "[timeouts]\ntotal = 0.05\n") as house:
+        await house.failure(TotalTimeout)
+        await wait_until(lambda: house.busy == {"a": 0})
+
+
+async def test_a_stalled_stream_fails_and_is_closed() -> None:
+    servers = Servers(a=streaming(*talk("hello"), until=asyncio.Event(), at=2))
+    async with open_house(servers, extra="[timeouts]\nbetween_tokens = 0.05\n") as house:
+        came, _ = await house.failure(StallTimeout, stream=True)
+        assert text(came) == "hello"
+        assert house.busy == {"a": 0}
+
+
+async def test_a_stall_after_the_finish_is_a_good_end() -> None:
+    servers = Servers(a=streaming(*talk("hello"), until=asyncio.Event(), at=3))
+    async with open_house(servers, extra="[timeouts]\nbetween_tokens = 0.05\n") as house:
+        events = await house.answer(stream=True)
+    assert text(events) == "hello"
+    assert reasons(events) == {0: "stop"}
+
+
+async def test_a_time_out_is_not_repeated_elsewhere() -> None:
+    servers = Servers(a=held(asyncio.Event(), native()), b=native())
+    async with open_house(servers, "chatglm2", "[timeouts]\ntotal = 0.05\n") as house:
+        await house.failure(TotalTimeout)
+        assert servers.order == ["a"]
+        await wait_until(lambda: house.busy["a"] == 0)
+
+
+# --- notes -----------------------------------------------------------------------------------------
+
+
+async def test_a_note_is_told_once_a_backend() -> None:
+    servers = Servers(a=whole(), b=whole())
+    long = [{"role": "user", "content": "word " * 1000}]
+    async with open_house(servers, "chatglm-cpp") as house:
+        assert house.notes == []
+        for _ in range(4):
+            await house.answer(messages=long)
+    assert sorted(house.notes) == [("a", "prompt_window"), ("b", "prompt_window")]
+
+
+async def test_service_times_are_learned_from_good_answers_only() -> None:
+    servers = Servers(a=[refusing(500), native()])
+    async with open_house(servers, "chatglm2") as house:
+        queue = house.dispatcher._scheduler._queues["m"]
+        await house.failure(UpstreamError)
+        assert queue.service.mean == 10.0
+        await house.answer()
+        assert queue.service.mean < 1.0
