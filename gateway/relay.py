@@ -47,6 +47,9 @@ from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
+GRACE = 0.25
+"""Seconds that a stream may take to end after its last event."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -335,7 +338,7 @@ class Relay:
                 async with aclosing(_read(chunks, decoder)) as events:
                     async for event in events:
                         yield event
-                ended = True
+                ended = await _drained(chunks)
         except AskWhole:
             ended = True  # only without an answer
             raise
@@ -376,6 +379,8 @@ async def _read(chunks: AsyncIterator[bytes], decoder: Decoder) -> AsyncGenerato
             for part in _parsed(parser, chunk):
                 for event in decoder.feed(part):
                     yield event
+            if decoder.done:
+                break
     except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
         broken = error
     try:
@@ -384,6 +389,16 @@ async def _read(chunks: AsyncIterator[bytes], decoder: Decoder) -> AsyncGenerato
         raise broken or error from None
     for event in ending:
         yield event
+
+
+async def _drained(chunks: AsyncIterator[bytes]) -> bool:
+    """Whether a stream that has said all it had to say really ends; then its connection can be used again."""
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(GRACE):
+            async for _ in chunks:
+                pass
+        return True
+    return False
 
 
 def _parsed(parser: sse.Parser, chunk: bytes) -> list[sse.Event]:

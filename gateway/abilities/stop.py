@@ -1,4 +1,7 @@
-"""Stop texts for backends that do not know them (rule T9): cut at the first, hold back what might become one."""
+"""Stop texts for backends that do not know them (rule T9).
+
+The text is cut at the first match; what might become one is held back.
+"""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from gateway.wire.events import Delta, Event, Usage
 
 
 class Count(Stage):
-    """Passes everything on and gives one `Usage` at the very end, after all choices.
+    """Passes everything on and gives one `Usage` at the very end.
 
-    The backend's if one comes, else an estimate. Stands behind `Stop`, which lets no count through for
-    text it has cut.
+    The backend's own if one comes, else an estimate. Stands behind `Stop`, which lets no count through
+    for text it has cut.
     """
 
     def __init__(self, prompt_tokens: int, cjk: int) -> None:

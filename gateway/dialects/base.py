@@ -78,7 +78,9 @@ class AskWhole(Exception):
 
 
 class Decoder(ABC):
-    """Reads one event stream."""
+    """Reads one event stream. `done` tells that whatever may still come is of no use."""
+
+    done: bool = False
 
     @abstractmethod
     def feed(self, event: sse.Event) -> list[Event]:

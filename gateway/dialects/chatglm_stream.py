@@ -63,7 +63,6 @@ class ChatGLMStream(Dialect):
 
 class _Decoder(Decoder):
     def __init__(self, outgoing: Outgoing, cutter: Cutter) -> None:
-        self.done = False
         self._outgoing = outgoing
         self._cutter = cutter
         self._taken = 0

@@ -220,13 +220,12 @@ class ChunkDecoder(Decoder):
 
     A choice ends with its first finish reason; whatever comes for it later is dropped. `[DONE]` without
     a reason, and a reason without `[DONE]`, are mended; an end without either is a cut. `counts` tells
-    whether usage in the chunks is believed; `done` that the rest of the stream is of no use.
+    whether usage in the chunks is believed.
     """
 
     counts: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self.done = False
         self._reasons: dict[int, FinishReason | None] = {}
         self._usage: Usage | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import openai
 import pytest
 
 from gateway.simulator import Options
-from tests.support.stack import Stack, threaded
+from tests.support.stack import Stack, threaded, wait_until
 
 CODE = "Here is code:\ndef get_name(self):\n    return 'é𠮷'  # 名字\nEnd."
 WEATHER: Any = {
@@ -55,7 +56,9 @@ def test_short_answers_and_answers_with_get_stream_whole(variant: str, reply: st
 def test_repairs_are_counted(reply: str, repair: str) -> None:
     with threaded(options("2024-05", reply)) as one:
         ask(one, stream=True)
-        assert f'gateway_repairs_total{{backend="gpu-0",repair="{repair}"}} 1.0' in repairs(one)
+        counted = f'gateway_repairs_total{{backend="gpu-0",repair="{repair}"}} 1.0'
+        # The receipt is settled after the last byte has gone to the client.
+        asyncio.run(wait_until(lambda: counted in repairs(one)))
 
 
 @EVERY_EDITION

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
@@ -83,11 +83,13 @@ def anchors_of(page: Path) -> set[str]:
     return {title.replace(" ", "-") for title in titles}
 
 
-def cases(*languages: str) -> Iterator[Any]:
-    """Every block of a language on every page, as test parameters."""
-    for page in PAGES:
-        for number, content in enumerate(blocks_of(page, *languages), start=1):
-            yield pytest.param(content, id=f"{shown(page)}-{number}")
+def cases(*languages: str) -> list[Any]:
+    """Every block of these languages on every page, as test parameters."""
+    return [
+        pytest.param(content, id=f"{shown(page)}-{number}")
+        for page in PAGES
+        for number, content in enumerate(blocks_of(page, *languages), start=1)
+    ]
 
 
 # --- two languages of equal rank -------------------------------------------------------------------

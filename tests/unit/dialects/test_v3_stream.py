@@ -153,6 +153,12 @@ def test_the_last_token_is_lost_at_the_limit(counted: int, most: int | None, rea
 
 
 def test_the_lead_counts_for_nothing() -> None:
-    text = "好" * 10
-    assert read(chunk("\n " + text, "stop"), DONE, most=9)[-1] == STOP
-    assert read(chunk("\n " + text, "stop"), DONE, most=8)[-1] == Finish("length")
+    text = "a" * 39  # ten tokens; eleven with the lead
+    assert read(chunk("\n " + text, "stop"), DONE, most=12)[-1] == STOP
+    assert read(chunk("\n " + text, "stop"), DONE, most=11)[-1] == Finish("length")
+
+
+def test_a_bare_text_may_look_like_a_chunk() -> None:
+    text = '{"choices": [], "name": "get_x"}'
+    events = read(chunk("\n " + text[:10]), sse.Event("\n " + text))
+    assert events == [Delta(text[:10]), Repair("get_event"), Delta(text[10:]), STOP]
