@@ -7,33 +7,41 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
 
+class Exact(Route):
+    """A route for its path and nothing else: Starlette's patterns also match one with a newline behind."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Tell whether the request is for this route."""
+        return (Match.NONE, {}) if scope["path"].endswith("\n") else super().matches(scope)
+
+
 def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Route]:
     """The doors of the data plane, each with and without `/v1`."""
-    routes = [Route("/", native, methods=["POST"])]
+    routes: list[Route] = [Exact("/", native, methods=["POST"])]
     for prefix in ("/v1", ""):
         routes += [
-            Route(f"{prefix}/chat/completions", chat, methods=["POST"]),
-            Route(f"{prefix}/models", models, methods=["GET"]),
-            Route(f"{prefix}/models/{{model:path}}", models, methods=["GET"]),
+            Exact(f"{prefix}/chat/completions", chat, methods=["POST"]),
+            Exact(f"{prefix}/models", models, methods=["GET"]),
+            Exact(f"{prefix}/models/{{model:path}}", models, methods=["GET"]),
         ]
     return routes
 
 
 def health_routes(*, live: ASGIApp, ready: ASGIApp) -> list[Route]:
     """The probes, on both planes."""
-    paths = [Route(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
-    return [*paths, Route("/readyz", ready, methods=["GET"])]
+    paths = [Exact(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
+    return [*paths, Exact("/readyz", ready, methods=["GET"])]
 
 
 def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
     """What the admin plane has besides the probes."""
-    return [Route("/metrics", metrics, methods=["GET"]), Route("/version", version, methods=["GET"])]
+    return [Exact("/metrics", metrics, methods=["GET"]), Exact("/version", version, methods=["GET"])]
 
 
 def application(routes: list[Route], reception: Middleware) -> Starlette:

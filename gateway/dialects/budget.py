@@ -6,6 +6,9 @@ count the answer alone. All counts here are estimates, so the prompt gets a marg
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
+
 from gateway.dialects.base import Profile
 from gateway.errors import BadRequest, ContextExceeded
 from gateway.wire.events import FinishReason
@@ -42,6 +45,14 @@ def require_room(prompt_tokens: int, context: int) -> None:
             "Shorten the messages.",
             param="messages",
         )
+
+
+def fewest_dropped(most: int, fits: Callable[[int], bool]) -> int:
+    """The fewest of `most` oldest exchanges to drop until the rest fits; `most` where nothing helps.
+
+    It halves its way there: a chat has as many exchanges as its body has room for.
+    """
+    return bisect_left(range(most), True, key=fits)
 
 
 def total_length(request: ChatRequest, prompt_tokens: int, budget: int, context: int) -> int:

@@ -101,15 +101,20 @@ def _fitting(
     """The messages to send, and their tokens. Raises `ContextExceeded`, after trimming if that is set."""
     offered = next(iter(tools.values()), None)
     tools_text = jsontext.write(offered).decode() if offered else ""
-    kept = v3_messages.translated(request)
-    while True:
-        messages = _with_system(kept, profile) if tools else kept
-        prompt_tokens = v3_messages.count(messages, tools_text)
-        shorter = v3_messages.without_oldest(kept) if profile.trim else None
-        if shorter is None or budget.fits(prompt_tokens, context):
-            budget.require_room(prompt_tokens, context)
-            return messages, prompt_tokens
-        kept = shorter
+    messages = v3_messages.translated(request)
+    starts = [0, *(v3_messages.exchanges(messages) if profile.trim else ())]
+
+    def shortened(dropped: int) -> list[V3Message]:
+        kept = v3_messages.without_before(messages, starts[dropped])
+        return _with_system(kept, profile) if tools else kept
+
+    def fits(dropped: int) -> bool:
+        return budget.fits(v3_messages.count(shortened(dropped), tools_text), context)
+
+    sent = shortened(budget.fewest_dropped(len(starts) - 1, fits))
+    prompt_tokens = v3_messages.count(sent, tools_text)
+    budget.require_room(prompt_tokens, context)
+    return sent, prompt_tokens
 
 
 def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:

@@ -8,6 +8,7 @@ before the next question, runs of one role are merged, a leading assistant gets 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 from gateway.errors import BadRequest
@@ -45,16 +46,16 @@ class Folded:
         """The pairs as texts."""
         return [(question.text, answer.text) for question, answer in self.pairs]
 
-    def without_oldest(self) -> Folded:
-        """The same without its oldest pair, whose system texts move to the next question."""
-        (question, _), *rest = self.pairs
-        pairs = tuple(rest)
-        if not question.system:
+    def without_oldest(self, count: int = 1) -> Folded:
+        """The same without its `count` oldest pairs, whose system texts move to the next question."""
+        system = tuple(text for question, _ in self.pairs[:count] for text in question.system)
+        pairs = self.pairs[count:]
+        if not system:
             return replace(self, pairs=pairs)
         if pairs:
             (following, answer), *later = pairs
-            return replace(self, pairs=((_before(question.system, following), answer), *later))
-        return Folded((), _before(question.system, self.prompt))
+            return replace(self, pairs=((_before(system, following), answer), *later))
+        return Folded((), _before(system, self.prompt))
 
 
 @dataclass(slots=True)
@@ -150,15 +151,16 @@ def _place_system(messages: list[Plain]) -> list[Plain]:
 
 
 def _merge(messages: list[Plain]) -> list[Turn]:
-    turns: list[Turn] = []
-    for message in messages:
-        role: Literal["user", "assistant"] = "assistant" if message.role == "assistant" else "user"
-        turn = Turn(role, (message.text,), tuple(message.system), (*message.system, message.text))
-        if turns and turns[-1].role == role:
-            last = turns.pop()
-            turn = Turn(role, last.texts + turn.texts, last.system + turn.system, last.order + turn.order)
-        turns.append(turn)
-    return turns
+    return [
+        _turn("assistant" if answers else "user", list(run))
+        for answers, run in groupby(messages, key=lambda message: message.role == "assistant")
+    ]
+
+
+def _turn(role: Literal["user", "assistant"], run: list[Plain]) -> Turn:
+    system = tuple(text for message in run for text in message.system)
+    order = tuple(text for message in run for text in (*message.system, message.text))
+    return Turn(role, tuple(message.text for message in run), system, order)
 
 
 def _pair(turns: list[Turn]) -> Folded:

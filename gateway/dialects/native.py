@@ -78,9 +78,10 @@ class NativeDialect(Dialect):
         """The sampling members to send."""
 
     def _trimmed(self, folded: Folded, context: int) -> Folded:
-        while folded.pairs and not budget.fits(self.count_prompt(folded), context):
-            folded = folded.without_oldest()
-        return folded
+        def fits(dropped: int) -> bool:
+            return budget.fits(self.count_prompt(folded.without_oldest(dropped)), context)
+
+        return folded.without_oldest(budget.fewest_dropped(len(folded.pairs), fits))
 
 
 def count_rounds(folded: Folded, cjk: int) -> int:

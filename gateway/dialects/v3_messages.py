@@ -99,23 +99,19 @@ def folded(messages: list[V3Message]) -> list[V3Message]:
     return [_said("user", system), *others]
 
 
-def without_oldest(messages: list[V3Message]) -> list[V3Message] | None:
-    """The same without its oldest question and all that answered it; None when only the last is left.
-
-    System messages always stay; a call and its results go together.
-    """
+def exchanges(messages: list[V3Message]) -> list[int]:
+    """Where each exchange but the first begins: a question and all that answers it, calls included."""
     spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
-    roles = [messages[place]["role"] for place in spoken]
-    later = [
-        place
-        for place, (before, role) in zip(spoken[1:], pairwise(roles), strict=True)
-        if role == "user" and before != "user"
-    ]
-    if not later:
-        return None
     return [
-        message for place, message in enumerate(messages) if place >= later[0] or message["role"] == "system"
+        place
+        for before, place in pairwise(spoken)
+        if messages[place]["role"] == "user" and messages[before]["role"] != "user"
     ]
+
+
+def without_before(messages: list[V3Message], start: int) -> list[V3Message]:
+    """The messages from `start` on, and all system messages."""
+    return [message for message in messages[:start] if message["role"] == "system"] + messages[start:]
 
 
 def count(messages: list[V3Message], tools_text: str = "") -> int:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import socket
+import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.simulator import Options
-from tests.support.stack import Stack, client, stack
+from tests.support.stack import Stack, threaded
 
 ECHO = Options(dialect="chatglm2", brain="echo")
 JSON = {"content-type": "application/json"}
+PLAIN: dict[str, Any] = {
+    "trust_env": False,
+    "timeout": 30,
+    "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # never used; the default reads all authorities
+}
 QUESTION = [{"role": "user", "content": "hi"}]
 
 
@@ -52,7 +58,7 @@ def post(
     one: Stack, body: bytes | Iterator[bytes], path: str = "/v1/chat/completions", **headers: str
 ) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(one.url + path, content=body, headers=JSON | named, trust_env=False, timeout=30)
+    return httpx.post(one.url + path, content=body, headers=JSON | named, **PLAIN)
 
 
 def heard(reply: httpx.Response) -> dict[str, Any]:
@@ -192,8 +198,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "param"), REFUSED)
-async def test_a_bad_body_is_a_400_that_names_the_field_and_reaches_no_backend(
-    body: bytes, param: str | None
+def test_a_bad_body_is_a_400_that_names_the_field_and_reaches_no_backend(
+    one: Stack, body: bytes, param: str | None
 ) -> None:
     reply = post(one, body)
     assert reply.status_code == 400, reply.text
@@ -204,10 +210,10 @@ async def test_a_bad_body_is_a_400_that_names_the_field_and_reaches_no_backend(
         assert error["param"] == param
     assert len(error["message"]) < 300
     assert one.only.requests == []
-    assert (post(one, chat())).status_code == 200
+    assert post(one, chat()).status_code == 200
 
 
-async def test_a_hundred_thousand_keys_are_read_in_good_time() -> None:
+def test_a_hundred_thousand_keys_are_read_in_good_time(one: Stack) -> None:
     for body, status in [(raw(MANY_KEYS), 200), (raw(MANY_KEYS + ',"k99999":1'), 400)]:
         began = time.monotonic()
         reply = post(one, body)
@@ -231,7 +237,7 @@ async def test_a_hundred_thousand_keys_are_read_in_good_time() -> None:
         pytest.param(b"\n\t " + chat() + b" \r\n", id="blanks-around"),
     ],
 )
-async def test_odd_but_good_bodies_are_taken(body: bytes) -> None:
+def test_odd_but_good_bodies_are_taken(one: Stack, body: bytes) -> None:
     assert (post(one, body)).status_code == 200
 
 
@@ -250,20 +256,20 @@ ODD_TEXTS = [
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
-async def test_odd_characters_reach_the_model_unchanged(text: str) -> None:
+def test_odd_characters_reach_the_model_unchanged(one: Stack, text: str) -> None:
     reply = post(one, asking(json.dumps(text)))
-    heard = json.loads(reply.json()["choices"][0]["message"]["content"])
-    assert heard["prompt"] == text
+    assert heard(reply)["prompt"] == text
     unescaped = post(one, asking(json.dumps(text, ensure_ascii=False)))
-    assert json.loads(unescaped.json()["choices"][0]["message"]["content"])["prompt"] == text
+    assert heard(unescaped)["prompt"] == text
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
-async def test_odd_characters_come_back_unchanged_and_never_split_an_event(text: str) -> None:
-    async with stack(Options(dialect="chatglm2", reply=f"x{text}x")) as one:
-        whole = post(one, chat())
-        assert whole.json()["choices"][0]["message"]["content"] == f"x{text}x"
-        streamed = post(one, chat(stream=True))
+def test_odd_characters_come_back_unchanged_and_never_split_an_event(one: Stack, text: str) -> None:
+    said = f"@@reply:x{text}x@@".replace("\n", "\\n")
+    messages = [{"role": "user", "content": said}]
+    whole = post(one, chat(messages=messages))
+    assert whole.json()["choices"][0]["message"]["content"] == f"x{text}x"
+    streamed = post(one, chat(messages=messages, stream=True))
     *events, end = streamed.content.split(b"\n\n")
     assert end == b""
     assert events.pop() == b"data: [DONE]"
@@ -272,16 +278,16 @@ async def test_odd_characters_come_back_unchanged_and_never_split_an_event(text:
     assert "".join(delta.get("content", "") for delta in deltas) == f"x{text}x"
 
 
-async def test_a_surrogate_pair_written_as_escapes_is_one_character() -> None:
+def test_a_surrogate_pair_written_as_escapes_is_one_character(one: Stack) -> None:
     reply = post(one, asking(r'"\ud83d\ude00"'))
-    assert json.loads(reply.json()["choices"][0]["message"]["content"])["prompt"] == "😀"
+    assert heard(reply)["prompt"] == "😀"
 
 
 # --- encodings, types and sizes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-unknown"])
-async def test_a_compressed_body_is_a_415(encoding: str) -> None:
+def test_a_compressed_body_is_a_415(one: Stack, encoding: str) -> None:
     reply = post(one, chat(), content_encoding=encoding)
     assert reply.status_code == 415
     assert refusal(reply)["code"] == "unsupported_media_type"
@@ -306,22 +312,22 @@ async def test_a_compressed_body_is_a_415(encoding: str) -> None:
         ("json", 415),
     ],
 )
-async def test_only_json_in_utf_8_is_read(kind: str, status: int) -> None:
+def test_only_json_in_utf_8_is_read(one: Stack, kind: str, status: int) -> None:
     assert (post(one, chat(), content_type=kind)).status_code == status
 
 
-async def test_a_body_without_a_type_is_taken_for_json() -> None:
-    async with stack(ECHO) as one, client(one) as http:
-        assert (await http.post("/v1/chat/completions", content=chat())).status_code == 200
+def test_a_body_without_a_type_is_taken_for_json(one: Stack) -> None:
+    reply = httpx.post(f"{one.url}/v1/chat/completions", content=chat(), **PLAIN)
+    assert reply.status_code == 200
 
 
-async def _slices(body: bytes) -> AsyncIterator[bytes]:
+def _slices(body: bytes) -> Iterator[bytes]:
     for start in range(0, len(body), 1000):
         yield body[start : start + 1000]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
+def test_a_body_over_the_limit_is_a_413(one: Stack, chunked: bool) -> None:
     limit = one.settings.server.max_body
     body = chat(user="x" * limit)
     reply = post(one, _slices(body) if chunked else body)
@@ -350,7 +356,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
         pytest.param("\x1b[31m' OR '1'='1", id="escapes"),
     ],
 )
-async def test_an_unknown_model_is_a_404_that_does_not_repeat_the_name(name: str) -> None:
+def test_an_unknown_model_is_a_404_that_does_not_repeat_the_name(one: Stack, name: str) -> None:
     reply = post(one, chat(model=name))
     assert reply.status_code == 404
     error = refusal(reply)
@@ -360,7 +366,7 @@ async def test_an_unknown_model_is_a_404_that_does_not_repeat_the_name(name: str
 
 
 @pytest.mark.parametrize("fields", [{"model": ""}, {"model": None}])
-async def test_a_model_must_be_named(fields: dict[str, Any]) -> None:
+def test_a_model_must_be_named(one: Stack, fields: dict[str, Any]) -> None:
     reply = post(one, chat(**fields))
     assert reply.status_code == 400
     assert refusal(reply)["param"] == "model"
@@ -369,18 +375,14 @@ async def test_a_model_must_be_named(fields: dict[str, Any]) -> None:
 # --- nothing in a body steers ----------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def canary() -> AsyncIterator[tuple[str, list[str]]]:
-    """A server that nobody may visit: its URL and its visitors."""
-    visitors: list[str] = []
-
-    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visitors.append(str(writer.get_extra_info("peername")))
-        writer.close()
-
-    server = await asyncio.start_server(note, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", visitors
+@contextmanager
+def canary() -> Iterator[str]:
+    """The URL of a server that nobody may visit."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def steering(url: str) -> dict[str, Any]:
@@ -402,39 +404,36 @@ def steering(url: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dialect", ["chatglm2", "chatglm3", "glm4", "openai"])
-@pytest.mark.parametrize("stream", [False, True])
-async def test_nothing_in_a_body_chooses_the_server_its_key_or_its_headers(
-    dialect: str, stream: bool
-) -> None:
-    async with canary() as (url, visitors), stack(Options(dialect=dialect)) as one:
-        reply = post(one, chat(stream=stream, **steering(url)))
-        assert reply.status_code == 200
-        (record,) = one.only.requests
-        assert visitors == []
+def test_nothing_in_a_body_chooses_the_server_its_key_or_its_headers(dialect: str) -> None:
+    with canary() as url, threaded(Options(dialect=dialect)) as one:
+        for stream in (False, True):
+            assert post(one, chat(stream=stream, **steering(url))).status_code == 200
+        records = one.only.requests
+    assert len(records) == 2
+    for record in records:
         assert "x-canary" not in record.headers
         assert "canary" not in record.headers["host"]
         assert "authorization" not in record.headers
 
 
 @pytest.mark.parametrize(("dialect", "status"), [("chatglm2", 400), ("chatglm3", 400), ("openai", 200)])
-async def test_no_url_in_a_message_is_ever_fetched(dialect: str, status: int) -> None:
-    async with canary() as (url, visitors), stack(Options(dialect=dialect)) as one:
+def test_no_url_in_a_message_is_ever_fetched(dialect: str, status: int) -> None:
+    with canary() as url, threaded(Options(dialect=dialect)) as one:
         parts = [
             {"type": "text", "text": "what is this?"},
             {"type": "image_url", "image_url": {"url": f"{url}/x.png"}},
         ]
         reply = post(one, chat(messages=[{"role": "user", "content": parts}]))
-        assert reply.status_code == status, reply.text
-        assert visitors == []
-        if status == 400:
-            assert refusal(reply)["param"] == "messages[0].content[1].type"
+    assert reply.status_code == status, reply.text
+    if status == 400:
+        assert refusal(reply)["param"] == "messages[0].content[1].type"
 
 
 @pytest.mark.parametrize(
     "name",
     ["authorization", "x-api-key", "cookie", "openai-organization", "x-forwarded-for", "x-stainless-lang"],
 )
-async def test_headers_of_a_client_are_not_passed_on(name: str) -> None:
+def test_headers_of_a_client_are_not_passed_on(one: Stack, name: str) -> None:
     post(one, chat(), **{name: "canary-value"})
     (record,) = one.only.requests
     assert "canary-value" not in record.headers.values()
@@ -465,7 +464,7 @@ async def test_headers_of_a_client_are_not_passed_on(name: str) -> None:
         pytest.param(b"prompt=x", id="form"),
     ],
 )
-async def test_a_bad_native_body_is_a_400_in_the_native_form(body: bytes) -> None:
+def test_a_bad_native_body_is_a_400_in_the_native_form(one: Stack, body: bytes) -> None:
     reply = post(one, body, "/")
     assert reply.status_code == 400
     assert set(reply.json()) == {"detail", "status"}

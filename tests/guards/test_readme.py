@@ -143,7 +143,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     named = re.findall(r"(?<![\w./-])((?:deploy|tests|requirements|gateway)/[\w./-]+)", text_of(page))
-    assert [name for name in named if not (ROOT / name.rstrip("./")).exists()] == []
+    real = [name for name in named if "NAME" not in name]
+    assert [name for name in real if not (ROOT / name.rstrip("./")).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=shown)
@@ -159,6 +160,21 @@ def test_every_command_that_a_page_names_is_there(page: Path) -> None:
     named = re.findall(r"^(?:\S*/)?gateway ([a-z]+)", lines, re.MULTILINE)
     named += re.findall(r"`gateway ([a-z]+)", prose_of(page))
     assert set(named) <= set(main.commands)
+
+
+def test_the_page_for_developers_has_every_make_verb() -> None:
+    verbs = set(re.findall(r"^([a-z-]+):.*## ", text_of(ROOT / "Makefile"), re.MULTILINE))
+    named = column(ROOT / "docs" / "development.md", "make setup")
+    assert {f"make {verb}" for verb in verbs - {"help"}} == {
+        word for word in named if word.startswith("make ")
+    }
+
+
+def test_the_architecture_names_every_room() -> None:
+    entries = {entry for entry in (ROOT / "gateway").iterdir() if not entry.name.startswith("__")}
+    names = {f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries}
+    (rooms,) = [block for block in blocks_of(ROOT / "ARCHITECTURE.md", "text") if "gateway/" in block]
+    assert [name for name in sorted(names) if f" {name} " not in rooms] == []
 
 
 def test_the_readme_names_make_test_as_its_test_command() -> None:

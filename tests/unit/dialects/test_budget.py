@@ -68,6 +68,27 @@ def test_a_native_clients_own_total_is_kept() -> None:
     assert budget.total_length(native(40960), 120, 40840, 2048) == 2048
 
 
+@pytest.mark.parametrize("needed", [0, 1, 2, 7, 8])
+def test_no_more_is_dropped_than_must_be(needed: int) -> None:
+    assert budget.fewest_dropped(8, lambda dropped: dropped >= needed) == needed
+
+
+def test_all_is_dropped_where_nothing_helps() -> None:
+    assert budget.fewest_dropped(8, lambda _: False) == 8
+    assert budget.fewest_dropped(0, lambda _: False) == 0
+
+
+def test_a_very_long_chat_is_tried_a_few_times_only() -> None:
+    tried: list[int] = []
+
+    def fits(dropped: int) -> bool:
+        tried.append(dropped)
+        return dropped >= 10**5
+
+    assert budget.fewest_dropped(10**6, fits) == 10**5
+    assert len(tried) <= 20
+
+
 @pytest.mark.parametrize(
     ("wanted", "prompt", "context", "clamped"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects import v3_messages
-from gateway.dialects.v3_messages import V3Message, count, folded, translated, without_oldest
+from gateway.dialects.v3_messages import V3Message, count, exchanges, folded, translated, without_before
 from gateway.errors import BadRequest
 from gateway.wire.openai import read_chat
 
@@ -137,12 +137,16 @@ def test_folding_changes_nothing_it_was_given() -> None:
 def test_the_oldest_question_goes_with_its_answers(
     messages: list[V3Message], expected: list[V3Message]
 ) -> None:
-    assert without_oldest(messages) == expected
+    assert without_before(messages, exchanges(messages)[0]) == expected
 
 
 @pytest.mark.parametrize("messages", [[U], [S, U], [S], [U, A, F], [U, U], [A, F], []])
 def test_the_last_question_never_goes(messages: list[V3Message]) -> None:
-    assert without_oldest(messages) is None
+    assert exchanges(messages) == []
+
+
+def test_every_exchange_but_the_first_is_a_place_to_begin() -> None:
+    assert exchanges([S, A, U, A, F, A, S, U, U, A, U]) == [2, 7, 10]
 
 
 def test_a_prompt_counts_three_and_three_a_message() -> None:

@@ -1,0 +1,210 @@
+"""The gateway's applications called without sockets: whole answers, streams, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from gateway.app import Gateway, create_app
+from gateway.config import Config
+from gateway.telemetry.logs import configure
+from tests.support.servers import Servers
+from tests.support.stack import configured, wait_until
+
+Headers = dict[str, str] | Sequence[tuple[str, str]]
+
+
+@dataclass
+class Call:
+    """One request to an application, and what has come back so far. Made by `Rig.begin` or `begin`."""
+
+    task: asyncio.Task[None] = field(init=False, repr=False)
+    gone: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """All bytes so far."""
+        return b"".join(self.chunks)
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What the OpenAI error envelope holds."""
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+    def header(self, name: str) -> str | None:
+        """The only header of that name, if there is one."""
+        found = [value for key, value in self.headers if key == name]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    @property
+    def frames(self) -> list[str]:
+        """The event stream so far, blank lines taken off: `data: ...` and `: ...`."""
+        *frames, rest = self.body.decode().split("\n\n")
+        assert rest == "", "an event was cut"
+        return frames
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of the event stream as JSON; `[DONE]` as it is; comments left out."""
+        data = [frame.removeprefix("data: ") for frame in self.frames if frame.startswith("data: ")]
+        return [one if one == "[DONE]" else json.loads(one) for one in data]
+
+    def leave(self) -> None:
+        """Close the connection, as a client does."""
+        self.gone.set()
+
+
+def begin(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    *,
+    headers: Headers = (),
+    body: bytes | Sequence[bytes] = b"",
+    query: bytes = b"",
+) -> Call:
+    """Start a request; the call fills while it is awaited elsewhere."""
+    call = Call()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    pieces = [body] if isinstance(body, bytes) else list(body)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "root_path": "",
+        "headers": [(b"host", b"gateway"), *raw],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+
+    async def receive() -> Message:
+        if pieces:
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        await call.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            assert not call.status, "an answer began twice"
+            call.status = message["status"]
+            call.headers = [
+                (key.decode("latin-1"), value.decode("latin-1")) for key, value in message["headers"]
+            ]
+        elif not call.gone.is_set():
+            assert call.status, "a body came before its head"
+            assert not call.complete, "a body came after its end"
+            call.chunks += [message["body"]] if message["body"] else []
+            call.complete = not message.get("more_body", False)
+
+    async def run() -> None:
+        await app(scope, receive, send)
+
+    call.task = asyncio.get_running_loop().create_task(run())
+    return call
+
+
+async def fetch(app: ASGIApp, method: str, path: str, **options: Any) -> Call:
+    """One request, answered whole."""
+    call = begin(app, method, path, **options)
+    async with asyncio.timeout(20):
+        await call.task
+    return call
+
+
+@dataclass
+class Rig:
+    """A gateway over fake servers, and its log."""
+
+    gateway: Gateway
+    servers: Servers
+    log: io.StringIO
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+    @property
+    def access(self) -> list[dict[str, Any]]:
+        """The lines of requests."""
+        return [line for line in self.lines if line["event"] == "request"]
+
+    def begin(self, path: str = "/v1/chat/completions", body: Any = None, **options: Any) -> Call:
+        """Start a POST; a `body` that is not bytes is sent as JSON."""
+        raw = body if isinstance(body, bytes | list) else json.dumps(body).encode()
+        return begin(self.gateway.data, "POST", path, body=raw, **options)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> Call:
+        """A POST, answered whole."""
+        call = self.begin(path, body, **options)
+        async with asyncio.timeout(20):
+            await call.task
+        return call
+
+    async def chat(self, headers: Headers = (), **fields: Any) -> Call:
+        """A chat request for the model `m`, answered whole."""
+        return await self.post("/v1/chat/completions", chat(**fields), headers=headers)
+
+    async def get(self, path: str, **options: Any) -> Call:
+        """A GET on the data plane."""
+        return await fetch(self.gateway.data, "GET", path, **options)
+
+    @property
+    def busy(self) -> int:
+        """Slots taken."""
+        return sum(self.gateway.dispatcher.in_flight(name) for name in self.gateway.fleet)
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    """A chat request for the model `m`."""
+    return {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+def with_server(settings: Config, **changes: Any) -> Config:
+    """The same settings with another `[server]`."""
+    return settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
+
+
+@asynccontextmanager
+async def rig(
+    servers: Servers,
+    dialect: str | dict[str, str] = "openai",
+    extra: str = "",
+    server: dict[str, Any] | None = None,
+    **backend: Any,
+) -> AsyncIterator[Rig]:
+    """A gateway over these servers; `server` are values of `[server]`, `extra` is more TOML."""
+    log = io.StringIO()
+    settings = with_server(configured(servers.urls(dialect), extra, **backend), **(server or {}))
+    gateway = create_app(settings, configure("json", "debug", log), transport=servers.transport)
+    made = Rig(gateway, servers, log)
+    try:
+        yield made
+        await wait_until(lambda: made.busy == 0)
+    finally:
+        await gateway.aclose()

@@ -1,0 +1,192 @@
+"""Which path leads where: an exact list, and refusals in the envelope for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.api import replies, routes
+from gateway.api.middleware import Reception
+from gateway.telemetry.receipt import Receipt
+from tests.support.asgi import Call, fetch
+
+
+class Door:
+    """Answers with its name and what the path gave it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        said = " ".join([self.name, *map(str, scope.get("path_params", {}).values())])
+        await replies.send_whole(send, 200, said.encode(), [])
+
+
+class Log:
+    """A hook and crash log for what should not happen here, and for receipts."""
+
+    def __init__(self) -> None:
+        self.receipts: list[Receipt] = []
+
+    def settled(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    def queue_wait(self, model: str, outcome: str, seconds: float) -> None: ...
+    def backend_changed(self, backend: str, up: bool, reason: str) -> None: ...
+    def auth_failed(self, reason: str) -> None: ...
+
+    def crash(self, request_id: str, error: Exception) -> None:
+        raise AssertionError(error)
+
+
+def reception(log: Log) -> Middleware:
+    return Middleware(
+        Reception,
+        hook=log,
+        crash_log=log,
+        clock=lambda: 0.0,
+        new_id=lambda: "req_new",
+        draining=lambda: False,
+    )
+
+
+def data(log: Log | None = None) -> ASGIApp:
+    probes = routes.health_routes(live=Door("live"), ready=Door("ready"))
+    doors = routes.data_routes(chat=Door("chat"), native=Door("native"), models=Door("models"))
+    return routes.application([*doors, *probes], reception(log or Log()))
+
+
+def admin() -> ASGIApp:
+    probes = routes.health_routes(live=Door("live"), ready=Door("ready"))
+    pages = routes.admin_routes(metrics=Door("metrics"), version=Door("version"))
+    return routes.application([*pages, *probes], reception(Log()))
+
+
+async def fetch_data(method: str, path: str, **options: Any) -> Call:
+    return await fetch(data(), method, path, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/", "native"),
+        ("POST", "/v1/chat/completions", "chat"),
+        ("POST", "/chat/completions", "chat"),
+        ("GET", "/v1/models", "models"),
+        ("GET", "/models", "models"),
+        ("GET", "/v1/models/m", "models m"),
+        ("GET", "/models/m", "models m"),
+        ("GET", "/v1/models/THUDM/chatglm2-6b", "models THUDM/chatglm2-6b"),
+        ("GET", "/v1/models/模型", "models 模型"),
+        ("GET", "/livez", "live"),
+        ("GET", "/health", "live"),
+        ("GET", "/healthz", "live"),
+        ("GET", "/readyz", "ready"),
+    ],
+)
+async def test_the_data_plane_leads_to_its_doors(method: str, path: str, said: str) -> None:
+    call = await fetch_data(method, path)
+    assert (call.status, call.body.decode()) == (200, said)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/metrics", "metrics"), ("/version", "version"), ("/livez", "live"), ("/readyz", "ready")],
+)
+async def test_the_admin_plane_leads_to_its_pages(path: str, said: str) -> None:
+    call = await fetch(admin(), "GET", path)
+    assert (call.status, call.body.decode()) == (200, said)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//",
+        "//v1/models",
+        "/v1//models",
+        "/v1",
+        "/v1/",
+        "/v1/chat/completions/",
+        "/v1/chat",
+        "/V1/models",
+        "/v1/../metrics",
+        "/v1/../admin",
+        "/./v1/models",
+        "/v1/chat/completions\x00",
+        "/v1/chat/completions;x=y",
+        "/v1/chat/completions\n",
+        "/livez\n",
+        "/v1/models/m\n",
+        "/livez/",
+        "/livez/x",
+        "/metrics",
+        "/version",
+        "/docs",
+        "/openapi.json",
+        "/favicon.ico",
+        "*",
+        "",
+        "http://elsewhere/v1/models",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_any_other_path_is_a_404_in_the_envelope(path: str, method: str) -> None:
+    call = await fetch_data(method, path)
+    assert call.status == 404
+    assert call.header("content-type") == "application/json"
+    assert call.header("location") is None
+    assert set(call.error) == {"message", "type", "param", "code"}
+    assert call.error["code"] == "not_found"
+    assert call.body == (await fetch_data(method, "/nowhere")).body
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat/completions"])
+async def test_nothing_of_the_data_plane_is_on_the_admin_plane(path: str) -> None:
+    assert (await fetch(admin(), "POST", path)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/", {"POST"}),
+        ("HEAD", "/", {"POST"}),
+        ("OPTIONS", "/v1/chat/completions", {"POST"}),
+        ("GET", "/v1/chat/completions", {"POST"}),
+        ("PUT", "/v1/chat/completions", {"POST"}),
+        ("DELETE", "/chat/completions", {"POST"}),
+        ("TRACE", "/v1/chat/completions", {"POST"}),
+        ("post", "/v1/chat/completions", {"POST"}),
+        ("POST", "/v1/models", {"GET", "HEAD"}),
+        ("DELETE", "/v1/models/m", {"GET", "HEAD"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+        ("OPTIONS", "/readyz", {"GET", "HEAD"}),
+    ],
+)
+async def test_another_method_is_a_405_that_tells_the_right_one(
+    method: str, path: str, allowed: set[str]
+) -> None:
+    call = await fetch_data(method, path)
+    assert call.status == 405
+    assert set((call.header("allow") or "").split(", ")) == allowed
+    assert call.error["code"] == "method_not_allowed"
+    assert call.header("access-control-allow-origin") is None
+
+
+@pytest.mark.parametrize("path", ["/livez", "/health", "/readyz", "/v1/models"])
+async def test_what_can_be_got_can_be_asked_about(path: str) -> None:
+    assert (await fetch_data("HEAD", path)).status == 200
+
+
+async def test_refusals_have_ids_and_are_accounted_for() -> None:
+    log = Log()
+    app = data(log)
+    for method, path in [("GET", "/nowhere"), ("GET", "/")]:
+        call = await fetch(app, method, path, headers={"x-request-id": "mine"})
+        assert call.header("x-request-id") == "mine"
+    assert [(one.status, one.outcome, one.error) for one in log.receipts] == [
+        (404, "client_error", "not_found"),
+        (405, "client_error", "method_not_allowed"),
+    ]
