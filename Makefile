@@ -48,8 +48,8 @@ demo-llm: $(LLM_STAMP) $(MODEL_STAMP) ## the same with a real, very small model 
 	$(PY) -m gateway demo --brain llama --model-file .models/*.whl $(ARGS)
 
 .PHONY: test
-test: $(DEV_STAMP) ## run the tests; those of foreign clients only where `make test-clients` has been run
-	$(PY) -m pytest -rs $(ARGS)
+test: $(DEV_STAMP) ## run the tests, but for those of `test-clients` and `test-llm`
+	$(PY) -m pytest -rs -m "not clients and not llm" $(ARGS)
 
 .PHONY: clients
 clients: $(CLIENT_STAMPS) ## make the environments of the foreign clients (LangChain, older OpenAI SDKs)

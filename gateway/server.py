@@ -42,6 +42,7 @@ class _Plane(uvicorn.Server):
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
+                log_level="warning",  # its "started" and "finished" are told better by our own log
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,

@@ -1,7 +1,7 @@
 """Cuts a whole answer into the pieces of a stream (rule T13), never inside a character.
 
 What people see as one character may be several code points: a letter and its marks, an emoji and its
-joiners. Pieces end only where a new one begins.
+joiners, the two letters of a flag. Pieces end only where a new one begins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def split(text: str, size: int = SIZE) -> list[str]:
     start = 0
     while start < len(text):
         end = min(len(text), start + size)
-        while end < len(text) and _continues(text, end):
+        while end < len(text) and _continues(text, start, end):
             end += 1
         pieces.append(text[start:end])
         start = end
@@ -41,11 +41,30 @@ class Pieces(Stage):
         return [head, *(Delta(text, choice=event.choice) for text in rest)]
 
 
-def _continues(text: str, place: int) -> bool:
-    """Whether the code point at `place` belongs to the character before it."""
+def _continues(text: str, start: int, place: int) -> bool:
+    """Whether the code point at `place` belongs to the character before it; `start` is where one began."""
     here, before = text[place], text[place - 1]
-    return here in _JOINERS or before == "\u200d" or unicodedata.combining(here) != 0 or _modifier(here)
+    return here in _JOINERS or before == "\u200d" or _modifier(here) or _ends_flag(text, start, place)
 
 
 def _modifier(char: str) -> bool:
-    return "\U0001f3fb" <= char <= "\U0001f3ff" or unicodedata.category(char) in ("Mn", "Me", "Mc")
+    """A mark, the tone of an emoji, or a tag of a region's flag."""
+    return (
+        unicodedata.category(char) in ("Mn", "Me", "Mc")
+        or "\U0001f3fb" <= char <= "\U0001f3ff"
+        or "\U000e0020" <= char <= "\U000e007f"
+    )
+
+
+def _ends_flag(text: str, start: int, place: int) -> bool:
+    """Whether the second letter of a flag stands at `place`: letters of flags pair up from the first."""
+    if not _flag_letter(text[place]):
+        return False
+    first = place
+    while first > start and _flag_letter(text[first - 1]):
+        first -= 1
+    return (place - first) % 2 == 1
+
+
+def _flag_letter(char: str) -> bool:
+    return "\U0001f1e6" <= char <= "\U0001f1ff"

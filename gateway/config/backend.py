@@ -82,7 +82,8 @@ class Backend(Section):
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this backend; they win over the model's and over `[timeouts]`."""
     variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
-    """Dialect chatglm3: which edition of `api_server.py` it runs; `auto` finds out."""
+    """Dialect chatglm3: which edition of `api_server.py` it runs. `auto` suits all: tools are sent in the
+    forms of every edition, each of which ignores the others'."""
     v3_stream: Literal["native", "safe"] = "native"
     """Dialect chatglm3: `native` streams and repairs what the server breaks, `safe` asks for the whole."""
     v3_tools: Literal["flat", "nested"] = "flat"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.base import Profile
+from gateway.dialects.counting import count_bare
 from gateway.dialects.folding import Folded
-from gateway.dialects.native import PREFIX, ROUND, NativeDialect, never_greedy
+from gateway.dialects.native import NativeDialect, never_greedy
 from gateway.wire import tokens
 from gateway.wire.openai import ChatRequest
 
@@ -20,13 +21,7 @@ class ChatGLM(NativeDialect):
     probe = "/openapi.json"
 
     def count_prompt(self, folded: Folded) -> int:
-        count = PREFIX + tokens.estimate(folded.prompt.text, self.cjk)
-        if not folded.pairs:
-            return count
-        halves = [half for pair in folded.history for half in pair]
-        return (
-            count + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(half, self.cjk) for half in halves)
-        )
+        return count_bare(folded, self.cjk)
 
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
         return never_greedy(request, profile)

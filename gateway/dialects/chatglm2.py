@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.base import Profile
+from gateway.dialects.counting import count_rounds
 from gateway.dialects.folding import Folded
-from gateway.dialects.native import NativeDialect, count_rounds, never_greedy
+from gateway.dialects.native import NativeDialect, never_greedy
 from gateway.wire.openai import ChatRequest
 
 

@@ -12,10 +12,11 @@ from typing import ClassVar
 
 from gateway.dialects import budget
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.counting import count_rounds
 from gateway.dialects.cutter import Cutter
 from gateway.dialects.fitting import as_messages, fold_to_fit
 from gateway.dialects.losses import lost
-from gateway.dialects.native import count_rounds, refuse_tools
+from gateway.dialects.native import refuse_tools
 from gateway.dialects.openai_like import ChunkDecoder, only_choice, read_object, required_text
 from gateway.wire import jsontext
 from gateway.wire.events import Delta, Event, Finish, FinishReason

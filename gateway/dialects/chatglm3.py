@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from gateway.dialects import budget, v3_messages, v3_tools
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.counting import count_messages
+from gateway.dialects.fitting import messages_to_fit
 from gateway.dialects.losses import lost
 from gateway.dialects.v3_messages import V3Message
 from gateway.dialects.v3_stream import V3Decoder, finish_reason, without_lead
@@ -100,21 +102,15 @@ def _fitting(
 ) -> tuple[list[V3Message], int]:
     """The messages to send, and their tokens. Raises `ContextExceeded`, after trimming if that is set."""
     offered = next(iter(tools.values()), None)
-    tools_text = jsontext.write(offered).decode() if offered else ""
-    messages = v3_messages.translated(request)
-    starts = [0, *(v3_messages.exchanges(messages) if profile.trim else ())]
 
-    def shortened(dropped: int) -> list[V3Message]:
-        kept = v3_messages.without_before(messages, starts[dropped])
-        return _with_system(kept, profile) if tools else kept
+    def shaped(messages: list[V3Message]) -> list[V3Message]:
+        return _with_system(messages, profile) if tools else messages
 
-    def fits(dropped: int) -> bool:
-        return budget.fits(v3_messages.count(shortened(dropped), tools_text), context)
+    def count(messages: list[V3Message]) -> int:
+        return count_messages([message["content"] for message in shaped(messages)], offered)
 
-    sent = shortened(budget.fewest_dropped(len(starts) - 1, fits))
-    prompt_tokens = v3_messages.count(sent, tools_text)
-    budget.require_room(prompt_tokens, context)
-    return sent, prompt_tokens
+    kept, prompt_tokens = messages_to_fit(v3_messages.translated(request), profile, context, count)
+    return shaped(kept), prompt_tokens
 
 
 def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:

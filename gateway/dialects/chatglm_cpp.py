@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 from gateway.dialects import budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_bare, count_messages
+from gateway.dialects.counting import count_bare, count_messages, count_rounds
 from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
 from gateway.dialects.folding import Folded, plain_messages
 from gateway.dialects.losses import lost
-from gateway.dialects.native import count_rounds, refuse_tools
+from gateway.dialects.native import refuse_tools
 from gateway.dialects.openai_like import (
     ChunkDecoder,
     choice_name,

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.counting import count_rounds
 from gateway.dialects.folding import Folded
-from gateway.dialects.native import NativeDialect, count_rounds
+from gateway.dialects.native import NativeDialect
 from gateway.dialects.openai_like import sampling
 from gateway.wire.openai import ChatRequest
 

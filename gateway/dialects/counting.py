@@ -1,6 +1,6 @@
 """P: how many tokens a conversation has once a model's own template is around it (estimates).
 
-Source: the templates in ChatGLM-6B's and ChatGLM3's model code. `native.count_rounds` is ChatGLM2's.
+Source: the templates in ChatGLM-6B's, ChatGLM2's and ChatGLM3's model code.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.dialects.folding import Folded
-from gateway.dialects.native import PREFIX, ROUND
 from gateway.wire import jsontext, tokens
 
+ROUND = 14
+"""Tokens that the labels of one round cost, on ChatGLM-6B and ChatGLM2."""
+PREFIX = 2
+"""Tokens these models put before every prompt."""
 ROLE = 3
 """Tokens that a message's role costs, and the opening of the answer, from ChatGLM3 on."""
 
@@ -23,6 +26,13 @@ def count_bare(folded: Folded, cjk: int) -> int:
         return count
     halves = [half for pair in folded.history for half in pair]
     return count + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(half, cjk) for half in halves)
+
+
+def count_rounds(folded: Folded, cjk: int) -> int:
+    """P on ChatGLM2, where every question is a labelled round, the first and the last included."""
+    texts = [half for pair in folded.history for half in pair]
+    texts.append(folded.prompt.text)
+    return PREFIX + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(text, cjk) for text in texts)
 
 
 def count_messages(texts: Iterable[str], tools: list[dict[str, Any]] | None = None) -> int:

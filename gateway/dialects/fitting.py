@@ -28,8 +28,10 @@ def fold_to_fit(
     """
     folded = fold(request, system=profile.system, leading_assistant=profile.leading_assistant)
     if profile.trim:
-        while folded.pairs and not budget.fits(count(folded), context):
-            folded = folded.without_oldest()
+        dropped = budget.fewest_dropped(
+            len(folded.pairs), lambda drop: budget.fits(count(folded.without_oldest(drop)), context)
+        )
+        folded = folded.without_oldest(dropped)
     prompt_tokens = count(folded)
     budget.require_room(prompt_tokens, context)
     return folded, prompt_tokens
@@ -39,22 +41,29 @@ def messages_to_fit(
     messages: list[Sent], profile: Profile, context: int, count: Callable[[list[Sent]], int]
 ) -> tuple[list[Sent], int]:
     """The same for a conversation that stays a list of messages. Raises `ContextExceeded`."""
-    if profile.trim:
-        while not budget.fits(count(messages), context) and (shorter := without_oldest(messages)):
-            messages = shorter
-    prompt_tokens = count(messages)
+    starts = [0, *exchanges(messages)] if profile.trim else [0]
+    dropped = budget.fewest_dropped(
+        len(starts) - 1, lambda drop: budget.fits(count(without_before(messages, starts[drop])), context)
+    )
+    kept = without_before(messages, starts[dropped])
+    prompt_tokens = count(kept)
     budget.require_room(prompt_tokens, context)
-    return messages, prompt_tokens
+    return kept, prompt_tokens
 
 
-def without_oldest(messages: list[Sent]) -> list[Sent] | None:
-    """The messages without the oldest exchange, or None where only the last question is left."""
+def exchanges(messages: list[Sent]) -> list[int]:
+    """Where each exchange but the first begins: a question and all that answers it, calls included."""
     spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
-    for before, place in pairwise(spoken):
-        if messages[place]["role"] == "user" and messages[before]["role"] != "user":
-            system = [message for message in messages[:place] if message["role"] == "system"]
-            return [*system, *messages[place:]]
-    return None
+    return [
+        place
+        for before, place in pairwise(spoken)
+        if messages[place]["role"] == "user" and messages[before]["role"] != "user"
+    ]
+
+
+def without_before(messages: list[Sent], start: int) -> list[Sent]:
+    """The messages from `start` on, and all system messages."""
+    return [message for message in messages[:start] if message["role"] == "system"] + messages[start:]
 
 
 def as_messages(folded: Folded) -> list[Sent]:

@@ -11,17 +11,13 @@ from typing import Any, ClassVar
 
 from gateway.dialects import budget
 from gateway.dialects.base import Dialect, Outgoing, Profile
-from gateway.dialects.folding import Folded, fold
+from gateway.dialects.fitting import fold_to_fit
+from gateway.dialects.folding import Folded
 from gateway.dialects.losses import lost
 from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
 from gateway.wire import jsontext, tokens
 from gateway.wire.events import Delta, Event, Finish
 from gateway.wire.openai import ChatRequest
-
-ROUND = 14
-"""Tokens that the labels of one round cost."""
-PREFIX = 2
-"""Tokens the model puts before every prompt."""
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
 
@@ -35,10 +31,7 @@ class NativeDialect(Dialect):
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
         budget.stops_for(request)
         context = profile.context or self.context
-        folded = fold(request, system=profile.system, leading_assistant=profile.leading_assistant)
-        folded = self._trimmed(folded, context) if profile.trim else folded
-        prompt_tokens = self.count_prompt(folded)
-        budget.require_room(prompt_tokens, context)
+        folded, prompt_tokens = fold_to_fit(request, profile, context, self.count_prompt)
         wanted = budget.wanted_output(request, profile, prompt_tokens)
         total = budget.total_length(request, prompt_tokens, wanted, context)
         return Outgoing(
@@ -76,19 +69,6 @@ class NativeDialect(Dialect):
     @abstractmethod
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
         """The sampling members to send."""
-
-    def _trimmed(self, folded: Folded, context: int) -> Folded:
-        def fits(dropped: int) -> bool:
-            return budget.fits(self.count_prompt(folded.without_oldest(dropped)), context)
-
-        return folded.without_oldest(budget.fewest_dropped(len(folded.pairs), fits))
-
-
-def count_rounds(folded: Folded, cjk: int) -> int:
-    """P where every question is a labelled round, the last and the first included (ChatGLM2 on)."""
-    texts = [half for pair in folded.history for half in pair]
-    texts.append(folded.prompt.text)
-    return PREFIX + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(text, cjk) for text in texts)
 
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:

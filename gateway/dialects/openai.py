@@ -32,6 +32,11 @@ from gateway.wire.openai import ChatRequest, Message
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
 """Members of a message or delta that have a place of their own in a `Delta`."""
+_STEERING = frozenset(
+    {"api_base", "base_url", "api_key", "api_version", "api_type", "headers", "extra_headers", "extra_query"}
+    | {"extra_body", "custom_llm_provider"}
+)
+"""Members by which some gateways let a body choose where it goes and with whose key; never passed on."""
 
 
 class OpenAI(Dialect):
@@ -49,7 +54,7 @@ class OpenAI(Dialect):
             budget.require_room(prompt_tokens, profile.context)
         limits = _limits(request, profile, prompt_tokens)
         body = {
-            **request.body,
+            **{name: value for name, value in request.body.items() if name not in _STEERING},
             "model": profile.model,
             **limits,
             **_temperature(request, profile),

@@ -7,22 +7,16 @@ the first system message then (rules V1, V5, V6).
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 from gateway.dialects import v3_tools
 from gateway.errors import BadRequest
-from gateway.wire import tokens
 from gateway.wire.openai import ChatRequest, Message, text_of
 
 V3Message = dict[str, Any]
 """One message as it is sent: `role` and `content` always, `name` and `function_call` where they belong."""
 
 JOINT = "\n\n"
-START = 3
-"""Tokens before the first message."""
-EACH = 3
-"""Tokens a message costs beside its text."""
 _BLANK = " "
 """What an empty tool result is sent as."""
 
@@ -97,24 +91,3 @@ def folded(messages: list[V3Message]) -> list[V3Message]:
             question = JOINT.join(text for text in (system, message["content"]) if text)
             return [*others[:place], message | {"content": question}, *others[place + 1 :]]
     return [_said("user", system), *others]
-
-
-def exchanges(messages: list[V3Message]) -> list[int]:
-    """Where each exchange but the first begins: a question and all that answers it, calls included."""
-    spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
-    return [
-        place
-        for before, place in pairwise(spoken)
-        if messages[place]["role"] == "user" and messages[before]["role"] != "user"
-    ]
-
-
-def without_before(messages: list[V3Message], start: int) -> list[V3Message]:
-    """The messages from `start` on, and all system messages."""
-    return [message for message in messages[:start] if message["role"] == "system"] + messages[start:]
-
-
-def count(messages: list[V3Message], tools_text: str = "") -> int:
-    """P: the estimated tokens of the prompt, the offered tools (as JSON text) included."""
-    texts = sum(tokens.estimate(message["content"]) for message in messages)
-    return START + EACH * len(messages) + texts + tokens.estimate(tools_text)

@@ -83,7 +83,7 @@ def _password(value: bytes) -> bytes | None:
     except binascii.Error:
         return None
     # `http://KEY@host` puts the key where the user's name stands.
-    return (password or user) if colon else None
+    return (password or user or None) if colon else None
 
 
 def _models(key: config.Key) -> frozenset[str] | None:

@@ -14,7 +14,10 @@ from tests.support.stack import threaded
 MODELS = ROOT / ".models"
 HAVE_MODEL = importlib.util.find_spec("xllamacpp") is not None and any(MODELS.glob("*"))
 
-pytestmark = pytest.mark.skipif(not HAVE_MODEL, reason="no model here: run `make test-llm`")
+pytestmark = [
+    pytest.mark.llm,
+    pytest.mark.skipif(not HAVE_MODEL, reason="no model here: run `make test-llm`"),
+]
 
 
 @pytest.mark.timeout(300)

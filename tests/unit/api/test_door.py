@@ -148,11 +148,11 @@ async def test_a_key_opens_only_its_models(asked: str, status: int, code: str | 
 
 async def test_a_model_that_is_not_there_never_becomes_a_label() -> None:
     async with rig(Servers(a=whole())) as house:
-        for name in ("nobody", "\u2028odd", "x" * 10_000):
+        for name in ("nowhere", "\u2028odd", "x" * 10_000):
             await house.chat(model=name)
         exposition = house.gateway.metrics.render()[0].decode()
     assert {line["model"] for line in house.access} == {"other"}
-    assert "nobody" not in exposition
+    assert "nowhere" not in exposition
     assert "odd" not in exposition
 
 

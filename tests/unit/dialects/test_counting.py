@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.dialects.counting import count_bare, count_messages
+from gateway.dialects.counting import count_bare, count_messages, count_rounds
 from gateway.dialects.folding import fold
 from gateway.wire import tokens
 from gateway.wire.openai import read_chat
@@ -41,3 +41,8 @@ def test_tools_count_as_json_text() -> None:
     text = '[{"name":"天气"}]'
     assert count_messages(["hi"], [{"name": "天气"}]) == 7 + tokens.estimate(text)
     assert count_messages(["hi"], []) == 7
+
+
+def test_rounds_are_counted_with_their_labels() -> None:
+    assert count_rounds(fold(read_chat(turns("a"))), 63) == 2 + 14 + 1
+    assert count_rounds(fold(read_chat(turns("a", "b", "c"))), 63) == 2 + 14 + 14 + 3

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.dialects import fitting
 from gateway.dialects.base import Profile
+from gateway.dialects.fitting import Sent, exchanges, without_before
 from gateway.dialects.folding import Folded
 from gateway.errors import ContextExceeded
 from gateway.wire.openai import ChatRequest, read_chat
@@ -59,36 +60,37 @@ def test_the_manners_of_folding_are_those_of_the_profile() -> None:
     assert fitting.as_messages(folded) == [user("S"), assistant("好的。"), user("x\n\na")]
 
 
-TOOL = {"role": "tool", "content": "r"}
+S, U, A = SYSTEM, user("u"), assistant("a")
+F = {"role": "function", "content": "r"}
 
 
 @pytest.mark.parametrize(
-    ("messages", "shorter"),
+    ("messages", "expected"),
     [
-        pytest.param([user("a")], None, id="one-question"),
-        pytest.param([SYSTEM, user("a"), user("b")], None, id="a-run-is-one-question"),
-        pytest.param([user("a"), assistant("b"), user("c")], [user("c")], id="one-pair"),
-        pytest.param([assistant("x"), user("c")], [user("c")], id="a-leading-answer"),
-        pytest.param(
-            [SYSTEM, user("a"), assistant("b"), SYSTEM, user("c")],
-            [SYSTEM, SYSTEM, user("c")],
-            id="system-texts-stay",
-        ),
-        pytest.param(
-            [user("a"), assistant("call"), TOOL, assistant("b"), user("c"), assistant("d"), user("e")],
-            [user("c"), assistant("d"), user("e")],
-            id="a-call-goes-with-its-result",
-        ),
-        pytest.param([user("a"), assistant("call"), TOOL], None, id="a-result-needs-its-question"),
+        pytest.param([U, A, U], [U], id="a-pair"),
+        pytest.param([S, U, A, S, U], [S, S, U], id="system-stays"),
+        pytest.param([A, U, A, U], [U, A, U], id="leading-answer-alone"),
+        pytest.param([U, A, F, A, U, A, U], [U, A, U], id="a-call-with-its-result"),
+        pytest.param([U, U, A, U], [U], id="a-run-of-questions"),
+        pytest.param([U, A, U, U], [U, U], id="the-last-run-stays-whole"),
+        pytest.param([U, A, U, A, F], [U, A, F], id="the-last-call-stays"),
+        pytest.param([U, A, U, S, U], [U, S, U], id="system-inside-the-last-run"),
     ],
 )
-def test_the_oldest_exchange_goes_whole(
-    messages: list[fitting.Sent], shorter: list[fitting.Sent] | None
-) -> None:
-    assert fitting.without_oldest(messages) == shorter
+def test_the_oldest_question_goes_with_its_answers(messages: list[Sent], expected: list[Sent]) -> None:
+    assert without_before(messages, exchanges(messages)[0]) == expected
 
 
-def length(messages: list[fitting.Sent]) -> int:
+@pytest.mark.parametrize("messages", [[U], [S, U], [S], [U, A, F], [U, U], [A, F], []])
+def test_the_last_question_never_goes(messages: list[Sent]) -> None:
+    assert exchanges(messages) == []
+
+
+def test_every_exchange_but_the_first_is_a_place_to_begin() -> None:
+    assert exchanges([S, A, U, A, F, A, S, U, U, A, U]) == [2, 7, 10]
+
+
+def length(messages: list[Sent]) -> int:
     return sum(len(message["content"]) for message in messages)
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.chatglm2 import ChatGLM2
-from gateway.dialects.folding import fold
-from gateway.dialects.native import count_rounds, never_greedy, refuse_tools
+from gateway.dialects.native import never_greedy, refuse_tools
 from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
 from gateway.wire.events import Delta, Finish
 from gateway.wire.native import NativeRequest
@@ -93,11 +92,6 @@ def test_trimming_stops_as_soon_as_it_fits() -> None:
     assert sent(ChatGLM2().ask(read(*texts), profile, stream=False))["history"] == [["c" * 390, "d"]]
     with pytest.raises(ContextExceeded):
         ChatGLM2().ask(read("a" * 3900), profile, stream=False)
-
-
-def test_rounds_are_counted_with_their_labels() -> None:
-    assert count_rounds(fold(read("a")), 63) == 2 + 14 + 1
-    assert count_rounds(fold(read("a", "b", "c")), 63) == 2 + 14 + 14 + 3
 
 
 def answer(text: str, out: Outgoing) -> list[Any]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import v3_messages
-from gateway.dialects.v3_messages import V3Message, count, exchanges, folded, translated, without_before
+from gateway.dialects.v3_messages import V3Message, folded, translated
 from gateway.errors import BadRequest
 from gateway.wire.openai import read_chat
 
@@ -119,38 +118,3 @@ def test_folding_changes_nothing_it_was_given() -> None:
     messages = [said("system", "S"), said("user", "q")]
     folded(messages)
     assert messages == [S, U]
-
-
-@pytest.mark.parametrize(
-    ("messages", "expected"),
-    [
-        pytest.param([U, A, U], [U], id="a-pair"),
-        pytest.param([S, U, A, S, U], [S, S, U], id="system-stays"),
-        pytest.param([A, U, A, U], [U, A, U], id="leading-answer-alone"),
-        pytest.param([U, A, F, A, U, A, U], [U, A, U], id="a-call-with-its-result"),
-        pytest.param([U, U, A, U], [U], id="a-run-of-questions"),
-        pytest.param([U, A, U, U], [U, U], id="the-last-run-stays-whole"),
-        pytest.param([U, A, U, A, F], [U, A, F], id="the-last-call-stays"),
-        pytest.param([U, A, U, S, U], [U, S, U], id="system-inside-the-last-run"),
-    ],
-)
-def test_the_oldest_question_goes_with_its_answers(
-    messages: list[V3Message], expected: list[V3Message]
-) -> None:
-    assert without_before(messages, exchanges(messages)[0]) == expected
-
-
-@pytest.mark.parametrize("messages", [[U], [S, U], [S], [U, A, F], [U, U], [A, F], []])
-def test_the_last_question_never_goes(messages: list[V3Message]) -> None:
-    assert exchanges(messages) == []
-
-
-def test_every_exchange_but_the_first_is_a_place_to_begin() -> None:
-    assert exchanges([S, A, U, A, F, A, S, U, U, A, U]) == [2, 7, 10]
-
-
-def test_a_prompt_counts_three_and_three_a_message() -> None:
-    assert count([]) == 3
-    assert count([said("user", "好" * 100)]) == 3 + 3 + 63
-    assert count([S, U, A], "好" * 100) == 3 + 9 + 3 + 63
-    assert (v3_messages.START, v3_messages.EACH) == (3, 3)

@@ -1,0 +1,61 @@
+"""One backend: its dialect, its profile for a model, and what it is called."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gateway.config import Timeouts
+from gateway.dialects import DIALECTS
+from gateway.scheduling.patience import Limits
+from gateway.upstream.backend import Backend, limits
+from tests.support.servers import Servers, native
+from tests.support.stack import configured
+
+SERVERS = Servers(a=native())
+
+
+def backend(dialect: str = "chatglm2", extra: str = "", **fields: Any) -> tuple[Backend, Any]:
+    """The backend, and the model it serves."""
+    settings = configured(SERVERS.urls(dialect), extra, **fields)
+    (made,) = settings.backends
+    return Backend(made, clock=time.monotonic, transport=SERVERS.transport), settings.names["m"]
+
+
+def test_a_backend_knows_its_dialect() -> None:
+    one, _ = backend("glm4")
+    assert one.dialect is DIALECTS["glm4"]
+    assert repr(one) == "<Backend a glm4>"
+
+
+def test_a_server_without_streams_is_shown_as_one() -> None:
+    one, _ = backend()
+    one.no_streams = True
+    assert repr(one) == "<Backend a chatglm2 without streams>"
+
+
+def test_a_profile_holds_the_settings_of_model_and_backend() -> None:
+    extra = '[[models]]\nname = "m"\nmax_output = 100\nstrict = true\nsystem = "pair"\n'
+    one, model = backend("chatglm3", extra, v3_stream="safe", variant="2024-01")
+    profile = one.profile(model)
+    assert (profile.max_output, profile.strict, profile.system) == (100, True, "pair")
+    assert (profile.v3_stream, profile.variant) == ("safe", "2024-01")
+
+
+def test_the_model_is_called_as_the_server_knows_it() -> None:
+    one, model = backend()
+    assert one.profile(model).model == "m"
+    renamed, model = backend(served_name="chatglm2-6b-int4")
+    assert renamed.profile(model).model == "chatglm2-6b-int4"
+
+
+def test_limits_are_the_configured_time_outs() -> None:
+    timeouts = Timeouts(connect=1, first_token=2, between_tokens=3, total=4)
+    assert limits(timeouts) == Limits(1, 2, 3, 4)
+
+
+async def test_without_a_transport_of_its_own_it_makes_a_real_one() -> None:
+    settings = configured(SERVERS.urls("chatglm2"))
+    one = Backend(settings.backends[0], clock=time.monotonic, transport=None)
+    assert "AsyncHTTPTransport" in repr(one.client._http._transport)
+    await one.aclose()
