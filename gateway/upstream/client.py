@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -39,6 +40,8 @@ class Client:
             base_url=url,
             headers=headers,
             transport=transport,
+            # What a backend sets for one client must not come back with the requests of another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=None,  # noqa: S113 - every wait has its limit in Patience
             trust_env=False,
             follow_redirects=False,
@@ -83,6 +86,8 @@ class Client:
                 )
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise UpstreamGarbled("The backend sent a content encoding that was not asked for.")
+            if "content-length" in response.headers and "transfer-encoding" in response.headers:
+                raise UpstreamGarbled("The backend's answer tells two lengths.")
             yield response
         finally:
             await response.aclose()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import v3_messages
+from gateway.dialects import fitting, v3_messages
 from gateway.dialects.folding import AGREED, Folded, fold
 from gateway.wire.openai import ChatRequest, read_chat
 
@@ -141,7 +141,7 @@ def test_the_newer_wire_keeps_every_message_in_its_place(chat: list[tuple[str, s
 def test_the_newer_wire_trims_to_its_system_texts_and_last_question(chat: list[tuple[str, str]]) -> None:
     sent = v3_messages.translated(request_for(chat))
     last = spoken_by(chat, "user")[-1:]
-    for start in v3_messages.exchanges(sent):
-        texts = [one["content"] for one in v3_messages.without_before(sent, start)]
+    for start in fitting.exchanges(sent):
+        texts = [one["content"] for one in fitting.without_before(sent, start)]
         assert [text for _, text in chat if text in texts] == texts
         assert set(spoken_by(chat, "system", "developer") + last) <= set(texts)

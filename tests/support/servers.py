@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import httpx
 
-Reply: TypeAlias = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Reply: TypeAlias = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 """Answers one request, or raises what httpx would."""
 
 
