@@ -22,7 +22,7 @@ from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
-from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing
+from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Decoder, Dialect, Outgoing
 from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import (
     BadRequest,
@@ -31,7 +31,6 @@ from gateway.errors import (
     NoBackend,
     StallTimeout,
     TotalTimeout,
-    UpstreamGarbled,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamTLS,
@@ -43,8 +42,7 @@ from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
-from gateway.wire import sse
-from gateway.wire.events import Delta, Event, Finish, Repair, Usage
+from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
 GRACE = 0.25
@@ -264,6 +262,8 @@ class Relay:
             receipt.usage = event
         elif isinstance(event, Repair):
             receipt.repairs.append(event.what)
+        elif isinstance(event, Passed):
+            receipt.finish = event.finish or receipt.finish
 
     async def _ask(
         self, plan: Plan, backend: Backend, lease: Lease, receipt: Receipt
@@ -280,7 +280,9 @@ class Relay:
         row = _abilities(plan.request, backend.dialect, outgoing)
         async with aclosing(self._decoded(plan, backend, outgoing, attempt)) as events:
             async for event in events:
-                if isinstance(event, Delta):  # as the backend gave it: pieces of our own are no tokens
+                if isinstance(
+                    event, Delta | Passed
+                ):  # as the backend gave it: pieces of our own are no tokens
                     attempt.begun = True
                     receipt.last_token = self._clock()
                     receipt.first_token = receipt.first_token or receipt.last_token
@@ -370,21 +372,20 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
     return Row(*stages)
 
 
-async def _read(chunks: AsyncIterator[bytes], decoder: Decoder) -> AsyncGenerator[Event, None]:
+async def _read(chunks: AsyncIterator[bytes], decoder: Decoder | ByteDecoder) -> AsyncGenerator[Event, None]:
     """Decode a stream to its end; a break after the answer was complete is a good end."""
-    parser = sse.Parser()
+    reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
     broken: GatewayError | None = None
     try:
         async for chunk in chunks:
-            for part in _parsed(parser, chunk):
-                for event in decoder.feed(part):
-                    yield event
-            if decoder.done:
+            for event in reader.feed(chunk):
+                yield event
+            if reader.done:
                 break
     except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
         broken = error
     try:
-        ending = decoder.end(clean=broken is None and not parser.rest)
+        ending = reader.end(clean=broken is None)
     except UpstreamTruncated as error:
         raise broken or error from None
     for event in ending:
@@ -399,13 +400,6 @@ async def _drained(chunks: AsyncIterator[bytes]) -> bool:
                 pass
         return True
     return False
-
-
-def _parsed(parser: sse.Parser, chunk: bytes) -> list[sse.Event]:
-    try:
-        return parser.feed(chunk)
-    except ValueError:
-        raise UpstreamGarbled("An event of the backend's stream is too long.") from None
 
 
 async def _pump(

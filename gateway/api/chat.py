@@ -17,7 +17,7 @@ from gateway.errors import GatewayError, UpstreamTruncated
 from gateway.relay import Asking, Plan
 from gateway.scheduling.scheduler import Ticket
 from gateway.wire import openai, sse
-from gateway.wire.events import Delta, Event, Finish, Repair, Usage
+from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 
 
 class ChatDoor:
@@ -46,16 +46,19 @@ class ChatDoor:
         desk = self._desk
         choices: dict[int, openai.Choice] = {}
         usage: Usage | None = None
+        passed = b""
         async with aclosing(desk.relay.events(plan, visit.receipt, lambda _: None)) as events:
             async for event in events:
-                if isinstance(event, Usage):
+                if isinstance(event, Passed):
+                    passed = event.data
+                elif isinstance(event, Usage):
                     usage = event
                 elif not isinstance(event, Repair):
                     choice = choices.setdefault(event.choice, openai.Choice())
                     _add(choice, desk.identified(event))
         if usage is None or any(choice.finish is None for choice in choices.values()):
             raise UpstreamTruncated("The backend's answer broke off.")
-        body = openai.write_completion(
+        body = passed or openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
             model=asked,
@@ -88,6 +91,7 @@ class _Streaming:
         self._ticket: Ticket | None = None
         self._usage: Usage | None = None
         self._open: set[int] = set()
+        self._passing = False
         self._writer = openai.ChunkWriter(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
@@ -147,6 +151,10 @@ class _Streaming:
         return f"queued position={position} wait={max(1, round(seconds))}s"
 
     async def _send(self, event: Event, send: Send) -> None:
+        if isinstance(event, Passed):
+            self._passing = True
+            await replies.send_event(send, event.data)
+            return
         event = self._desk.identified(event)
         if isinstance(event, Delta):
             if event.empty:
@@ -162,7 +170,8 @@ class _Streaming:
     async def _end(self, send: Send) -> None:
         if self._open or self._usage is None:
             raise UpstreamTruncated("The backend's answer broke off.")
-        usage = self._writer.usage(self._usage) if self._plan.request.include_usage else b""
+        told = self._passing or not self._plan.request.include_usage
+        usage = b"" if told else self._writer.usage(self._usage)
         await replies.send_event(send, usage + sse.DONE)
         await replies.end_stream(send)
 

@@ -50,7 +50,9 @@ class Outgoing:
 
     `prompt_tokens` is an estimate (P); `budget` the most tokens the answer may have (B); `total` the
     `max_length` sent, which counts both; `tool_names` are the functions that may be called; `ignored`
-    the parameters that this request loses on this backend.
+    the parameters that this request loses on this backend. `passes`: bytes of the answer may go on
+    unread, as the client speaks what the backend speaks; then `model` is the name the client must see, and
+    `usage_wanted` whether its stream shall end with the usage.
     """
 
     path: str
@@ -63,6 +65,9 @@ class Outgoing:
     ignored: tuple[str, ...] = ()
     abandon: Abandon = "drain"
     notes: tuple[str, ...] = ()
+    passes: bool = False
+    model: str = ""
+    usage_wanted: bool = False
 
 
 class AskWhole(Exception):
@@ -94,6 +99,40 @@ class Decoder(ABC):
         """
 
 
+class ByteDecoder(ABC):
+    """Reads one event stream whose bytes may go on as they came. `done` as for a `Decoder`."""
+
+    done: bool = False
+
+    @abstractmethod
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Read some bytes. Raises `UpstreamGarbled`, `UpstreamError`."""
+
+    @abstractmethod
+    def end(self, *, clean: bool) -> list[Event]:
+        """Read the end of the stream. Raises `UpstreamTruncated` when the answer is not whole."""
+
+
+class ByEvent(ByteDecoder):
+    """A `Decoder` fed with bytes: splits them into events."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._parser = sse.Parser()
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        try:
+            events = self._parser.feed(chunk)
+        except ValueError:
+            raise UpstreamGarbled("An event of the backend's stream is too long.") from None
+        ready = [out for event in events for out in self._decoder.feed(event)]
+        self.done = self._decoder.done
+        return ready
+
+    def end(self, *, clean: bool) -> list[Event]:
+        return self._decoder.end(clean=clean and not self._parser.rest)
+
+
 class Dialect(ABC):
     """One wire format.
 
@@ -122,7 +161,7 @@ class Dialect(ABC):
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         """Translate a whole answer that came with status 200. Raises `UpstreamGarbled`, `UpstreamEmpty`."""
 
-    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - for those that override it
+    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
         """Make a reader for one stream. Only for dialects whose `ask` may set `streams`."""
         raise UpstreamGarbled(f"A {self.name} server sent an event stream that nobody asked for.")
 

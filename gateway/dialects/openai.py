@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dialects import budget
-from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.base import ByteDecoder, Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.openai_like import (
     ChunkDecoder,
@@ -24,6 +24,7 @@ from gateway.dialects.openai_like import (
     tool_pieces,
     usage_of,
 )
+from gateway.dialects.passing import PassingDecoder, passed_whole
 from gateway.errors import BadRequest, UpstreamGarbled
 from gateway.wire import jsontext
 from gateway.wire.events import Delta, Event, Finish, Repair
@@ -68,10 +69,15 @@ class OpenAI(Dialect):
             budget=next(iter(limits.values()), None),
             tool_names=frozenset(tool.function.name for tool in request.offered if tool.function),
             abandon="close",
+            passes=request.model == profile.model and request.n == 1 and not request.paired,
+            model=profile.model,
+            usage_wanted=request.include_usage,
         )
 
-    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - it stands for itself
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         answer = read_object(body)
+        if outgoing.passes and (passed := passed_whole(body, answer, outgoing.model)):
+            return passed
         choices = choices_of(answer)
         if not choices:
             raise UpstreamGarbled("The backend's answer has no choice.")
@@ -79,8 +85,15 @@ class OpenAI(Dialect):
         usage = usage_of(answer)
         return [*events, usage] if usage else events
 
-    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - it stands for itself
-        return _Decoder()
+    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:
+        if not outgoing.passes:
+            return _Decoder()
+        return PassingDecoder(
+            _Decoder(),
+            outgoing.model,
+            usage_wanted=outgoing.usage_wanted,
+            prompt_tokens=outgoing.prompt_tokens,
+        )
 
 
 class _Decoder(ChunkDecoder):

@@ -71,4 +71,16 @@ class Repair:
     what: str
 
 
-Event: TypeAlias = Delta | Finish | Usage | Repair
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Bytes of an OpenAI-like backend that go on as they came: whole events of a stream, or a whole answer.
+
+    A usage chunk that the client asked for is among them; `[DONE]` is not. `finish` is the finish reason
+    among them, if there is one.
+    """
+
+    data: bytes
+    finish: FinishReason | None = None
+
+
+Event: TypeAlias = Delta | Finish | Usage | Repair | Passed

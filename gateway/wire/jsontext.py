@@ -65,9 +65,13 @@ def read_lenient(raw: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+# json.dumps would make such an encoder anew for every value.
+
+
 def write(value: Any) -> bytes:
     """Compact UTF-8 JSON; a lone surrogate becomes U+FFFD, since UTF-8 cannot hold it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _encode(value)
     try:
         return text.encode()
     except UnicodeEncodeError:

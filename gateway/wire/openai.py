@@ -105,6 +105,7 @@ class StreamOptions(_Value):
 class _Origin:
     body: dict[str, Any]
     total_length: int | None = None
+    paired: bool = False
 
 
 class ChatRequest(_Value):
@@ -155,10 +156,15 @@ class ChatRequest(_Value):
         """The most tokens of prompt and answer together, where a native client said so."""
         return self._origin.total_length
 
+    @property
+    def paired(self) -> bool:
+        """Whether a native client asked it, with pairs for messages."""
+        return self._origin.paired
+
     def single(self) -> ChatRequest:
         """The same request for one choice."""
         body = {name: value for name, value in self.body.items() if name != "n"}
-        return _checked(body, self.total_length)
+        return _checked(_Origin(body, self.total_length, self.paired))
 
     @property
     def budget(self) -> int | None:
@@ -211,7 +217,7 @@ def read_chat(raw: bytes) -> ChatRequest:
     body = jsontext.read_object(raw)
     given = {name: value for name, value in body.items() if value is not None}
     try:
-        return _checked(given)
+        return _checked(_Origin(given))
     except ValidationError as error:
         raise _refusal(error, given) from None
 
@@ -229,11 +235,11 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
         "messages": [*messages, {"role": "user", "content": native.prompt}],
         **{name: value for name, value in sampling.items() if value is not None},
     }
-    return _checked(body, native.max_length)
+    return _checked(_Origin(body, native.max_length, paired=True))
 
 
-def _checked(body: dict[str, Any], total_length: int | None = None) -> ChatRequest:
-    return ChatRequest.model_validate(body, context=_Origin(body, total_length))
+def _checked(origin: _Origin) -> ChatRequest:
+    return ChatRequest.model_validate(origin.body, context=origin)
 
 
 def _refusal(error: ValidationError, body: dict[str, Any]) -> BadRequest:
@@ -378,6 +384,9 @@ def write_completion(
     )
 
 
+_AFTER_TEXT = b'},"logprobs":null,"finish_reason":null}]'
+
+
 class ChunkWriter:
     """Writes the chunks of one stream. One per stream; keeps which choices have begun.
 
@@ -396,6 +405,8 @@ class ChunkWriter:
     def delta(self, piece: Delta) -> bytes:
         """The chunks of one piece: the first of a choice is preceded by its role."""
         opening = b"" if piece.choice in self._begun else self._open(piece)
+        if piece.text and not (piece.tools or piece.extras or piece.logprobs):
+            return opening + self._text(piece.choice, piece.text)
         delta: dict[str, Any] = dict(piece.extras)
         if piece.text:
             delta["content"] = piece.text
@@ -404,6 +415,16 @@ class ChunkWriter:
         if not delta and piece.logprobs is None:
             return opening
         return opening + self._chunk(piece.choice, delta, None, piece.logprobs)
+
+    def _text(self, choice: int, text: str) -> bytes:
+        # All but the text stays the same through the stream: encode the text alone.
+        return b'%s,"choices":[{"index":%d,"delta":{"content":%s%s%s' % (
+            self._head,
+            choice,
+            jsontext.write(text),
+            _AFTER_TEXT,
+            self._tail,
+        )
 
     def finish(self, reason: FinishReason, choice: int = 0) -> bytes:
         """The last chunk of a choice."""

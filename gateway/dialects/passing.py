@@ -1,0 +1,203 @@
+"""Passes an OpenAI-like server's answers on as bytes, as long as nothing in them needs mending.
+
+Looking into every chunk of a stream costs more than relaying it. So only the beginning is read (until
+there is content, and it looks as it should), and after that only chunks in which a cheap search finds
+one of the words that matter: a finish reason, usage, an error, the end. A server that is not quite an
+OpenAI is read event by event instead, like any other dialect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.dialects.base import ByEvent, ByteDecoder, Decoder
+from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
+from gateway.errors import UpstreamGarbled, UpstreamTruncated
+from gateway.wire import sse
+from gateway.wire.events import Event, Finish, FinishReason, Passed, Repair, Usage
+from gateway.wire.openai import ChunkWriter
+
+_END = b"\n\n"
+_WORDS = (
+    b'finish_reason":"',
+    b'finish_reason": "',
+    b'usage":{',
+    b'usage": {',
+    b'error"',
+    b"[DONE]",
+    b"error_code",
+)
+"""What a chunk must hold to be worth reading."""
+
+
+class PassingDecoder(ByteDecoder):
+    """One stream of one choice. `fallback` reads it if it turns out to need mending.
+
+    `model` is the name the client must see; `usage_wanted` whether the usage chunk is the client's wish;
+    `prompt_tokens` an estimate, for servers that give no usage.
+    """
+
+    def __init__(self, fallback: Decoder, model: str, *, usage_wanted: bool, prompt_tokens: int) -> None:
+        self._fallback = ByEvent(fallback)
+        self._mending = False
+        self._model = model
+        self._usage_wanted = usage_wanted
+        self._prompt = prompt_tokens
+        self._held = b""
+        self._first: dict[str, Any] = {}
+        self._begun = False
+        self._finish: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._events = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        if self._mending:
+            return self._mend(chunk)
+        if self.done:
+            return []
+        if self._held:
+            chunk = self._held + chunk
+        end = chunk.rfind(_END) + len(_END)
+        if end < len(_END):
+            return self._hold(chunk)
+        whole, self._held = chunk[:end], chunk[end:]
+        if not self._begun:
+            return self._begin(whole)
+        if any(word in whole for word in _WORDS):
+            return self._careful(whole)
+        self._events += 1
+        return [Passed(whole)]
+
+    def end(self, *, clean: bool) -> list[Event]:
+        if self._mending:
+            return self._fallback.end(clean=clean)
+        if self._finish is None:
+            raise UpstreamTruncated("The backend's answer broke off.")
+        mended: list[Event] = [] if self.done else [Repair("missing_done")]
+        if self._usage is not None:
+            return [*mended, self._usage]
+        # The server left the usage out: an event is about a token.
+        usage = Usage(self._prompt, self._events, "estimate")
+        return [*mended, *([self._told(usage)] if self._usage_wanted else []), usage]
+
+    def _told(self, usage: Usage) -> Passed:
+        first = self._first
+        writer = ChunkWriter(
+            answer_id=first["id"],
+            created=first["created"],
+            model=self._model,
+            include_usage=True,
+            legacy=False,
+        )
+        return Passed(writer.usage(usage))
+
+    def _hold(self, chunk: bytes) -> list[Event]:
+        if len(chunk) > sse.MAX_EVENT:
+            raise UpstreamGarbled("An event of the backend's stream is too long.")
+        self._held = chunk
+        return []
+
+    # --- the beginning -----------------------------------------------------------------------------
+
+    def _begin(self, whole: bytes) -> list[Event]:
+        """Hold everything until there is content, so that a stream that breaks before can still move."""
+        told = [_chunk(event) for event in whole.split(_END) if event]
+        if not all(self._usual(chunk, first=place == 0) for place, chunk in enumerate(told)):
+            return self._mend(whole)
+        self._first = told[0] or {}
+        if not any(_says(chunk) for chunk in told if chunk is not None):
+            self._held = whole + self._held
+            return []
+        self._begun = True
+        return self._careful(whole)
+
+    def _usual(self, chunk: dict[str, Any] | None, *, first: bool) -> bool:
+        """Whether a chunk of the beginning is as OpenAI's own: then the rest will be, too."""
+        match chunk:
+            case {
+                "id": str() as name,
+                "object": "chat.completion.chunk",
+                "created": int(),
+                "model": str() as model,
+                "choices": [{"index": 0, "delta": dict() as delta, "finish_reason": _}],
+            }:
+                role = delta.get("role")
+                return bool(name) and model == self._model and role == ("assistant" if first else None)
+        return False
+
+    def _mend(self, chunk: bytes) -> list[Event]:
+        self._mending = True
+        held, self._held = self._held, b""
+        ready = self._fallback.feed(chunk + held)
+        self.done = self._fallback.done
+        return ready
+
+    # --- chunks that say more than text ------------------------------------------------------------
+
+    def _careful(self, whole: bytes) -> list[Event]:
+        kept: list[bytes] = []
+        for event in whole.split(_END):
+            if not event or self.done:
+                continue
+            chunk = _chunk(event)
+            if chunk is None:
+                self.done = event.startswith(b"data:")
+                continue  # comments are dropped: the gateway has its own
+            alone = self._note(chunk)
+            if alone and not self._usage_wanted:
+                continue
+            kept.append(event)
+        self._events += len(kept)
+        return [Passed(_END.join(kept) + _END, self._finish)] if kept else []
+
+    def _note(self, chunk: dict[str, Any]) -> bool:
+        """Note usage and finish; tell whether the chunk holds usage alone."""
+        usage = usage_of(chunk)
+        self._usage = usage or self._usage
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            raise UpstreamGarbled("A chunk of the backend's answer has no choices.")
+        for choice in choices:
+            if isinstance(choice, dict):
+                self._finish = self._finish or reason_of(choice.get("finish_reason"))
+        return usage is not None and not choices
+
+
+def _chunk(event: bytes) -> dict[str, Any] | None:
+    """An event's JSON; None for `[DONE]`, comments and whatever has no data. Raises `UpstreamGarbled`."""
+    if not event.startswith(b"data:"):
+        return None
+    data = event[5:].strip()
+    return None if data == DONE.encode() else read_object(data)
+
+
+def _says(chunk: dict[str, Any]) -> bool:
+    """Whether a chunk holds more than a role."""
+    for choice in chunk["choices"]:
+        delta = choice["delta"]
+        if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):
+            return True
+    return False
+
+
+def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | None:
+    """A whole answer as it came, if it has every member that clients expect; else None."""
+    match answer:
+        case {
+            "id": str() as name,
+            "object": "chat.completion",
+            "created": int(),
+            "model": seen,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": str(), "refusal": None},
+                    "logprobs": _,
+                    "finish_reason": str() as reason,
+                }
+            ],
+        } if name and seen == model:
+            usage, finish = usage_of(answer), reason_of(reason)
+            if usage is not None and finish == reason:
+                return [Passed(body), Finish(finish), usage]
+    return None
