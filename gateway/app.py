@@ -16,6 +16,7 @@ from gateway.api import routes
 from gateway.api.chat import ChatDoor
 from gateway.api.door import Desk
 from gateway.api.health import Live, Ready
+from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
 from gateway.api.native import NativeDoor
@@ -34,7 +35,7 @@ from gateway.upstream.transport import Transport
 class Gateway:
     """Everything that was built. `data` and `admin` are the two planes' ASGI applications.
 
-    `draining` turns true when the gateway is about to end: readiness goes, new requests are refused.
+    `life` is told when the gateway is about to end: readiness goes, new requests are refused.
     """
 
     data: ASGIApp
@@ -51,13 +52,6 @@ class Gateway:
         self.dispatcher.aclose()
         for backend in self.fleet.values():
             await backend.aclose()
-
-
-class Life:
-    """Whether the gateway is about to end."""
-
-    def __init__(self) -> None:
-        self.draining = False
 
 
 def create_app(
@@ -86,7 +80,7 @@ def create_app(
         hook=hooks,
         now=_now,
         new_id=_new_id,
-        draining=lambda: life.draining,
+        life=life,
         place=dispatcher.place,
     )
     reception = Middleware(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway import __version__, config
+from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
 from gateway.telemetry.logs import Logs, configure
@@ -26,6 +28,8 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstream.transport import Transport
 
 BACKLOG = 2048
+LAST_WORDS = 5
+"""Seconds that requests have, after the drain limit, to tell their clients that they end."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 
@@ -46,7 +50,7 @@ class _Plane(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(drain)),
+                timeout_graceful_shutdown=math.ceil(drain) + LAST_WORDS,
             )
         )
         self.up = asyncio.Event()
@@ -105,15 +109,21 @@ async def running(
             finally:
                 gateway.life.draining = True
                 lag.cancel()
-                await _end(planes, serving)
+                await _end(planes, serving, gateway.life, settings.server.drain)
                 await gateway.aclose()
 
 
-async def _end(planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]]) -> None:
+async def _end(
+    planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]], life: Life, drain: float
+) -> None:
+    data, admin = planes
+    data.should_exit = True
+    await asyncio.wait({serving[0]}, timeout=drain)
+    life.end()  # what has not finished is told so, and ends well-formed
+    await asyncio.wait({serving[0]})
     # The admin plane last: probes and metrics are wanted while the data plane drains.
-    for plane, task in zip(planes, serving, strict=True):
-        plane.should_exit = True
-        await asyncio.wait({task})
+    admin.should_exit = True
+    await asyncio.wait({serving[1]})
 
 
 async def _watch_lag(metrics: Metrics) -> None:

@@ -11,9 +11,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.api import replies
 from gateway.api.body import require_json
 from gateway.api.door import Desk
-from gateway.api.leaving import Leaving
 from gateway.api.middleware import Visit, gateway_headers, note_error
-from gateway.errors import GatewayError, UpstreamTruncated
+from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.relay import Asking, Plan
 from gateway.scheduling.scheduler import Ticket
 from gateway.wire import openai, sse
@@ -36,11 +35,18 @@ class ChatDoor:
         model = desk.model(request.model, tenant, visit)
         plan = desk.relay.plan(Asking(request), model)
         asked = request.model or model.name
-        async with Leaving(receive, desk.background):
-            if request.stream:
-                await _Streaming(desk, plan, visit, asked).run(send)
-            else:
+        if not request.stream:
+            async with desk.stay(receive):
                 await self._whole(plan, visit, asked, send)
+            return
+        streaming = _Streaming(desk, plan, visit, asked)
+        try:
+            async with desk.stay(receive):
+                await streaming.run(send)
+        except GatewayError as error:
+            if not visit.began or isinstance(error, ClientGone):
+                raise
+            await streaming.fail(error, send)
 
     async def _whole(self, plan: Plan, visit: Visit, asked: str, send: Send) -> None:
         desk = self._desk
@@ -101,21 +107,20 @@ class _Streaming:
         )
 
     async def run(self, send: Send) -> None:
-        """Send the whole answer. Raises what comes before the head."""
+        """Send the whole answer. Raises every failure; whether the head has gone out, `visit.began` tells."""
         events = self._desk.relay.events(self._plan, self._visit.receipt, self._queued)
         async with aclosing(events):
-            try:
-                first = await self._wait_for_first(events, send)
-                await self._send(first, send)
-                async for event in events:
-                    await self._send(event, send)
-                await self._end(send)
-            except GatewayError as error:
-                if not self._visit.began:
-                    raise
-                note_error(self._visit.receipt, error)
-                await replies.send_event(send, sse.frame(replies.error_body(error)))
-                await replies.end_stream(send)
+            first = await self._wait_for_first(events, send)
+            await self._send(first, send)
+            async for event in events:
+                await self._send(event, send)
+        await self._end(send)
+
+    async def fail(self, error: GatewayError, send: Send) -> None:
+        """End a stream that has begun and cannot go on."""
+        note_error(self._visit.receipt, error)
+        await replies.send_event(send, sse.frame(replies.error_body(error)))
+        await replies.end_stream(send)
 
     def _queued(self, ticket: Ticket) -> None:
         self._ticket = ticket

@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope
 
 from gateway import config
 from gateway.api.body import read_body, require_identity
+from gateway.api.leaving import Leaving
+from gateway.api.life import Life
 from gateway.api.middleware import Visit
 from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
@@ -35,7 +37,7 @@ class Desk:
     hook: Hook
     now: Callable[[], datetime]
     new_id: Callable[[str], str]
-    draining: Callable[[], bool]
+    life: Life
     place: Callable[[Ticket], tuple[int, float] | None]
 
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
@@ -47,7 +49,7 @@ class Desk:
         visit.receipt.door = door
         tenant = self._tenant(scope) if keys else ANONYMOUS
         visit.receipt.tenant = tenant.name
-        if self.draining():
+        if self.life.draining:
             raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
         return visit, tenant
 
@@ -59,6 +61,10 @@ class Desk:
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
             raise
+
+    def stay(self, receive: Receive) -> Leaving:
+        """Serve as long as the client stays and the gateway lives; to be used with `async with`."""
+        return Leaving(receive, self.background, self.life)
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the body. Raises `BodyTooLarge`, `UnsupportedMediaType`, `ClientGone`."""

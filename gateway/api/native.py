@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.door import Desk
-from gateway.api.leaving import Leaving
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
@@ -35,7 +34,7 @@ class NativeDoor:
         model = desk.model(self._model_name(), tenant, visit)
         whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
         plan = desk.relay.plan(Asking(whole, lean), model)
-        async with Leaving(receive, desk.background):
+        async with desk.stay(receive):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])

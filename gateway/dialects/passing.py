@@ -56,7 +56,9 @@ class PassingDecoder(ByteDecoder):
         if self.done:
             return []
         if self._held:
-            chunk = self._held + chunk
+            chunk, self._held = self._held + chunk, b""
+        if not self._begun and b"\r" in chunk:
+            return self._mend(chunk)  # other ends of lines than OpenAI's
         end = chunk.rfind(_END) + len(_END)
         if end < len(_END):
             return self._hold(chunk)
@@ -101,17 +103,18 @@ class PassingDecoder(ByteDecoder):
 
     def _begin(self, whole: bytes) -> list[Event]:
         """Hold everything until there is content, so that a stream that breaks before can still move."""
-        told = [_chunk(event) for event in whole.split(_END) if event]
-        if not all(self._usual(chunk, first=place == 0) for place, chunk in enumerate(told)):
-            return self._mend(whole)
-        self._first = told[0] or {}
-        if not any(_says(chunk) for chunk in told if chunk is not None):
-            self._held = whole + self._held
-            return []
-        self._begun = True
-        return self._careful(whole)
+        for place, event in enumerate(filter(None, whole.split(_END))):
+            chunk = _chunk(event)
+            if chunk is None or not self._usual(chunk, first=place == 0):
+                return self._mend(whole + self._held)
+            self._first = self._first or chunk
+            if _says(chunk):
+                self._begun = True
+                return self._careful(whole)
+        self._held = whole + self._held
+        return []
 
-    def _usual(self, chunk: dict[str, Any] | None, *, first: bool) -> bool:
+    def _usual(self, chunk: dict[str, Any], *, first: bool) -> bool:
         """Whether a chunk of the beginning is as OpenAI's own: then the rest will be, too."""
         match chunk:
             case {
@@ -127,8 +130,7 @@ class PassingDecoder(ByteDecoder):
 
     def _mend(self, chunk: bytes) -> list[Event]:
         self._mending = True
-        held, self._held = self._held, b""
-        ready = self._fallback.feed(chunk + held)
+        ready = self._fallback.feed(chunk)
         self.done = self._fallback.done
         return ready
 

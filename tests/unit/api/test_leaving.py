@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Message
 
 from gateway.api.leaving import Leaving
+from gateway.api.life import Life
 from gateway.errors import ClientGone, QueueFull
 from gateway.upstream.background import Background
 from tests.support.stack import wait_until
@@ -30,7 +31,7 @@ class Client:
 
 async def serve(client: Client, background: Background, inside: asyncio.Event) -> str:
     """Wait for the event as long as the client stays."""
-    async with Leaving(client.receive, background):
+    async with Leaving(client.receive, background, Life()):
         await inside.wait()
     return "served"
 
@@ -60,7 +61,7 @@ async def test_messages_before_the_leaving_are_skipped() -> None:
 async def test_a_failure_inside_is_told_as_it_is() -> None:
     background = Background()
     with pytest.raises(QueueFull):
-        async with Leaving(Client().receive, background):
+        async with Leaving(Client().receive, background, Life()):
             raise QueueFull("full")
     await wait_until(lambda: len(background) == 0)
 
@@ -69,7 +70,7 @@ async def test_a_failure_in_the_moment_of_leaving_is_told_as_it_is() -> None:
     client = Client()
 
     async def fail_when_cancelled() -> None:
-        async with Leaving(client.receive, Background()):
+        async with Leaving(client.receive, Background(), Life()):
             try:
                 await asyncio.Event().wait()
             finally:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.leaving import Leaving
+from gateway.api.life import Life
 from gateway.api.middleware import Reception, Visit, gateway_headers, note_error
 from gateway.errors import BadRequest, Draining, GatewayError, QueueFull, UpstreamTruncated
 from gateway.telemetry.receipt import Attempt, Receipt
@@ -253,7 +254,7 @@ async def test_a_client_that_left_is_accounted_with_where_it_was(
         visit: Visit = scope["visit"]
         visit.receipt.granted, visit.receipt.first_token = granted, first_token
         await receive()
-        async with Leaving(receive, background):
+        async with Leaving(receive, background, Life()):
             await asyncio.Event().wait()
 
     background = Background()

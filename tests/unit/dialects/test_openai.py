@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.base import Decoder, Outgoing, Profile
 from gateway.dialects.openai import OpenAI
 from gateway.wire import sse
 from gateway.wire.events import Delta, Usage
@@ -96,7 +97,8 @@ def test_logprobs_and_details_of_usage_pass() -> None:
 
 
 def test_logprobs_of_a_chunk_pass_even_without_text() -> None:
-    decoder = OpenAI().decoder(ask(request(), stream=True))
+    decoder = OpenAI().decoder(replace(ask(request(), stream=True), passes=False))
+    assert isinstance(decoder, Decoder)
     chunk = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "logprobs": {"content": [1]}}]}
     assert decoder.feed(sse.Event(json.dumps(chunk))) == [Delta(logprobs={"content": [1]})]
 

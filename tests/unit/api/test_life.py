@@ -1,0 +1,70 @@
+"""What a shutdown says to those who come and to those who are here."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.api.leaving import Leaving
+from gateway.api.life import Life
+from gateway.errors import ClientGone, Draining, GatewayError
+from gateway.upstream.background import Background
+
+
+def test_the_end_is_told_to_everybody_who_is_here_and_to_nobody_else() -> None:
+    life = Life()
+    told: list[tuple[str, GatewayError]] = []
+
+    def first(error: GatewayError) -> None:
+        told.append(("first", error))
+
+    def second(error: GatewayError) -> None:
+        told.append(("second", error))
+
+    life.enter(first)
+    life.enter(second)
+    life.leave(first)
+    life.end()
+    assert [name for name, _ in told] == ["second"]
+    assert isinstance(told[0][1], Draining)
+
+
+def test_leaving_twice_is_no_fault() -> None:
+    life = Life()
+    life.leave(lambda _: None)
+    assert len(life) == 0
+
+
+async def test_a_request_in_flight_ends_with_draining() -> None:
+    life, background = Life(), Background()
+
+    async def never() -> dict[str, str]:
+        await asyncio.Event().wait()
+        raise AssertionError("the client stays")
+
+    async def visit() -> None:
+        async with Leaving(never, background, life):
+            life.end()
+            await asyncio.Event().wait()
+
+    with pytest.raises(Draining):
+        await visit()
+    assert len(life) == 0
+    await background.aclose()
+
+
+async def test_the_first_reason_counts() -> None:
+    life = Life()
+
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def visit() -> None:
+        async with Leaving(gone, Background(), life) as stay:
+            await asyncio.sleep(0)
+            stay.end(Draining("later"))
+            await asyncio.Event().wait()
+
+    with pytest.raises(ClientGone):
+        await visit()

@@ -1,0 +1,242 @@
+"""Bytes go on as they came, unless something in them must be mended; a cut never looks like an end."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import ByteDecoder, Profile
+from gateway.dialects.passing import PassingDecoder
+from gateway.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
+from gateway.wire.openai import ChatRequest, read_chat
+
+HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+COUNTED = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+TEXT = '你好，"finish_reason":"stop" 𠮷\n[DONE] error"'
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return event({**HEAD, "choices": [choice], **more})
+
+
+def event(value: Any) -> bytes:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+ROLE = chunk({"role": "assistant", "content": ""})
+WORDS = [chunk({"content": piece}) for piece in (TEXT, "b", "c")]
+STOP = chunk({}, "stop")
+USAGE = event({**HEAD, "choices": [], "usage": COUNTED})
+DONE = event("[DONE]")
+WHOLE = b"".join([ROLE, *WORDS, STOP, USAGE, DONE])
+
+
+def request(**more: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "q"}], "stream": True, **more}
+    return read_chat(json.dumps(body).encode())
+
+
+def decoder(*, usage_wanted: bool = False) -> ByteDecoder:
+    options = {"stream_options": {"include_usage": True}} if usage_wanted else {}
+    openai = DIALECTS["openai"]
+    made = openai.decoder(openai.ask(request(**options), Profile(model="m"), stream=True))
+    assert isinstance(made, PassingDecoder)
+    return made
+
+
+def read(pieces: list[bytes], *, usage_wanted: bool = False, clean: bool = True) -> list[Event]:
+    reader = decoder(usage_wanted=usage_wanted)
+    events = [out for piece in pieces for out in reader.feed(piece)]
+    return events + reader.end(clean=clean)
+
+
+def passed(events: list[Event]) -> bytes:
+    return b"".join(one.data for one in events if isinstance(one, Passed))
+
+
+def others(events: list[Event]) -> list[Event]:
+    return [one for one in events if not isinstance(one, Passed)]
+
+
+def test_bytes_go_on_without_the_usage_that_nobody_asked_for_and_without_done() -> None:
+    events = read([WHOLE])
+    assert passed(events) == b"".join([ROLE, *WORDS, STOP])
+    assert others(events) == [Usage(5, 3, "backend")]
+    assert [one.finish for one in events if isinstance(one, Passed)][-1] == "stop"
+
+
+def test_the_usage_chunk_goes_on_where_it_was_asked_for() -> None:
+    events = read([WHOLE], usage_wanted=True)
+    assert passed(events) == WHOLE.removesuffix(DONE)
+
+
+def test_each_read_goes_on_at_once() -> None:
+    reader = decoder()
+    assert reader.feed(ROLE) == []
+    assert reader.feed(WORDS[0]) == [Passed(ROLE + WORDS[0])]
+    assert reader.feed(WORDS[1] + WORDS[2]) == [Passed(WORDS[1] + WORDS[2])]
+    assert reader.feed(STOP) == [Passed(STOP, "stop")]
+    assert reader.feed(USAGE + DONE) == []
+    assert reader.done
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=12))
+def test_any_slicing_gives_the_same_bytes(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(WHOLE)]
+    pieces = [WHOLE[start:end] for start, end in pairwise(places)]
+    events = read(pieces, usage_wanted=True)
+    assert passed(events) == WHOLE.removesuffix(DONE)
+    assert others(events) == [Usage(5, 3, "backend")]
+
+
+def test_single_bytes_give_the_same_bytes() -> None:
+    events = read([WHOLE[place : place + 1] for place in range(len(WHOLE))])
+    assert passed(events) == b"".join([ROLE, *WORDS, STOP])
+
+
+def test_a_cut_anywhere_before_the_finish_is_told() -> None:
+    complete = len(WHOLE) - len(USAGE) - len(DONE)
+    for place in range(complete):
+        with pytest.raises(UpstreamTruncated):
+            read([WHOLE[:place]], clean=False)
+
+
+def test_a_finish_without_done_is_a_good_end_and_mended() -> None:
+    events = read([b"".join([ROLE, *WORDS, STOP])])
+    assert others(events) == [Repair("missing_done"), Usage(_estimated(), 4, "estimate")]
+
+
+def test_a_server_without_usage_gets_an_estimate_told_under_its_own_id() -> None:
+    events = read([b"".join([ROLE, *WORDS, STOP, DONE])], usage_wanted=True)
+    told = json.loads(passed(events).split(b"data: ")[-1])
+    assert told["id"] == "chatcmpl-1"
+    assert told["choices"] == []
+    assert told["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(WHOLE.replace(b'"id":"chatcmpl-1"', b'"id":""'), id="no-id"),
+        pytest.param(WHOLE.replace(b'"model":"m"', b'"model":"other"'), id="another-model"),
+        pytest.param(WHOLE.replace(b'"role":"assistant",', b""), id="no-role"),
+        pytest.param(WHOLE.replace(b"\n\n", b"\r\n\r\n"), id="crlf"),
+        pytest.param(b"".join([ROLE, ROLE, *WORDS, STOP, USAGE, DONE]), id="the-role-twice"),
+    ],
+)
+def test_a_stream_that_needs_mending_is_read_event_by_event(stream: bytes) -> None:
+    for pieces in ([stream], [stream[place : place + 1] for place in range(len(stream))]):
+        events = read(pieces)
+        assert passed(events) == b""
+        text = "".join(one.text for one in events if isinstance(one, Delta))
+        assert text == TEXT + "bc"
+        assert Finish("stop") in events
+        assert Usage(5, 3, "backend") in events
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({"error": {"message": "secret", "code": 1}}, id="openai"),
+        pytest.param({"text": "secret", "error_code": 50001}, id="fastchat"),
+    ],
+)
+def test_an_error_event_is_told_without_its_text(broken: dict[str, Any]) -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    with pytest.raises(UpstreamError) as caught:
+        reader.feed(event(broken))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("garbage", [b"data: {\n\n", b'data: "finish_reason":"\n\n', b"data: [1,2]\n\n"])
+def test_garbage_is_an_error(garbage: bytes) -> None:
+    with pytest.raises(GatewayError):
+        read([ROLE + garbage])
+
+
+def test_comments_are_left_out_where_events_are_read() -> None:
+    events = read([ROLE + WORDS[0], b": ping\n\n" + STOP + USAGE + DONE])
+    assert passed(events) == ROLE + WORDS[0] + STOP
+
+
+def test_an_event_without_end_is_bounded() -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    reader.feed(b"data: " + b"x" * 1_000_000)
+    with pytest.raises(UpstreamGarbled):
+        reader.feed(b"x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("more", "profile"),
+    [
+        pytest.param({"n": 2}, Profile(model="m"), id="several-choices"),
+        pytest.param({"model": "alias"}, Profile(model="m"), id="an-alias"),
+        pytest.param({}, Profile(model="served"), id="another-name-at-the-server"),
+    ],
+)
+def test_what_cannot_pass_unread_is_read(more: dict[str, Any], profile: Profile) -> None:
+    openai = DIALECTS["openai"]
+    outgoing = openai.ask(request(**more), profile, stream=True)
+    assert not isinstance(openai.decoder(outgoing), ByteDecoder)
+
+
+ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 7,
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": TEXT, "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": COUNTED,
+    "x_vendor": {"kept": True},
+}
+
+
+def whole(answer: dict[str, Any]) -> tuple[bytes, list[Event]]:
+    openai = DIALECTS["openai"]
+    body = json.dumps(answer).encode()
+    return body, openai.answer(openai.ask(request(), Profile(model="m"), stream=False), body)
+
+
+def test_a_whole_answer_goes_on_as_it_came() -> None:
+    body, events = whole(ANSWER)
+    assert events == [Passed(body), Finish("stop"), Usage(5, 3, "backend")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"id": ""}, id="no-id"),
+        pytest.param({"model": "other"}, id="another-model"),
+        pytest.param({"usage": None}, id="no-usage"),
+        pytest.param(
+            {"choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}}]}, id="bare"
+        ),
+    ],
+)
+def test_a_whole_answer_that_lacks_something_is_written_anew(change: dict[str, Any]) -> None:
+    _, events = whole({**ANSWER, **change})
+    assert passed(events) == b""
+    assert Delta(TEXT) in events
+
+
+def _estimated() -> int:
+    openai = DIALECTS["openai"]
+    return openai.ask(request(), Profile(model="m"), stream=True).prompt_tokens
