@@ -49,7 +49,7 @@ demo-llm: $(LLM_STAMP) $(MODEL_STAMP) ## the same with a real, very small model 
 
 .PHONY: test
 test: $(DEV_STAMP) ## run the tests, but for those of `test-clients` and `test-llm`
-	$(PY) -m pytest -rs -m "not clients and not llm" $(ARGS)
+	$(PY) -m pytest -rs -n auto --dist worksteal -m "not clients and not llm" $(ARGS)
 
 .PHONY: clients
 clients: $(CLIENT_STAMPS) ## make the environments of the foreign clients (LangChain, older OpenAI SDKs)

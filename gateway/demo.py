@@ -11,8 +11,9 @@ import http.client
 import json
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -145,7 +146,7 @@ class _Demo:
         for model in MODELS:
             self._say(f"\n{model}")
             for question in QUESTIONS:
-                answered, text = await asyncio.to_thread(ask, url, model, question)
+                answered, text = await _asked_beside(url, model, question)
                 self._say(f"  > {question}\n    {text}")
                 well = well and answered
         return well
@@ -258,6 +259,24 @@ def ask(url: str, model: str, question: str) -> tuple[bool, str]:
         return False, f"(no answer: {str(error) or type(error).__name__})"
     finally:
         connection.close()
+
+
+async def _asked_beside(url: str, model: str, question: str) -> tuple[bool, str]:
+    """Ask in a thread that the end of the demo does not wait for: a slow model may take its two minutes."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[tuple[bool, str]] = loop.create_future()
+
+    def settle(result: tuple[bool, str]) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    def work() -> None:
+        result = ask(url, model, question)
+        with suppress(RuntimeError):  # the demo has ended meanwhile, and its loop with it
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=work, name="a question of the demo", daemon=True).start()
+    return await answer
 
 
 def _understood(status: int, body: bytes) -> tuple[bool, str]:

@@ -44,12 +44,17 @@ def gateway_that_replies(status: int, body: str) -> RunGateway:
     """A gateway that gives the same reply to everything."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
         payload = body.encode()
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(payload)}\r\n\r\n".encode() + payload)
-        await writer.drain()
-        writer.close()
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
+        try:
+            asked = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(asked.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            writer.write(head + payload)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, asyncio.CancelledError):
+            return  # the demo has ended in the middle of a question
+        finally:
+            writer.close()
 
     @asynccontextmanager
     async def running(config: Config) -> AsyncIterator[Running]:
