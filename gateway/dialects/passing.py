@@ -67,7 +67,7 @@ class PassingDecoder(ByteDecoder):
             return self._begin(whole)
         if any(word in whole for word in _WORDS):
             return self._careful(whole)
-        self._events += 1
+        self._events += whole.count(_END)
         return [Passed(whole)]
 
     def end(self, *, clean: bool) -> list[Event]:
@@ -149,7 +149,7 @@ class PassingDecoder(ByteDecoder):
             if alone and not self._usage_wanted:
                 continue
             kept.append(event)
-        self._events += len(kept)
+            self._events += _says_words(chunk)
         return [Passed(_END.join(kept) + _END, self._finish)] if kept else []
 
     def _note(self, chunk: dict[str, Any]) -> bool:
@@ -175,11 +175,13 @@ def _chunk(event: bytes) -> dict[str, Any] | None:
 
 def _says(chunk: dict[str, Any]) -> bool:
     """Whether a chunk holds more than a role."""
-    for choice in chunk["choices"]:
-        delta = choice["delta"]
-        if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):
-            return True
-    return False
+    return _says_words(chunk) or any(choice.get("finish_reason") for choice in chunk["choices"])
+
+
+def _says_words(chunk: dict[str, Any]) -> bool:
+    """Whether a chunk holds a piece of the answer."""
+    deltas = [choice.get("delta") or {} for choice in chunk["choices"] if isinstance(choice, dict)]
+    return any(value for delta in deltas for name, value in delta.items() if name != "role")
 
 
 def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | None:

@@ -112,7 +112,7 @@ def test_a_cut_anywhere_before_the_finish_is_told() -> None:
 
 def test_a_finish_without_done_is_a_good_end_and_mended() -> None:
     events = read([b"".join([ROLE, *WORDS, STOP])])
-    assert others(events) == [Repair("missing_done"), Usage(_estimated(), 4, "estimate")]
+    assert others(events) == [Repair("missing_done"), Usage(_estimated(), 3, "estimate")]
 
 
 def test_a_server_without_usage_gets_an_estimate_told_under_its_own_id() -> None:
