@@ -74,6 +74,11 @@ class LeanResponse(httpx.Response):
         self.headers = httpx.Headers(self.fields)
         return self.headers
 
+    async def aclose(self) -> None:
+        if not self.is_closed and isinstance(self.stream, httpx.AsyncByteStream):
+            self.is_closed = True
+            await self.stream.aclose()
+
     def field(self, name: bytes) -> str | None:
         """The value of the header `name` (in lower case), without making all headers."""
         for key, value in self.fields:
