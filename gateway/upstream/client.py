@@ -59,15 +59,19 @@ class Client:
 
         Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
         """
-        async with _Exchange(self._http, self._clock, outgoing, patience, _never) as answer:
-            pieces = []
+        exchange = _Exchange(self._http, self._clock, outgoing, patience, _never)
+        async with exchange as answer:
+            short = exchange.come()
+            if short is not None:
+                return short
+            pieces: list[bytes] = []
             size = 0
             async for piece in answer:
                 pieces.append(piece)
                 size += len(piece)
                 if size > MAX_ANSWER:
                     raise UpstreamGarbled("The backend's answer is too large.")
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return b"".join(pieces)
 
     def stream(
         self, outgoing: Outgoing, patience: Patience, begun: Callable[[], bool]
@@ -121,23 +125,28 @@ class _Exchange(AsyncIterator[bytes]):
         except BaseException:
             self._limit.cancel()
             raise
-        try:
-            await self._judge(response)
-        except BaseException:
-            await self.__aexit__()
-            raise
+        self._pieces = _raw(response)
+        encoding = _field(response, b"content-encoding")
+        if response.status_code != 200 or not (encoding is None or encoding.lower() == "identity"):
+            try:
+                await self._refuse(response)
+            finally:
+                await self.__aexit__()
         return self
 
-    async def _judge(self, response: httpx.Response) -> None:
-        self._pieces = _raw(response)
+    async def _refuse(self, response: httpx.Response) -> None:
         if response.status_code != 200:
             raise refusal(response.status_code, await self._refused(), _field(response, b"retry-after"))
-        if (_field(response, b"content-encoding") or "identity").lower() != "identity":
-            raise UpstreamGarbled("The backend sent a content encoding that was not asked for.")
+        raise UpstreamGarbled("The backend sent a content encoding that was not asked for.")
 
     async def __aexit__(self, *_: object) -> None:
         self._limit.cancel()
         await self._response.aclose()
+
+    def come(self) -> bytes | None:
+        """The whole body, if it came with the head, as short ones do: then there is nothing to wait for."""
+        pieces = self._pieces
+        return pieces.come() if isinstance(pieces, Body) else None
 
     async def _head(self) -> httpx.Response:
         connect = self._patience.connect

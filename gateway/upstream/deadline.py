@@ -46,7 +46,7 @@ class Deadline:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # not told the loop, it asks the kernel for the process
         if task is None:
             raise RuntimeError("A deadline can only end what a task waits for.")
         self._task = task

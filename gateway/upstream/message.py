@@ -35,6 +35,7 @@ class LeanRequest(httpx.Request):
         self.method = route.method
         self.url = route.url
         self.extensions = extensions
+        self.body = body
         self._content = body
 
     def __getattr__(self, name: str) -> Any:

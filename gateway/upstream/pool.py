@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer
 
-PEEK_AFTER = 0.01
+PEEK_AFTER = 0.025
 """Seconds of idleness after which the socket is asked before a connection is used again: a busy event loop
 may not have been told yet that the server has closed it."""
 

@@ -81,7 +81,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         limits = request.extensions.get("timeout", _NO_LIMITS)
         if isinstance(request, LeanRequest):
             origin = request.route.origin
-            body = request.content
+            body = request.body
             head = b"%b%d\r\n\r\n" % (request.route.head, len(body))
             pieces = None
         else:
@@ -130,6 +130,7 @@ class _Exchange:
     def __init__(self, pool: Pool, limits: Mapping[str, float | None], *, retry: bool) -> None:
         self._pool = pool
         self._limits = limits
+        self._read = limits.get("read")
         self._retry = retry
 
     async def wait_head(
@@ -151,7 +152,11 @@ class _Exchange:
                     await connection.wait_rest(body)
                 elif pieces is not None:
                     await connection.wait_sent(pieces, chunked="transfer-encoding" in request.headers)
-                await self._wait_answer(connection)
+                if self._read is None:
+                    await connection.wait_head()
+                else:
+                    async with _reading(self._read):
+                        await connection.wait_head()
                 return connection
             except (Stale, Unanswered) as fault:
                 pool.discard(connection)
@@ -162,14 +167,6 @@ class _Exchange:
             except BaseException:
                 pool.discard(connection)
                 raise
-
-    async def _wait_answer(self, connection: Connection) -> None:
-        read = self._limits.get("read")
-        if read is None:
-            await connection.wait_head()
-        else:
-            async with _reading(read):
-                await connection.wait_head()
 
 
 class Body(httpx.AsyncByteStream):
@@ -193,9 +190,9 @@ class Body(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         connection = self._connection
         if connection is None:
-            if not self._last:
-                raise StopAsyncIteration
             piece, self._last = self._last, b""
+            if not piece:
+                raise StopAsyncIteration
             return piece
         try:
             if self._read is None:
@@ -219,6 +216,13 @@ class Body(httpx.AsyncByteStream):
         self._last = b""
         if self._connection is not None:
             self._leave(self._connection)
+
+    def come(self) -> bytes | None:
+        """What is left of an answer that came whole with its head; None for one that did not."""
+        if self._connection is not None:
+            return None
+        piece, self._last = self._last, b""
+        return piece
 
     def _release(self, connection: Connection) -> None:
         self._connection = None

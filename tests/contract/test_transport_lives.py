@@ -17,7 +17,7 @@ import pytest
 
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, Origin
-from gateway.upstream.pool import Statistics
+from gateway.upstream.pool import PEEK_AFTER, Statistics
 from gateway.upstream.transport import (
     Certificates,
     Disconnected,
@@ -307,7 +307,7 @@ async def test_a_connection_the_socket_knows_to_be_closed_is_not_used(
         monkeypatch.setattr(Connection, "eof_received", lambda _: True)
         monkeypatch.setattr(Connection, "connection_lost", lambda _, __: None)
         await settled()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PEEK_AFTER)
         assert await ask(transport, here.url) == (200, b"hello")
         assert here.seen == 2
         monkeypatch.undo()
