@@ -1,14 +1,24 @@
-"""The transport under httpx: where connections to a backend are made.
+"""The transport under httpx: where requests meet connections, and where their failures become httpx's.
 
 A seam of its own, so that the way bytes travel can change without anything above it noticing.
 Environment proxies, redirects, cookies and content encodings are no part of it.
+
+A request is never sent twice once a byte of it was written; `retry_reused` makes one exception.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import httpx
+
+from gateway.upstream.connection import ONE_WRITE, Connection, ConnectionFault, Garbled, Stale, Unanswered
+from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
+from gateway.upstream.message import LeanRequest, LeanResponse, head_of, origin_of
+from gateway.upstream.pool import Pool, PoolFull, Statistics
 
 Transport = httpx.AsyncBaseTransport
 """What carries requests to a backend; tests bring their own."""
@@ -17,17 +27,283 @@ KEEPALIVE = 3.0
 """Seconds an idle connection is kept: below the 5 s after which uvicorn, which serves all ChatGLM programs,
 closes it, so that a request hardly ever meets a connection that is just being closed."""
 
+CLOSE_DELIMITED = "close_delimited"
+"""Extension of a response: its body ends where the connection does, so that a cut cannot be seen."""
+
+_VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+_EXTENSIONS = {
+    (version, delimited): {"http_version": _VERSIONS[version], CLOSE_DELIMITED: delimited}
+    for version in _VERSIONS
+    for delimited in (False, True)
+}
+_NO_LIMITS: Mapping[str, float | None] = {}
+
+
+class Disconnected(httpx.RemoteProtocolError):
+    """The server ended the connection without a byte of an answer."""
+
+
+class BrokenOff(httpx.ReadError):
+    """The server ended the connection in the middle of its answer."""
+
+
+class Malformed(httpx.RemoteProtocolError):
+    """The server's answer is not valid HTTP/1.1."""
+
+
+class GatewayTransport(httpx.AsyncBaseTransport):
+    """Carries requests over a pool of connections, one pool for each origin: of a backend there is one.
+
+    `most`: connections of a pool. `keepalive`: seconds an idle one is kept. `context` makes the TLS
+    context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
+    `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
+    served before ended without a byte of an answer. The server may then have worked twice.
+    Takes the limits `connect`, `pool` and `read` (for each read) from the request's `timeout`.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int,
+        keepalive: float = KEEPALIVE,
+        context: Callable[[], ssl.SSLContext],
+        uds: str | None = None,
+        retry_reused: bool = False,
+    ) -> None:
+        self._most = most
+        self._keepalive = keepalive
+        self._context = context
+        self._uds = uds
+        self._retry_reused = retry_reused
+        self._pools: dict[Origin, Pool] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        limits = request.extensions.get("timeout", _NO_LIMITS)
+        if isinstance(request, LeanRequest):
+            origin = request.route.origin
+            body = request.body
+            head = b"%b%d\r\n\r\n" % (request.route.head, len(body))
+            pieces = None
+        else:
+            origin = origin_of(request.url)
+            head = head_of(request.method, request.url, request.headers.raw) + b"\r\n"
+            body, pieces = _body_of(request)
+        pool = self._pools.get(origin) or self._pool(origin)
+        exchange = _Exchange(pool, limits, retry=self._retry_reused and pieces is None)
+        try:
+            connection = await exchange.wait_head(head, body, pieces, request)
+        except (ConnectionFault, OSError) as error:
+            raise _mapped(error) from error
+        extensions = _EXTENSIONS[connection.version, connection.close_delimited]
+        stream = Body(connection, pool, limits.get("read"))
+        return LeanResponse(connection.status, connection.headers, stream, extensions)
+
+    def _pool(self, origin: Origin) -> Pool:
+        if origin.scheme not in {"http", "https"} or not origin.host:
+            raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
+        dialer = Dialer(origin, self._context, self._uds)
+        pool = self._pools[origin] = Pool(dialer, most=self._most, keepalive=self._keepalive)
+        return pool
+
+    async def aclose(self) -> None:
+        """Close idle connections now, the others when their requests end."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def statistics(self) -> Statistics:
+        """The state of all pools together."""
+        states = [pool.statistics() for pool in self._pools.values()]
+        return Statistics(
+            sum(state.open for state in states),
+            sum(state.idle for state in states),
+            sum(state.waiting for state in states),
+        )
+
+    def __repr__(self) -> str:
+        pools = ", ".join(f"{origin.host}:{origin.port} {pool}" for origin, pool in self._pools.items())
+        return f"<GatewayTransport {pools or 'unused'}>"
+
+
+class _Exchange:
+    """One request on its way to the head of its answer."""
+
+    def __init__(self, pool: Pool, limits: Mapping[str, float | None], *, retry: bool) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._read = limits.get("read")
+        self._retry = retry
+
+    async def wait_head(
+        self, head: bytes, body: bytes, pieces: AsyncIterator[bytes] | None, request: httpx.Request
+    ) -> Connection:
+        """Send the request and wait for the head of its answer; gives the connection that has it."""
+        pool = self._pool
+        connection = pool.take()
+        fresh = False
+        while True:
+            if connection is None:
+                connection = await pool.wait_connection(
+                    place=self._limits.get("pool"), connect=self._limits.get("connect"), fresh=fresh
+                )
+            served = connection.served
+            try:
+                connection.start(head, body, without_body=request.method == "HEAD")
+                if len(body) > ONE_WRITE:
+                    await connection.wait_rest(body)
+                elif pieces is not None:
+                    await connection.wait_sent(pieces, chunked="transfer-encoding" in request.headers)
+                if self._read is None:
+                    await connection.wait_head()
+                else:
+                    async with _reading(self._read):
+                        await connection.wait_head()
+                return connection
+            except (Stale, Unanswered) as fault:
+                pool.discard(connection)
+                if not served or (isinstance(fault, Unanswered) and not self._retry):
+                    raise
+                fresh = fresh or isinstance(fault, Unanswered)
+                connection = None if fresh else pool.take()
+            except BaseException:
+                pool.discard(connection)
+                raise
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of a response: each piece is what had come when it was asked for.
+
+    The connection goes back to the pool with the last piece, and is closed when the body is left before.
+    """
+
+    def __init__(self, connection: Connection, pool: Pool, read: float | None) -> None:
+        self._connection: Connection | None = connection
+        self._pool = pool
+        self._read = read
+        self._last = b""
+        if connection.complete:
+            self._last = connection.take()
+            self._release(connection)
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        connection = self._connection
+        if connection is None:
+            piece, self._last = self._last, b""
+            if not piece:
+                raise StopAsyncIteration
+            return piece
+        try:
+            if self._read is None:
+                piece = await connection.wait_piece()
+            else:
+                async with _reading(self._read):
+                    piece = await connection.wait_piece()
+        except BaseException as error:
+            self._leave(connection)
+            if isinstance(error, ConnectionFault):
+                raise _mapped(error) from error
+            raise
+        if connection.drained:
+            self._release(connection)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Leave the body; harmless when it was read to its end."""
+        self._last = b""
+        if self._connection is not None:
+            self._leave(self._connection)
+
+    def come(self) -> bytes | None:
+        """What is left of an answer that came whole with its head; None for one that did not."""
+        if self._connection is not None:
+            return None
+        piece, self._last = self._last, b""
+        return piece
+
+    def _release(self, connection: Connection) -> None:
+        self._connection = None
+        self._pool.give_back(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        self._connection = None
+        self._pool.discard(connection)
+
+
+class _reading:  # noqa: N801 - reads like asyncio.timeout, which it is
+    """asyncio.timeout whose end is httpx's `ReadTimeout`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        try:
+            await self._limit.__aexit__(*raised)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("The server was silent for too long.") from error
+
+
+def _body_of(request: httpx.Request) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    if isinstance(request.stream, httpx.ByteStream):
+        return b"".join(request.stream), None
+    if not isinstance(request.stream, httpx.AsyncByteStream):
+        raise httpx.LocalProtocolError("The request's body is not asynchronous.")
+    return b"", aiter(request.stream)
+
+
+def _mapped(error: ConnectionFault | OSError) -> httpx.TransportError:
+    match error:
+        case PoolFull():
+            return httpx.PoolTimeout(str(error))
+        case Garbled():
+            return Malformed(f"The server's answer is not valid HTTP: {error}.")
+        case Stale() | Unanswered():
+            return Disconnected("The server closed the connection without an answer.")
+        case ConnectionFault():
+            return BrokenOff("The server's answer broke off.")
+        case HandshakeTimeout() | TimeoutError():
+            return httpx.ConnectTimeout("The connection was not opened in time.")
+        case _:
+            return httpx.ConnectError(f"The connection was not opened: {error.strerror or error}.")
+
+
+class Certificates:
+    """Makes the TLS context of one backend when it is first needed: reading the system's CAs takes long.
+
+    Files that are named are read at once, so that a wrong one is known before the first request.
+    """
+
+    def __init__(self, ca_file: str | None, cert_file: str | None, key_file: str | None) -> None:
+        self._files = (ca_file, cert_file, key_file)
+        self._context = self._made() if any(self._files) else None
+
+    def __call__(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = self._made()
+        return self._context
+
+    def _made(self) -> ssl.SSLContext:
+        ca_file, cert_file, key_file = self._files
+        context = ssl.create_default_context(cafile=ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+        return context
+
 
 def make_transport(
     *, slots: int, ca_file: str | None, cert_file: str | None, key_file: str | None
-) -> Transport:
+) -> GatewayTransport:
     """Make the transport of one backend. Certificates are always verified, TLS 1.2 at least."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if cert_file is not None:
-        context.load_cert_chain(cert_file, key_file)
-    # Slots bound the requests; a probe may come beside them.
-    limits = httpx.Limits(
-        max_connections=slots + 2, max_keepalive_connections=slots + 2, keepalive_expiry=KEEPALIVE
+    # Slots bound the requests; a probe may come beside them. A used connection that ends without a byte was
+    # almost always just being closed for idleness, in the moment in which the request went out.
+    return GatewayTransport(
+        most=slots + 2, context=Certificates(ca_file, cert_file, key_file), retry_reused=True
     )
-    return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False, retries=0)

@@ -69,7 +69,7 @@ async def test_a_request_is_exactly_these_bytes() -> None:
         "accept-encoding: identity\r\n"
         "user-agent: chatglm-gateway\r\n"
         "content-type: application/json\r\n"
-        f"Content-Length: {len(BODY)}\r\n\r\n"
+        f"content-length: {len(BODY)}\r\n\r\n"
     )
     assert server.received == [head.encode() + BODY]
 
@@ -120,7 +120,6 @@ GOOD = [
     ),
     pytest.param(head() + b"hi", b"hi", id="until-close"),
     pytest.param(head("Content-Length: 0"), b"", id="empty"),
-    pytest.param(head("Content-Length: 2", "Content-Length: 2") + b"hi", b"hi", id="same-length-twice"),
     pytest.param(head("Content-Length: 2") + b"hi and more", b"hi", id="more-than-the-length"),
     pytest.param(head(status="100 Continue") * 3 + OK, b"hi", id="three-continues"),
     pytest.param(head("Content-Length: 2", "X: " + "x" * 30_000) + b"hi", b"hi", id="long-header"),
@@ -150,16 +149,16 @@ async def test_a_good_answer_is_read_however_it_is_sliced(reply: bytes, body: by
         pytest.param(b"", "reset", UpstreamReset, id="reset-without-a-byte"),
         pytest.param(b"HTTP/1.1 200 OK\r\nConte", "close", UpstreamReset, id="close-in-the-head"),
         pytest.param(b"HTTP/1.1 200 OK\r\nConte", "reset", UpstreamReset, id="reset-in-the-head"),
-        pytest.param(b"hello there\r\n\r\n", "close", UpstreamReset, id="no-http"),
-        pytest.param(head(status="abc OK"), "close", UpstreamReset, id="bad-status"),
+        pytest.param(b"hello there\r\n\r\n", "close", UpstreamGarbled, id="no-http"),
+        pytest.param(head(status="abc OK"), "close", UpstreamGarbled, id="bad-status"),
         pytest.param(
-            head("Content-Length: 2", "X: a\rb") + b"hi", "close", UpstreamReset, id="cr-in-a-header"
+            head("Content-Length: 2", "X: a\rb") + b"hi", "close", UpstreamGarbled, id="cr-in-a-header"
         ),
-        pytest.param(head("X: " + "x" * 200_000), "close", UpstreamReset, id="huge-header"),
+        pytest.param(head("X: " + "x" * 200_000), "close", UpstreamGarbled, id="huge-header"),
         pytest.param(
-            head("Content-Length: 2", "Content-Length: 3") + b"hi", "close", UpstreamReset, id="cl-cl"
+            head("Content-Length: 2", "Content-Length: 3") + b"hi", "close", UpstreamGarbled, id="cl-cl"
         ),
-        pytest.param(head("Content-Length: -2") + b"hi", "close", UpstreamReset, id="negative-length"),
+        pytest.param(head("Content-Length: -2") + b"hi", "close", UpstreamGarbled, id="negative-length"),
         pytest.param(
             head("Content-Length: 2", "Transfer-Encoding: chunked") + b"2\r\nhi\r\n0\r\n\r\n",
             "close",
@@ -180,7 +179,7 @@ async def test_a_good_answer_is_read_however_it_is_sliced(reply: bytes, body: by
             head("Transfer-Encoding: chunked") + b"5\r\nhi", "close", UpstreamTruncated, id="inside-a-chunk"
         ),
         pytest.param(
-            head("Transfer-Encoding: chunked") + b"zz\r\nhi\r\n", "close", UpstreamTruncated, id="bad-chunk"
+            head("Transfer-Encoding: chunked") + b"zz\r\nhi\r\n", "close", UpstreamGarbled, id="bad-chunk"
         ),
         pytest.param(
             head("Content-Length: 2", "Content-Encoding: gzip") + b"hi", "close", UpstreamGarbled, id="gzip"

@@ -9,6 +9,7 @@ from gateway.config import Timeouts
 from gateway.dialects import DIALECTS
 from gateway.scheduling.patience import Limits
 from gateway.upstream.backend import Backend, limits
+from gateway.upstream.transport import GatewayTransport
 from tests.support.servers import Servers, native
 from tests.support.stack import configured
 
@@ -57,5 +58,5 @@ def test_limits_are_the_configured_time_outs() -> None:
 async def test_without_a_transport_of_its_own_it_makes_a_real_one() -> None:
     settings = configured(SERVERS.urls("chatglm2"))
     one = Backend(settings.backends[0], clock=time.monotonic, transport=None)
-    assert "AsyncHTTPTransport" in repr(one.client._http._transport)
+    assert isinstance(one.client._http._transport, GatewayTransport)
     await one.aclose()

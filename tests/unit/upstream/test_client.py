@@ -193,15 +193,6 @@ async def test_identity_is_no_encoding() -> None:
     assert await whole(streaming_with("content-encoding", "Identity")) == b"body"
 
 
-async def test_an_answer_of_two_lengths_is_refused() -> None:
-    async def reply(request: httpx.Request) -> httpx.Response:
-        headers = {"content-length": "4", "transfer-encoding": "chunked"}
-        return httpx.Response(200, headers=headers, content=_body())
-
-    with pytest.raises(UpstreamGarbled, match="two lengths"):
-        await whole(reply)
-
-
 async def _body() -> AsyncIterator[bytes]:
     yield b"body"
 

@@ -24,9 +24,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 def context_of(ca_file: str | None = None) -> ssl.SSLContext:
     transport = make_transport(slots=1, ca_file=ca_file, cert_file=None, key_file=None)
-    context = transport._pool._ssl_context  # type: ignore[attr-defined]  # httpx shows it nowhere else
-    assert isinstance(context, ssl.SSLContext)
-    return context
+    return transport._context()
 
 
 async def fetch(url: str, ca_file: str | None = None, connect: float = 5) -> bytes:

@@ -1,0 +1,132 @@
+"""Opens connections to one server: addresses, sockets, TLS, all within one time-out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from gateway.upstream.connection import Connection
+
+_Address: TypeAlias = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str]
+
+_KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class Origin(NamedTuple):
+    """Where a server listens. `host` without brackets; `port` always given."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class HandshakeTimeout(ssl.SSLError):
+    """The server took the connection but did not finish the TLS handshake in time."""
+
+
+class Dialer:
+    """Opens connections to one origin. Names are looked up for each new connection.
+
+    `context` makes the TLS context when it is first needed; `uds` is the path of a Unix socket to use
+    instead of the network.
+    """
+
+    def __init__(self, origin: Origin, context: Callable[[], ssl.SSLContext], uds: str | None = None) -> None:
+        self._origin = origin
+        self._context = context
+        self._uds = uds
+        self._good: _Address | None = None
+
+    async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+        """Open a connection within `seconds`.
+
+        Raises `TimeoutError`, `HandshakeTimeout`, or what failed: `OSError`, `ssl.SSLError`.
+        """
+        loop = asyncio.get_running_loop()
+        until = None if seconds is None else loop.time() + seconds
+        async with asyncio.timeout_at(until):
+            sock = await self._wait_socket(await self._wait_addresses(), until)
+        connection = Connection(lost, sock, loop)
+        if self._origin.scheme != "https":
+            await self._wait_attached(connection, sock, None)
+            return connection
+        try:
+            async with asyncio.timeout_at(until):
+                await self._wait_attached(connection, sock, self._context())
+        except TimeoutError:
+            raise HandshakeTimeout("the handshake took too long") from None
+        except ConnectionError as error:
+            raise ssl.SSLError("the server ended the handshake") from error
+        return connection
+
+    async def _wait_addresses(self) -> list[_Address]:
+        if self._uds is not None:
+            return [(socket.AF_UNIX, self._uds)]
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM)
+        except OSError:
+            if self._good is None:
+                raise
+            return [self._good]  # a resolver that is down takes no working server with it
+        return [(family, address) for family, _, _, _, address in found]
+
+    async def _wait_socket(self, addresses: list[_Address], until: float | None) -> socket.socket:
+        """The first address that answers; each gets its share of the time that is left."""
+        loop = asyncio.get_running_loop()
+        failed: OSError = OSError("The name has no address.")
+        for index, address in enumerate(addresses):
+            share = None if until is None else (until - loop.time()) / (len(addresses) - index)
+            try:
+                async with asyncio.timeout(share):
+                    sock = await _wait_open(address)
+            except OSError as error:  # TimeoutError is one
+                failed = error
+                continue
+            self._good = address
+            return sock
+        raise failed
+
+    async def _wait_attached(
+        self, connection: Connection, sock: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        name = self._origin.host if context is not None else None
+        try:
+            if self._uds is not None:
+                await loop.create_unix_connection(
+                    lambda: connection, sock=sock, ssl=context, server_hostname=name
+                )
+            else:
+                await loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=name)
+        except BaseException:
+            connection.abort()
+            raise
+
+
+async def _wait_open(address: _Address) -> socket.socket:
+    family, where = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            _set_options(sock)
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_OPTIONS:
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,180 @@
+"""The connections to one server: few, the last used first, none kept longer than the server keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+
+from gateway.upstream.connection import Connection
+from gateway.upstream.dialer import Dialer
+
+PEEK_AFTER = 0.025
+"""Seconds of idleness after which the socket is asked before a connection is used again: a busy event loop
+may not have been told yet that the server has closed it."""
+
+
+class PoolFull(TimeoutError):
+    """No connection became free in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The state of a pool: connections that are open or being opened, those idle, requests that wait."""
+
+    open: int
+    idle: int
+    waiting: int
+
+
+class Pool:
+    """The connections to one server. Belongs to one event loop.
+
+    A place is the right to one open connection. It is taken before connecting and given back when the
+    connection is discarded or lost, whichever comes first. While somebody waits nothing is idle.
+    """
+
+    def __init__(self, dialer: Dialer, *, most: int, keepalive: float) -> None:
+        self._dialer = dialer
+        self._most = most
+        self._keepalive = keepalive
+        self._open = 0
+        self._idle: list[Connection] = []  # in the order in which they became idle
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+
+    # --- getting -----------------------------------------------------------------------------------
+
+    def take(self) -> Connection | None:
+        """The idle connection that was used last, if there is one that still stands."""
+        while self._idle:
+            connection = self._idle.pop()
+            idle = self._loop.time() - connection.idle_since
+            if idle < PEEK_AFTER and not connection.closed:
+                return connection
+            if idle < self._keepalive and connection.quiet():
+                return connection
+            self.discard(connection)
+        return None
+
+    async def wait_connection(
+        self, *, place: float | None, connect: float | None, fresh: bool = False
+    ) -> Connection:
+        """A connection within `place` seconds of waiting for one and `connect` seconds of opening it.
+
+        `fresh` asks for one that has served nobody. Raises `PoolFull` and what the dialer raises.
+        """
+        connection = await self._wait_place(place, fresh=fresh)
+        if connection is not None:
+            return connection
+        try:
+            connection = await self._dialer.wait_connection(self.discard, connect)
+        except BaseException:
+            self._give_place_back()
+            raise
+        connection.counted = True
+        return connection
+
+    async def _wait_place(self, seconds: float | None, *, fresh: bool) -> Connection | None:
+        """Wait for a connection that somebody hands over, or None: a place, taken already."""
+        if fresh and self._open >= self._most and self._idle:
+            self.discard(self._idle.pop(0))
+        until = None if seconds is None else self._loop.time() + seconds
+        while self._open >= self._most:
+            connection = await self._wait_turn(until)
+            if connection is None or not (fresh or connection.closed):
+                return connection
+            if connection.counted:  # of no use to us, but its place is
+                connection.counted = False
+                connection.abort()
+                return None
+        self._open += 1
+        return None
+
+    async def _wait_turn(self, until: float | None) -> Connection | None:
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout_at(until):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():
+                self._return(waiter.result())
+            else:
+                with contextlib.suppress(ValueError):  # passed over already, as it was cancelled
+                    self._waiting.remove(waiter)
+            if isinstance(error, TimeoutError):
+                raise PoolFull("No connection became free in time.") from None
+            raise
+
+    def _return(self, turn: Connection | None) -> None:
+        if turn is None:
+            self._give_place_back()
+        else:
+            self.give_back(turn)
+
+    # --- giving back -------------------------------------------------------------------------------
+
+    def give_back(self, connection: Connection) -> None:
+        """Take a connection back whose request is over; one that cannot serve again is closed."""
+        if self._closed or not connection.reusable:
+            self.discard(connection)
+        elif not self._hand_over(connection):
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(self._keepalive, self._drop_old)
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection and give its place away. Harmless when repeated."""
+        connection.abort()
+        if connection.counted:
+            connection.counted = False
+            self._give_place_back()
+
+    def _give_place_back(self) -> None:
+        if not self._hand_over(None):
+            self._open -= 1
+
+    def _hand_over(self, turn: Connection | None) -> bool:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(turn)
+                return True
+        return False
+
+    def _drop_old(self) -> None:
+        oldest_kept = self._loop.time() - self._keepalive
+        kept: list[Connection] = []
+        for connection in self._idle:
+            if connection.idle_since > oldest_kept and not connection.closed:
+                kept.append(connection)
+            else:
+                self.discard(connection)
+        self._idle = kept
+        self._sweep = None
+        if kept:
+            delay = max(0.001, kept[0].idle_since - oldest_kept)
+            self._sweep = self._loop.call_later(delay, self._drop_old)
+
+    def close(self) -> None:
+        """Close what is idle, and every other connection when its request ends."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._idle:
+            self.discard(self._idle.pop())
+
+    def statistics(self) -> Statistics:
+        """The state of the pool; closed connections that were not met yet are not counted as idle."""
+        idle = sum(not connection.closed for connection in self._idle)
+        return Statistics(self._open, idle, len(self._waiting))
+
+    def __repr__(self) -> str:
+        state = self.statistics()
+        return f"<Pool {state.open} open of {self._most}, {state.idle} idle, {state.waiting} waiting>"

@@ -1,0 +1,392 @@
+"""A connection over a transport that only takes notes; the event loop's part is played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.upstream.connection import (
+    HIGH_WATER,
+    ONE_WRITE,
+    Connection,
+    ConnectionFault,
+    Cut,
+    Garbled,
+    Stale,
+    Unanswered,
+)
+
+OK = b"HTTP/1.1 200 OK\r\n"
+SIZED = OK + b"Content-Length: 5\r\n\r\nhello"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX: y\r\n\r\n"
+
+
+class Notes(asyncio.Transport):
+    """A transport that notes what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.flow: list[str] = []
+        self.buffered = 0
+        self.closing = False
+        self.aborted = False
+        self.refuses: Exception | None = None
+
+    def write(self, data: Any) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pause_reading(self) -> None:
+        self.flow.append("pause")
+
+    def resume_reading(self) -> None:
+        self.flow.append("resume")
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def made(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, Notes, list[Connection]]:
+    lost: list[Connection] = []
+    connection = Connection(lost.append, loop=loop)
+    notes = Notes()
+    connection.connection_made(notes)
+    return connection, notes, lost
+
+
+def asked(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, Notes]:
+    connection, notes, _ = made(loop)
+    connection.start(b"GET / HTTP/1.1\r\n\r\n")
+    return connection, notes
+
+
+async def whole(connection: Connection) -> bytes:
+    await connection.wait_head()
+    pieces = []
+    while piece := await connection.wait_piece():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def test_head_and_small_body_leave_in_one_write() -> None:
+    connection, notes, _ = made()
+    connection.start(b"head", b"body")
+    assert notes.written == [b"headbody"]
+
+
+async def test_a_large_body_follows_in_pieces() -> None:
+    connection, notes, _ = made()
+    body = bytes(range(256)) * (ONE_WRITE // 100)
+    connection.start(b"head", body)
+    await connection.wait_rest(body)
+    assert [len(data) for data in notes.written] == [ONE_WRITE + 4, ONE_WRITE, len(body) - 2 * ONE_WRITE]
+    assert b"".join(notes.written) == b"head" + body
+
+
+async def test_an_answer_before_the_end_of_a_large_body_ends_the_sending() -> None:
+    connection, notes, _ = made()
+    body = b"x" * (3 * ONE_WRITE)
+    connection.start(b"head", body)
+    connection.data_received(SIZED)
+    await connection.wait_rest(body)
+    assert len(notes.written) == 1
+    assert await whole(connection) == b"hello"
+    assert not connection.reusable
+
+
+async def test_what_one_read_brought_is_one_piece() -> None:
+    connection, _ = asked()
+    connection.data_received(CHUNKED)
+    await connection.wait_head()
+    assert await connection.wait_piece() == b"hello world"
+    assert await connection.wait_piece() == b""
+    assert connection.reusable
+    assert connection.served == 1
+
+
+async def test_a_reader_who_waits_is_woken_by_the_first_bytes() -> None:
+    connection, _ = asked()
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(whole(connection))
+        await asyncio.sleep(0)
+        for start in range(len(CHUNKED)):
+            connection.data_received(CHUNKED[start : start + 1])
+            await asyncio.sleep(0)
+    assert reading.result() == b"hello world"
+
+
+async def test_reading_pauses_at_the_mark_and_goes_on_when_the_bytes_are_taken() -> None:
+    connection, notes = asked()
+    connection.data_received(OK + b"Content-Length: 1000000\r\n\r\n")
+    connection.data_received(b"x" * (HIGH_WATER - 1))
+    assert notes.flow == []
+    connection.data_received(b"x")
+    assert notes.flow == ["pause"]
+    assert len(await connection.wait_piece()) == HIGH_WATER
+    assert notes.flow == ["pause", "resume"]
+
+
+async def test_a_connection_is_not_paused_for_an_answer_that_is_complete() -> None:
+    connection, notes = asked()
+    connection.data_received(OK + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000)
+    assert notes.flow == []
+    assert connection.complete
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        pytest.param(b"", Unanswered, id="no-byte"),
+        pytest.param(b"HTTP/1.1 2", Cut, id="in-the-head"),
+        pytest.param(SIZED[:-1], Cut, id="in-the-body"),
+        pytest.param(CHUNKED[:-1], Cut, id="in-the-trailers"),
+    ],
+)
+@pytest.mark.parametrize("how", ["eof", "reset"])
+async def test_an_end_before_the_end_tells_whether_an_answer_had_begun(
+    data: bytes, kind: type[ConnectionFault], how: str
+) -> None:
+    connection, _ = asked()
+    if data:
+        connection.data_received(data)
+    if how == "eof":
+        connection.eof_received()
+    connection.connection_lost(None if how == "eof" else ConnectionResetError())
+    with pytest.raises(kind):
+        await whole(connection)
+
+
+async def test_a_reader_who_waits_learns_of_the_end() -> None:
+    connection, _ = asked()
+    connection.data_received(SIZED[:-1])
+    await connection.wait_piece()
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(expect_cut(connection))
+        await asyncio.sleep(0)
+        connection.eof_received()
+    assert reading.result()
+
+
+async def expect_cut(connection: Connection) -> bool:
+    with pytest.raises(Cut):
+        await connection.wait_piece()
+    return True
+
+
+async def test_a_body_until_close_is_complete_at_the_end_but_not_at_a_reset() -> None:
+    ends: list[tuple[Exception | None, bool]] = [(None, True), (ConnectionResetError(), False)]
+    for error, complete in ends:
+        connection, _ = asked()
+        connection.data_received(OK + b"\r\nhello")
+        connection.connection_lost(error)
+        assert (connection.close_delimited, connection.complete) == (True, complete)
+        assert not connection.reusable
+
+
+async def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
+    connection, notes, _ = made()
+    connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert notes.aborted
+    assert not connection.reusable
+    with pytest.raises(Stale):
+        connection.start(b"head")
+    assert notes.written == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param("eof", id="closed"),
+        pytest.param("closing", id="closing"),
+        pytest.param(RuntimeError("unable to perform operation"), id="uvloop-says-closed"),
+        pytest.param(BrokenPipeError(), id="refused-by-the-socket"),
+    ],
+)
+async def test_a_connection_seen_closed_is_stale_and_nothing_is_written(end: str | Exception) -> None:
+    connection, notes, _ = made()
+    if isinstance(end, Exception):
+        notes.refuses = end
+    elif end == "eof":
+        connection.eof_received()
+    else:
+        notes.closing = True
+    with pytest.raises(Stale):
+        connection.start(b"head")
+    assert notes.written == []
+
+
+async def test_an_answer_before_the_request_was_gone_spoils_the_connection_only() -> None:
+    connection, notes = asked()
+    notes.buffered = 1
+    connection.data_received(SIZED)
+    assert await whole(connection) == b"hello"
+    assert not connection.reusable
+
+
+async def test_what_follows_an_answer_spoils_the_connection_only() -> None:
+    connection, notes = asked()
+    connection.data_received(SIZED)
+    connection.data_received(b"more")
+    assert notes.aborted
+    assert await whole(connection) == b"hello"
+    assert not connection.reusable
+
+
+async def test_the_second_answer_on_a_connection_starts_afresh() -> None:
+    connection, _ = asked()
+    connection.data_received(CHUNKED)
+    assert await whole(connection) == b"hello world"
+    connection.start(b"head")
+    connection.data_received(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+    assert await whole(connection) == b"no"
+    assert (connection.status, connection.headers) == (404, [(b"Content-Length", b"2")])
+    assert connection.served == 2
+
+
+async def test_the_loss_is_told_once_with_the_connection() -> None:
+    connection, _, lost = made()
+    connection.connection_lost(None)
+    assert lost == [connection]
+    assert repr(connection) == "<Connection closed, served 0, holds 0 bytes>"
+
+
+async def pieces(*data: bytes) -> AsyncIterator[bytes]:
+    for piece in data:
+        yield piece
+
+
+async def test_a_streamed_body_goes_out_piece_by_piece() -> None:
+    connection, notes = asked()
+    await connection.wait_sent(pieces(b"hello", b"", b"you"), chunked=True)
+    assert notes.written[1:] == [b"5\r\nhello\r\n", b"3\r\nyou\r\n", b"0\r\n\r\n"]
+
+
+async def test_sending_waits_while_the_transport_says_so() -> None:
+    connection, notes = asked()
+    connection.pause_writing()
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(connection.wait_sent(pieces(b"a", b"b"), chunked=False))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert notes.written[1:] == []
+        connection.resume_writing()
+        await sending
+    assert notes.written[1:] == [b"a", b"b"]
+
+
+async def test_an_answer_ends_the_sending() -> None:
+    connection, notes = asked()
+    connection.pause_writing()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(connection.wait_sent(pieces(b"a"), chunked=True))
+        await asyncio.sleep(0)
+        connection.data_received(SIZED)
+    assert notes.written[1:] == []
+    assert await whole(connection) == b"hello"
+    assert not connection.reusable
+
+
+def test_the_socket_itself_is_asked_whether_it_was_closed() -> None:
+    loop = asyncio.new_event_loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        connection = Connection(lambda _: None, ours, loop)
+        assert connection.quiet()
+        theirs.close()
+        assert not connection.quiet()
+        ours.close()
+        assert not connection.quiet()
+    loop.close()
+
+
+def outcome(data: bytes, cuts: list[int], *, closed: bool) -> tuple[int, bytes, type | None, bool]:
+    """What a connection makes of `data`, sliced at `cuts`: status, body, error, and whether it is kept."""
+    loop = asyncio.new_event_loop()
+    try:
+        connection, notes = asked(loop)
+        edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+        for start, end in itertools.pairwise(edges):
+            if start < end and not notes.aborted:
+                connection.data_received(data[start:end])
+        if closed:
+            connection.connection_lost(None)
+        body = bytearray()
+        error: type | None = None
+        try:
+            loop.run_until_complete(read_into(connection, body))
+        except (ConnectionFault, TimeoutError) as fault:
+            error = type(fault)
+        return connection.status, bytes(body), error, connection.reusable
+    finally:
+        loop.close()
+
+
+async def read_into(connection: Connection, body: bytearray) -> None:
+    async with asyncio.timeout(0):
+        await connection.wait_head()
+        while piece := await connection.wait_piece():
+            body += piece
+
+
+EXAMPLES = [
+    SIZED,
+    CHUNKED,
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + SIZED,
+    SIZED + b"X",
+    SIZED + SIZED,
+    OK + b"\r\nhello, world",
+    CHUNKED[:-9],
+    CHUNKED.replace(b"6\r\n", b"q\r\n"),
+    OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"nonsense",
+]
+
+
+@given(
+    data=st.sampled_from(EXAMPLES),
+    cuts=st.lists(st.integers(0, 100_000), max_size=30),
+    closed=st.booleans(),
+)
+def test_any_slicing_gives_the_same_result(data: bytes, cuts: list[int], closed: bool) -> None:
+    assert outcome(data, cuts, closed=closed) == outcome(data, [], closed=closed)
+
+
+@given(
+    bodies=st.lists(st.binary(min_size=1, max_size=300), max_size=8),
+    cuts=st.lists(st.integers(0, 100_000), max_size=30),
+)
+def test_any_chunks_in_any_slicing_are_joined_again(bodies: list[bytes], cuts: list[int]) -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies)
+    data = OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    assert outcome(data, cuts, closed=False) == (200, b"".join(bodies), None, True)
+
+
+@given(
+    data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=10), after_head=st.booleans()
+)
+def test_garbage_is_refused_or_waited_for_and_never_a_crash(
+    data: bytes, cuts: list[int], after_head: bool
+) -> None:
+    prefix = OK + b"Transfer-Encoding: chunked\r\n\r\n" if after_head else b""
+    status, _, error, kept = outcome(prefix + data, cuts, closed=True)
+    assert status in {0, 200} or not after_head
+    assert error in {None, Garbled, Cut, Unanswered}
+    assert not kept
