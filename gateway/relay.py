@@ -22,13 +22,12 @@ from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
-from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Decoder, Dialect, Outgoing
+from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Decoder, Dialect, Outgoing, Profile
 from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import (
     BadRequest,
     ConnectFailed,
     GatewayError,
-    NoBackend,
     StallTimeout,
     TotalTimeout,
     UpstreamReset,
@@ -90,6 +89,18 @@ class Plan:
         return tuple(dict.fromkeys(name for outgoing in self.outgoing.values() for name in outgoing.ignored))
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Backends of one model that are sent the same bytes: one dialect, one set of settings."""
+
+    dialect: Dialect
+    profile: Profile
+    backends: tuple[str, ...]
+
+    def ask(self, asking: Asking, *, stream: bool) -> Outgoing:
+        return self.dialect.ask(asking.for_dialect(self.dialect), self.profile, stream=stream)
+
+
 class _Try:
     """One try: how long it may take and whether content has come."""
 
@@ -123,6 +134,14 @@ class Relay:
             for model in settings.resolved_models
             for backend in settings.backends_of(model)
         }
+        self._alikes = {model.name: self._alike(model) for model in settings.resolved_models}
+
+    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
+        names: dict[tuple[Dialect, Profile], list[str]] = {}
+        for name in model.backends:
+            backend = self._fleet[name]
+            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
+        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
 
     # --- plan --------------------------------------------------------------------------------------
 
@@ -131,27 +150,21 @@ class Relay:
 
         Raises the first backend's `BadRequest` when none can, before anything has waited.
         """
-        backends = [self._fleet[name] for name in model.backends]
-        alone = asking.request.n == 1 or all("n" in backend.dialect.honours for backend in backends)
+        alikes = self._alikes[model.name]
+        alone = asking.request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
         if not alone and asking.request.n > model.max_n:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
+        one = asking if alone else asking.single()
         outgoing: dict[str, Outgoing] = {}
         refusal: BadRequest | None = None
-        for backend in backends:
+        for alike in alikes:
             try:
-                outgoing[backend.name] = self._translate(asking if alone else asking.single(), model, backend)
+                outgoing |= dict.fromkeys(alike.backends, alike.ask(one, stream=one.request.stream))
             except BadRequest as error:
                 refusal = refusal or error
-        if not outgoing:
-            raise refusal or NoBackend("This model has no backend.")
+        if refusal is not None and not outgoing:
+            raise refusal
         return Plan(asking, model, outgoing, alone)
-
-    def _translate(
-        self, asking: Asking, model: config.Model, backend: Backend, *, stream: bool | None = None
-    ) -> Outgoing:
-        request = asking.for_dialect(backend.dialect)
-        wanted = request.stream if stream is None else stream
-        return backend.dialect.ask(request, backend.profile(model), stream=wanted and not backend.no_streams)
 
     # --- events ------------------------------------------------------------------------------------
 
@@ -311,7 +324,8 @@ class Relay:
 
     def _again_whole(self, plan: Plan, backend: Backend) -> Outgoing:
         asking = plan.asking if plan.alone else plan.asking.single()
-        return self._translate(asking, plan.model, backend, stream=False)
+        alike = next(one for one in self._alikes[plan.model.name] if backend.name in one.backends)
+        return alike.ask(asking, stream=False)
 
     async def _whole(self, backend: Backend, outgoing: Outgoing, attempt: _Try) -> bytes:
         if outgoing.abandon == "close":

@@ -124,8 +124,9 @@ class PassingDecoder(ByteDecoder):
                 "model": str() as model,
                 "choices": [{"index": 0, "delta": dict() as delta, "finish_reason": _}],
             }:
-                role = delta.get("role")
-                return bool(name) and model == self._model and role == ("assistant" if first else None)
+                role_is_right = delta.get("role") == ("assistant" if first else None)
+                usage_is_right = ("usage" in chunk) == self._usage_wanted
+                return bool(name) and model == self._model and role_is_right and usage_is_right
         return False
 
     def _mend(self, chunk: bytes) -> list[Event]:

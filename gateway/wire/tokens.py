@@ -13,7 +13,7 @@ V1_CJK = 57
 CJK = 63
 """The same on every later model."""
 
-_CJK = re.compile("[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+_CJK = re.compile("[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
 _ASCII = re.compile("[\x00-\x7f]+")
 
 
@@ -21,7 +21,9 @@ def estimate(text: str, cjk: int = CJK) -> int:
     """Estimated tokens of `text`: ceil(Chinese * cjk/100 + ASCII / 3.9 + everything else)."""
     if not text:
         return 0
-    chinese = len(_CJK.findall(text))
+    if text.isascii():
+        return -(-len(text) * 10 // 39)
+    chinese = sum(map(len, _CJK.findall(text)))
     ascii_ = sum(map(len, _ASCII.findall(text)))
     rest = len(text) - chinese - ascii_
     # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.

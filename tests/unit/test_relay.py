@@ -225,13 +225,6 @@ async def test_a_plan_refuses_before_anything_waits() -> None:
     assert house.servers.asked == []
 
 
-async def test_a_model_without_backends_is_unavailable() -> None:
-    async with open_house(Servers(a=native()), "chatglm2") as house:
-        lonely = house.settings.names["m"].model_copy(update={"backends": ()})
-        with pytest.raises(NoBackend):
-            house.relay.plan(ask(), lonely)
-
-
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 

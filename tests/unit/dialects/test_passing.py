@@ -38,6 +38,9 @@ STOP = chunk({}, "stop")
 USAGE = event({**HEAD, "choices": [], "usage": COUNTED})
 DONE = event("[DONE]")
 WHOLE = b"".join([ROLE, *WORDS, STOP, USAGE, DONE])
+COUNTING = [one.replace(b"]}\n\n", b'],"usage":null}\n\n') for one in (ROLE, *WORDS, STOP)]
+"""The same chunks of a server that follows the rule for streams with usage."""
+WITH_USAGE = b"".join([*COUNTING, USAGE, DONE])
 
 
 def request(**more: Any) -> ChatRequest:
@@ -75,8 +78,15 @@ def test_bytes_go_on_without_the_usage_that_nobody_asked_for_and_without_done() 
 
 
 def test_the_usage_chunk_goes_on_where_it_was_asked_for() -> None:
-    events = read([WHOLE], usage_wanted=True)
-    assert passed(events) == WHOLE.removesuffix(DONE)
+    events = read([WITH_USAGE], usage_wanted=True)
+    assert passed(events) == WITH_USAGE.removesuffix(DONE)
+
+
+@pytest.mark.parametrize(("stream", "wanted"), [(WHOLE, True), (WITH_USAGE, False)])
+def test_chunks_whose_usage_is_not_as_asked_for_are_read(stream: bytes, wanted: bool) -> None:
+    events = read([stream], usage_wanted=wanted)
+    assert passed(events) == b""
+    assert Usage(5, 3, "backend") in events
 
 
 def test_each_read_goes_on_at_once() -> None:
@@ -89,12 +99,12 @@ def test_each_read_goes_on_at_once() -> None:
     assert reader.done
 
 
-@given(st.lists(st.integers(0, len(WHOLE)), max_size=12))
+@given(st.lists(st.integers(0, len(WITH_USAGE)), max_size=12))
 def test_any_slicing_gives_the_same_bytes(cuts: list[int]) -> None:
-    places = [0, *sorted(cuts), len(WHOLE)]
-    pieces = [WHOLE[start:end] for start, end in pairwise(places)]
+    places = [0, *sorted(cuts), len(WITH_USAGE)]
+    pieces = [WITH_USAGE[start:end] for start, end in pairwise(places)]
     events = read(pieces, usage_wanted=True)
-    assert passed(events) == WHOLE.removesuffix(DONE)
+    assert passed(events) == WITH_USAGE.removesuffix(DONE)
     assert others(events) == [Usage(5, 3, "backend")]
 
 
@@ -116,7 +126,7 @@ def test_a_finish_without_done_is_a_good_end_and_mended() -> None:
 
 
 def test_a_server_without_usage_gets_an_estimate_told_under_its_own_id() -> None:
-    events = read([b"".join([ROLE, *WORDS, STOP, DONE])], usage_wanted=True)
+    events = read([b"".join([*COUNTING, DONE])], usage_wanted=True)
     told = json.loads(passed(events).split(b"data: ")[-1])
     assert told["id"] == "chatcmpl-1"
     assert told["choices"] == []
