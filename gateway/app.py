@@ -19,6 +19,7 @@ from gateway.api.health import Live, Ready
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
 from gateway.api.native import NativeDoor
+from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
 from gateway.telemetry.logs import Logs
@@ -41,6 +42,7 @@ class Gateway:
     admin: ASGIApp
     dispatcher: Dispatcher
     background: Background
+    offload: Offload
     metrics: Metrics
     fleet: dict[str, Backend]
     life: Life
@@ -48,6 +50,7 @@ class Gateway:
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
         await self.background.aclose()
+        self.offload.close()
         self.dispatcher.aclose()
         for backend in self.fleet.values():
             await backend.aclose()
@@ -69,6 +72,7 @@ def create_app(
     """Build the gateway for one configuration. `transport` replaces the real one in tests."""
     life = Life()
     background = Background()
+    offload = Offload()
     fleet = {
         backend.name: Backend(backend, clock=time.monotonic, transport=transport)
         for backend in settings.backends
@@ -82,6 +86,7 @@ def create_app(
         settings=settings,
         relay=relay,
         background=background,
+        offload=offload,
         keyring=Keyring(settings.keys) if settings.auth_required else None,
         hook=hooks,
         now=_now,
@@ -105,6 +110,7 @@ def create_app(
         admin=routes.application([*pages, *probes], reception),
         dispatcher=dispatcher,
         background=background,
+        offload=offload,
         metrics=metrics,
         fleet=fleet,
         life=life,

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope
 from gateway import config
 from gateway.api.body import read_body, require_identity
 from gateway.api.middleware import Visit
+from gateway.api.offload import Offload
 from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
 from gateway.scheduling.scheduler import Ticket
@@ -31,6 +32,7 @@ class Desk:
     settings: config.Config
     relay: Relay
     background: Background
+    offload: Offload
     keyring: Keyring | None
     hook: Hook
     now: Callable[[], datetime]
