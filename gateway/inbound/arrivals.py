@@ -16,6 +16,9 @@ SLOWEST_SWEEP = 1.0
 RETRY_AFTER = 1.0
 """Seconds after which a client above a cap may try again: connections come and go quickly."""
 
+MOST_TURNED_AWAY = 256
+"""Connections that are refused with an answer at a time; beyond them they are cut off at once."""
+
 
 class Guest(Protocol):
     """Somebody with time limits."""
@@ -37,30 +40,44 @@ class Arrivals(ServerState):
         self.limits = limits
         self.refused = refused
         self._guests: dict[Guest, str | None] = {}
+        self._turned_away: set[Guest] = set()
         self._peers: Counter[str] = Counter()
         shortest = min(limits.header_timeout, limits.body_timeout, limits.write_timeout)
         self._period = min(SLOWEST_SWEEP, shortest / 4)
         self._next = 0.0
 
     def enter(self, guest: Guest, peer: str | None) -> GatewayError | None:
-        """Take note of a connection; give the error it must be refused with, if a cap is passed.
+        """Take note of a connection; give the error it must be refused with, if it is one too many.
 
         `peer` is its address, None on Unix sockets. Whoever entered must `leave`, refused or not.
         """
+        error = self._objection(peer)
+        if error is not None:
+            self._turned_away.add(guest)
+            return error
         self._guests[guest] = peer
         if peer is not None:
             self._peers[peer] += 1
-        if 0 < self.limits.max_connections < len(self._guests):
+        return None
+
+    def _objection(self, peer: str | None) -> GatewayError | None:
+        if 0 < self.limits.max_connections <= len(self._guests):
             return TooManyConnections("There are too many connections. Try again.", retry_after=RETRY_AFTER)
-        if peer is not None and 0 < self.limits.max_connections_per_peer < self._peers[peer]:
+        if peer is not None and 0 < self.limits.max_connections_per_peer <= self._peers[peer]:
             return TooManyConnections(
                 "There are too many connections from your address. Use fewer, or close idle ones.",
                 retry_after=RETRY_AFTER,
             )
         return None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether even those who are turned away are too many to be told why."""
+        return len(self._turned_away) > MOST_TURNED_AWAY
+
     def leave(self, guest: Guest) -> None:
         """Take note that a connection has ended."""
+        self._turned_away.discard(guest)
         peer = self._guests.pop(guest, None)
         if peer is not None:
             self._peers[peer] -= 1
@@ -72,5 +89,5 @@ class Arrivals(ServerState):
         if now < self._next:
             return
         self._next = now + self._period
-        for guest in list(self._guests):
+        for guest in (*self._guests, *self._turned_away):
             guest.check(now)

@@ -108,7 +108,12 @@ class Connection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.deadline = self.loop.time() + self.limits.header_timeout
         error = self.arrivals.enter(self, self.client[0] if self.client else None)
-        if error is not None:
+        if error is None:
+            return
+        if self.arrivals.crowded:
+            self._deaf = True
+            transport.abort()
+        else:
             self._refuse(error)
 
     def connection_lost(self, exc: Exception | None) -> None:

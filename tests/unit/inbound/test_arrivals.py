@@ -87,3 +87,24 @@ def test_a_guest_may_leave_while_the_sweep_looks_at_it() -> None:
     one.sweep(1.0)
     one.sweep(2.0)
     assert [guest.looks for guest in guests] == [[1.0]] * 2
+
+
+def test_the_refused_take_no_room_but_are_looked_at() -> None:
+    one = arrivals(max_connections=1)
+    first, second = Guest(), Guest()
+    assert one.enter(first, "a") is None
+    assert one.enter(second, "a") is not None
+    one.sweep(1.0)
+    assert second.looks == [1.0]
+    one.leave(first)
+    assert not refused(one, "a")
+
+
+def test_very_many_refused_are_a_crowd_until_they_leave() -> None:
+    one = arrivals(max_connections=1)
+    crowd = [Guest() for _ in range(258)]
+    for guest in crowd:
+        one.enter(guest, "a")
+    assert one.crowded
+    one.leave(crowd[-1])
+    assert not one.crowded

@@ -107,6 +107,7 @@ class Rig:
         config = Config(self.application, lifespan="off", log_config=None)
         self.transport = Transport()
         for _ in range(enters):
+            self.transport.ended = False
             self.connection = Connection(config, self.arrivals, {}, asyncio.get_running_loop())
             self.connection.connection_made(self.transport)
 
@@ -448,6 +449,12 @@ async def test_a_connection_above_a_cap_is_refused_unread() -> None:
     assert b"retry-after: 1\r\n" in written
     assert rig.told == ["too_many_connections"]
     assert rig.application.scopes == []
+
+
+async def test_in_a_crowd_nobody_is_answered() -> None:
+    rig = Rig(enters=300, max_connections=1)
+    assert statuses(await rig.fed(GET)) == [b"503"] * 256
+    assert rig.cut()
 
 
 async def test_a_connection_that_ends_makes_room() -> None:
