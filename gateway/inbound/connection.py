@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import httptools
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -39,6 +40,7 @@ LINGER = 2.0
 """Seconds a client has to read its last answer. Closing at once, with bytes unread, would reset the
 connection and could take the answer from it."""
 NEVER = math.inf
+_WATCHED = head.WATCHED | {b"expect"}
 
 
 class Stage(Enum):
@@ -50,6 +52,10 @@ class Stage(Enum):
     ANSWER = auto()
     LAST = auto()
     ENDING = auto()
+
+
+# Looking a member up in its class costs as much as ten of these names, and is done for every request.
+_IDLE, _HEAD, _BODY, _ANSWER, _LAST, _ENDING = Stage
 
 
 class _Behind(Exception):
@@ -91,10 +97,12 @@ class Connection(HttpToolsProtocol):
             raise TypeError("Connection needs Arrivals as the server's state")
         self.arrivals = server_state
         self.limits = server_state.limits
-        self.stage = Stage.IDLE
+        self.stage = _IDLE
         self.deadline = NEVER
         self._deaf = False
         self._framing = 0  # bytes since the request began, or since a piece of its body
+        self._watched: list[tuple[bytes, bytes]] = []
+        self._approved: tuple[str, list[tuple[bytes, bytes]]] = ("", [])
         self._keep_alive = False
         self._last = cast("asyncio.Transport", _LastTransport(self))  # has what an answer needs of one
         self._unsent = 0
@@ -127,7 +135,7 @@ class Connection(HttpToolsProtocol):
 
     def end(self) -> None:
         """Say that no more comes, and let the client read what was said before the connection closes."""
-        self._enter(Stage.ENDING, self.loop.time() + LINGER)
+        self._enter(_ENDING, self.loop.time() + LINGER)
         self.flow.resume_reading()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -137,7 +145,7 @@ class Connection(HttpToolsProtocol):
     def _enter(self, stage: Stage, deadline: float) -> None:
         self.stage = stage
         self.deadline = deadline
-        self._deaf = stage is Stage.LAST or stage is Stage.ENDING
+        self._deaf = stage is _LAST or stage is _ENDING
 
     # --- what comes --------------------------------------------------------------------------------
 
@@ -154,22 +162,23 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._stumble(error)
         else:
-            self._set_deadline(before)
+            if self.stage is not _ANSWER:
+                self._set_deadline(before)
 
     def _set_deadline(self, before: Stage) -> None:
         stage = self.stage
-        if stage is Stage.ANSWER or stage is Stage.IDLE:
+        if stage is _IDLE:
             return
         if self._framing > self.limits.max_header_bytes:
             self._refuse(self._too_large())
-        elif stage is Stage.BODY:
+        elif stage is _BODY:
             self.deadline = self.loop.time() + self.limits.body_timeout
-        elif before is Stage.IDLE and self.cycle is not None:  # the first head has its time from the start
+        elif before is _IDLE and self.cycle is not None:  # the first head has its time from the start
             self.deadline = self.loop.time() + self.limits.header_timeout
 
     def _stumble(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__
-        if self.stage is Stage.ANSWER or isinstance(cause, _Behind):
+        if self.stage is _ANSWER or isinstance(cause, _Behind):
             self._answer_last()
         elif isinstance(cause, GatewayError):
             self._refuse(cause)
@@ -188,23 +197,36 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is being answered."""
-        if self.stage is not Stage.IDLE:
+        if self.stage is not _IDLE:
             raise _Behind
-        self.stage = Stage.HEAD
+        self.stage = _HEAD
+        self._watched = []
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer in a list that nobody sees."""
+        name = name.lower()
+        if name in _WATCHED:
+            self._watched.append((name, value))
+            self.expect_100_continue |= name == b"expect" and value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Start the application, if the head is as it should be."""
         self._require_small_head()
-        head.check(self.parser.get_http_version(), self.headers)
+        heard = (self.parser.get_http_version(), self._watched)
+        if heard != self._approved:  # one client says the same each time
+            head.check(*heard)
+            self._approved = heard
         super().on_headers_complete()
         self.headers = []  # what comes from now on are trailers; the application never sees them
         self._framing = 0
-        self.stage = Stage.BODY
+        self.stage = _BODY
         # An answer that begins before the request is complete is the last one: the rest is not waited for.
-        self._keep_alive = self.cycle.keep_alive
-        self.cycle.keep_alive = False
-        self.cycle.transport = self._last
+        cycle = self.cycle
+        self._keep_alive = cycle.keep_alive
+        cycle.keep_alive = False
+        cycle.transport = self._last
 
     def _require_small_head(self) -> None:
         limits = self.limits
@@ -219,41 +241,47 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
         self._framing = 0
-        super().on_body(body)
+        cycle = self.cycle
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Let the answer leave the connection open, if it has not begun yet."""
-        if _size(self.headers) > self.limits.max_header_bytes:
+        if self.headers and _size(self.headers) > self.limits.max_header_bytes:
             raise self._too_large()
-        super().on_message_complete()
-        self.stage = Stage.ANSWER
+        self.stage = _ANSWER
         self.deadline = NEVER
-        if not self.cycle.response_started:
-            self.cycle.keep_alive = self._keep_alive
-            self.cycle.transport = self.transport
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.message_event.set()
+        if not cycle.response_started:
+            cycle.keep_alive = self._keep_alive
+            cycle.transport = self.transport
 
     def on_response_complete(self) -> None:
         """Wait for the next request. The sweep ends the wait; uvicorn's own timer is not used."""
         self.server_state.total_requests += 1
-        if self.stage is not Stage.ANSWER or self.transport.is_closing():
+        if self.stage is not _ANSWER or self.transport.is_closing():
             return
         self.flow.resume_reading()
         self._framing = 0
-        self.stage = Stage.IDLE
+        self.stage = _IDLE
         self.deadline = self.loop.time() + self.timeout_keep_alive
 
     # --- ends --------------------------------------------------------------------------------------
 
     def _answer_last(self) -> None:
         """Complete the answer in work and read no more."""
-        self._enter(Stage.LAST, NEVER)
+        self._enter(_LAST, NEVER)
         self.cycle.keep_alive = False
         self.cycle.transport = self._last
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer in the application's place and end. Does not answer where an answer has begun."""
         self.arrivals.refused(error.code or "bad_request")
-        if self.stage is Stage.BODY and self._disconnect(error):
+        if self.stage is _BODY and self._disconnect(error):
             self.transport.close()
             return
         self.transport.write(refusal.answer(error, self.server_state.default_headers))
@@ -283,11 +311,11 @@ class Connection(HttpToolsProtocol):
         return unsent > 0 and now - self._stalled_since >= self.limits.write_timeout
 
     def _expire(self, now: float) -> None:
-        if self.stage is Stage.HEAD:
+        if self.stage is _HEAD:
             self._refuse(RequestTimeout("The request's headers took too long."))
-        elif self.stage is Stage.BODY and self.flow.read_paused:
+        elif self.stage is _BODY and self.flow.read_paused:
             self.deadline = now + self.limits.body_timeout  # it is not the client who keeps us waiting
-        elif self.stage is Stage.BODY:
+        elif self.stage is _BODY:
             self._refuse(RequestTimeout("The request's body came too slowly."))
         else:
             self.deadline = NEVER

@@ -14,21 +14,22 @@ from gateway.errors import BadRequest, GatewayError, UnsupportedTransferCoding
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""
 
-_WATCHED = frozenset({b"host", b"transfer-encoding"})
+WATCHED = frozenset({b"host", b"transfer-encoding"})
+"""The headers that `check` looks at."""
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _CODING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token, as RFC 9110 writes the name of a coding."""
 
 
 def check(version: str, headers: Headers) -> None:
-    """Raise `BadRequest` or `UnsupportedTransferCoding` for a head that could be read in two ways."""
+    """Raise `BadRequest` or `UnsupportedTransferCoding` for a head that could be read in two ways.
+
+    Only the `WATCHED` among the headers matter; others may be left out.
+    """
     if version not in ("1.1", "1.0"):
         raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-    watched = [field for field in headers if field[0] in _WATCHED]
-    if len(watched) == 1 and watched[0][0] == b"host" and _HOST.fullmatch(watched[0][1]):
-        return
-    _require_one_host([value for name, value in watched if name == b"host"])
-    codings = [value for name, value in watched if name == b"transfer-encoding"]
+    _require_one_host([value for name, value in headers if name == b"host"])
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings:
         _require_chunked(version, codings)
 
