@@ -20,6 +20,7 @@ from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
 from gateway.api.native import NativeDoor
+from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
 from gateway.telemetry.logs import Logs
@@ -42,6 +43,7 @@ class Gateway:
     admin: ASGIApp
     dispatcher: Dispatcher
     background: Background
+    offload: Offload
     metrics: Metrics
     fleet: dict[str, Backend]
     life: Life
@@ -49,6 +51,7 @@ class Gateway:
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
         await self.background.aclose()
+        self.offload.close()
         self.dispatcher.aclose()
         for backend in self.fleet.values():
             await backend.aclose()
@@ -63,6 +66,7 @@ def create_app(
     """Build the gateway for one configuration. `transport` replaces the real one in tests."""
     life = Life()
     background = Background()
+    offload = Offload()
     fleet = {
         backend.name: Backend(backend, clock=time.monotonic, transport=transport)
         for backend in settings.backends
@@ -76,6 +80,7 @@ def create_app(
         settings=settings,
         relay=relay,
         background=background,
+        offload=offload,
         keyring=Keyring(settings.keys) if settings.auth_required else None,
         hook=hooks,
         now=_now,
@@ -99,6 +104,7 @@ def create_app(
         admin=routes.application([*pages, *probes], reception),
         dispatcher=dispatcher,
         background=background,
+        offload=offload,
         metrics=metrics,
         fleet=fleet,
         life=life,

@@ -10,8 +10,9 @@
     ├── ModelNotFound
     ├── NotFound, MethodNotAllowed  path and method
     ├── BodyTooLarge, UnsupportedMediaType, ExpectationFailed
+    ├── RequestTimeout, TargetTooLong, HeadersTooLarge, UnsupportedTransferCoding
     ├── Unavailable                 not now; carries Retry-After
-    │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy
+    │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy, TooManyConnections
     │   └── ConnectFailed           the backend did not take the connection
     ├── UpstreamError               the backend failed
     │   ├── UpstreamReset           the connection ended before the head of an answer
@@ -122,6 +123,22 @@ class ExpectationFailed(GatewayError):
     """An Expect header other than 100-continue."""
 
 
+class RequestTimeout(GatewayError):
+    """The client took longer to send its request than `server.header_timeout` or `server.body_timeout`."""
+
+
+class TargetTooLong(GatewayError):
+    """The path and query of the request are longer than 8,192 bytes."""
+
+
+class HeadersTooLarge(GatewayError):
+    """The headers are above `server.max_header_bytes` or `server.max_headers`."""
+
+
+class UnsupportedTransferCoding(GatewayError):
+    """A Transfer-Encoding other than chunked."""
+
+
 class Unavailable(GatewayError):
     """Not now: carries `retry_after` where it can be told."""
 
@@ -144,6 +161,10 @@ class Draining(Unavailable):
 
 class UpstreamBusy(Unavailable):
     """The backend answered 429 or 503."""
+
+
+class TooManyConnections(Unavailable):
+    """The client's connection is above `server.max_connections` or `server.max_connections_per_peer`."""
 
 
 class ConnectFailed(Unavailable):
@@ -229,13 +250,18 @@ TABLE: dict[type[GatewayError], Row] = {
     ModelNotFound: Row(404, _REQUEST, "model_not_found", "client_error"),
     NotFound: Row(404, _REQUEST, "not_found", "client_error"),
     MethodNotAllowed: Row(405, _REQUEST, "method_not_allowed", "client_error"),
+    RequestTimeout: Row(408, _REQUEST, "request_timeout", "client_error"),
     BodyTooLarge: Row(413, _REQUEST, "body_too_large", "client_error"),
+    TargetTooLong: Row(414, _REQUEST, "target_too_long", "client_error"),
     UnsupportedMediaType: Row(415, _REQUEST, "unsupported_media_type", "client_error"),
     ExpectationFailed: Row(417, _REQUEST, "expectation_failed", "client_error"),
+    HeadersTooLarge: Row(431, _REQUEST, "headers_too_large", "client_error"),
+    UnsupportedTransferCoding: Row(501, _SERVER, "unsupported_transfer_coding", "shed", repeat=False),
     QueueFull: Row(503, _SERVER, "overloaded", "queue_full"),
     QueueTimeout: Row(503, _SERVER, "queue_timeout", "queue_timeout"),
     NoBackend: Row(503, _SERVER, "no_backend", "no_backend"),
     Draining: Row(503, _SERVER, "draining", "shutdown"),
+    TooManyConnections: Row(503, _SERVER, "too_many_connections", "shed"),
     UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
     ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),

@@ -24,6 +24,7 @@ from gateway import __version__, config
 from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
+from gateway.inbound import Arrivals, Connection
 from gateway.telemetry.logs import Logs, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.transport import Transport
@@ -33,16 +34,19 @@ LAST_WORDS = 5
 """Seconds that requests have, after the drain limit, to tell their clients that they end."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
+SEND_BUFFER = 131_072
+"""Bytes of an answer that the system may hold for a client that does not read (Linux doubles it). Left to
+itself it takes megabytes for each."""
 
 
 class _Plane(uvicorn.Server):
     """One listener. Ends when `should_exit` is set; `force_exit` ends it at once."""
 
-    def __init__(self, app: ASGIApp, drain: float) -> None:
+    def __init__(self, app: ASGIApp, drain: float, arrivals: Arrivals) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",  # never "auto": it falls back to a parser that lets smuggled requests pass
+                http=Connection,  # never "auto": it falls back to a parser that lets smuggled requests pass
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -54,6 +58,7 @@ class _Plane(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(drain) + LAST_WORDS,
             )
         )
+        self.server_state = self._arrivals = arrivals
         self.up = asyncio.Event()
 
     @contextlib.contextmanager
@@ -65,6 +70,11 @@ class _Plane(uvicorn.Server):
         """Start listening, and say so."""
         await super().startup(sockets)
         self.up.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: also see to the clients' time limits."""
+        self._arrivals.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,10 @@ async def running(
         )
         logs = logs or configure("json", "critical", sys.stderr)
         gateway = create_app(settings, logs, transport=transport)
-        planes = (_Plane(gateway.data, settings.server.drain), _Plane(gateway.admin, 1))
+        planes = (
+            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway)),
+            _Plane(gateway.admin, 1, _arrivals(settings, gateway)),
+        )
         async with asyncio.TaskGroup() as group:
             serving = [
                 group.create_task(plane.serve(sockets=[sock]))
@@ -112,6 +125,10 @@ async def running(
                 lag.cancel()
                 await _end(planes, serving, gateway.life, settings.server.drain)
                 await gateway.aclose()
+
+
+def _arrivals(settings: config.Config, gateway: Gateway) -> Arrivals:
+    return Arrivals(settings.server, gateway.metrics.client_refused)
 
 
 async def _end(
@@ -197,6 +214,7 @@ def _bound(address: Address) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what is accepted inherits it
         bound.bind((address.host, address.port))
         bound.listen(BACKLOG)
         yield bound
@@ -208,6 +226,7 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
         if path.is_socket():
             path.unlink()  # left by a process that was killed
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         bound.bind(str(path))
         bound.listen(BACKLOG)
         try:

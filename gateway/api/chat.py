@@ -30,10 +30,11 @@ class ChatDoor:
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
         require_json(scope["headers"])
-        request = openai.read_chat(await desk.read(scope, receive))
+        raw = await desk.read(scope, receive)
+        request = await desk.offload.run(len(raw), openai.read_chat, raw)
         visit.receipt.stream = request.stream
         model = desk.model(request.model, tenant, visit)
-        plan = desk.relay.plan(Asking(request), model)
+        plan = await desk.offload.run(len(raw), desk.relay.plan, Asking(request), model)
         asked = request.model or model.name
         if not request.stream:
             async with desk.stay(receive):

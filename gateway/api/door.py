@@ -13,6 +13,7 @@ from gateway.api.body import read_body, require_identity
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
 from gateway.api.middleware import Visit
+from gateway.api.offload import Offload
 from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
 from gateway.scheduling.scheduler import Ticket
@@ -33,6 +34,7 @@ class Desk:
     settings: config.Config
     relay: Relay
     background: Background
+    offload: Offload
     keyring: Keyring | None
     hook: Hook
     now: Callable[[], datetime]

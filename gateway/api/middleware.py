@@ -83,13 +83,18 @@ class Reception:
             self._require_expectation(scope)
             await self._app(scope, receive, send)
         except ClientGone as error:
-            visit.receipt.left_while = visit.receipt.phase
-            note_error(visit.receipt, error)
+            self._note_leaving(visit, scope.get("fault"), error)
         except GatewayError as error:
             await self._refuse(visit, error, send)
         except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
             self._crash_log.crash(visit.receipt.request_id, error)
             await self._refuse(visit, InternalError("The gateway failed. Its log knows more."), send)
+
+    def _note_leaving(self, visit: Visit, fault: GatewayError | None, error: ClientGone) -> None:
+        """Some were sent away: the server has answered them, and left the reason in the scope as `fault`."""
+        if fault is None:
+            visit.receipt.left_while = visit.receipt.phase
+        note_error(visit.receipt, fault or error)
 
     async def _refuse(self, visit: Visit, error: GatewayError, send: Send) -> None:
         note_error(visit.receipt, error)

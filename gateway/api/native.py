@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api import replies
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
+from gateway.config import Model
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
 from gateway.wire import native, openai
@@ -30,14 +31,18 @@ class NativeDoor:
         scope["visit"].error_body = error_body
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
-        asked = native.read_request(await desk.read(scope, receive))
+        raw = await desk.read(scope, receive)
+        asked = await desk.offload.run(len(raw), native.read_request, raw)
         model = desk.model(self._model_name(), tenant, visit)
-        whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
-        plan = desk.relay.plan(Asking(whole, lean), model)
+        plan = await desk.offload.run(len(raw), self._plan, asked, model)
         async with desk.stay(receive):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
+
+    def _plan(self, asked: native.NativeRequest, model: Model) -> Plan:
+        whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
+        return self._desk.relay.plan(Asking(whole, lean), model)
 
     async def _text(self, plan: Plan, visit: Visit) -> str:
         async with aclosing(self._desk.relay.events(plan, visit.receipt, lambda _: None)) as events:

@@ -36,6 +36,20 @@ class Server(Section):
     """Model of requests that name none, and of the native door (which else takes the first model)."""
     max_body: Bytes = 4_194_304
     """Largest request body, in bytes; more is refused with 413."""
+    max_header_bytes: Bytes = 65_536
+    """Largest head of a request, in bytes; more is refused with 431."""
+    max_headers: int = Field(default=100, ge=1, le=10_000)
+    """Most headers of a request; more is refused with 431."""
+    header_timeout: Seconds = 10.0
+    """How long a request's head may take, from the connection or its own first byte (seconds). Then 408."""
+    body_timeout: Seconds = 30.0
+    """How long a request's body may pause (seconds). Then 408."""
+    write_timeout: Seconds = 60.0
+    """How long a client may take nothing of an answer that waits for it (seconds). Then it is cut off."""
+    max_connections: int = Field(default=2048, ge=0, le=1_000_000)
+    """Most connections of clients at a time; more are refused with 503. 0: no limit."""
+    max_connections_per_peer: int = Field(default=512, ge=0, le=1_000_000)
+    """The same for one address. Behind a proxy all clients have the proxy's. 0: no limit."""
     stream_head_wait: Wait = 2.0
     """How long a stream's headers wait for the backend's first sign of life, so that errors keep their status
     (seconds)."""

@@ -18,6 +18,20 @@ OTHER = "other"
 REPAIRS = frozenset({"short_stream", "get_event", "missing_done", "no_finish", "no_stream"})
 """The faults of backends that are mended on the way, by the words the dialects use for them."""
 
+REFUSALS = frozenset(
+    {
+        "bad_request",
+        "headers_too_large",
+        "request_timeout",
+        "target_too_long",
+        "too_many_connections",
+        "unsupported_transfer_coding",
+        "write_timeout",
+    }
+)
+"""Why a client is turned away before a door has seen its request, or its connection cut: codes of errors,
+`bad_request` where the error has none, `write_timeout` where nobody can be told."""
+
 # 6B models on one card queue for minutes; a bucket's edge must not stand where most answers lie.
 LONG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for whole requests, waits and first tokens, in seconds."""
@@ -114,6 +128,12 @@ FAMILIES: tuple[Family, ...] = (
         "Tries made again, by the outcome of the try before.",
     ),
     Family("gateway_auth_failures_total", "counter", ("reason",), "Refused keys: missing, wrong or expired."),
+    Family(
+        "gateway_client_refusals_total",
+        "counter",
+        ("reason",),
+        "Clients turned away or cut off below the doors: badly framed, too large, too slow, too many.",
+    ),
     Family(
         "gateway_client_disconnects_total",
         "counter",

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
-from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REPAIRS
+from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, REPAIRS
 from gateway.telemetry.receipt import Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
 
@@ -88,6 +88,7 @@ class Metrics:
         self._try_durations = _histograms(registry, "gateway_backend_duration_seconds")
         self._retries = _counters(registry, "gateway_retries_total")
         self._auth_failures = _counters(registry, "gateway_auth_failures_total")
+        self._refusals = _counters(registry, "gateway_client_refusals_total")
         self._disconnects = _counters(registry, "gateway_client_disconnects_total")
         self._ignored = _counters(registry, "gateway_ignored_params_total")
         self._repairs = _counters(registry, "gateway_repairs_total")
@@ -97,6 +98,7 @@ class Metrics:
     def _start_at_zero(self) -> None:
         # increase() and rate() do not see the first event of a series that was not there before it.
         self._auth_failures.make((reason,) for reason in _AUTH_REASONS)
+        self._refusals.make((reason,) for reason in REFUSALS)
         self._disconnects.make((phase,) for phase in _PHASES)
         self._rejections.make((model, reason) for model in self._models for reason in REJECTIONS)
         self._tries.make((backend, "ok") for backend in self._backends)
@@ -135,6 +137,10 @@ class Metrics:
         self._auth_failures[(_known(reason, _AUTH_REASONS),)].inc()
 
     # --- what is not a Hook's ----------------------------------------------------------------------
+
+    def client_refused(self, reason: str) -> None:
+        """Count one client that was turned away, or cut off, below the doors."""
+        self._refusals[(_known(reason, REFUSALS),)].inc()
 
     def observe_lag(self, seconds: float) -> None:
         """Take one measurement: how much later than asked the event loop woke up."""

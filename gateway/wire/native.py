@@ -11,6 +11,8 @@ from typing import Any
 from gateway.errors import BadRequest
 from gateway.wire import jsontext
 
+MAX_PAIRS = 2000
+"""Most pairs of a history."""
 Pair = tuple[str, str]
 """A question and its answer."""
 
@@ -55,6 +57,8 @@ def _history(value: Any) -> tuple[Pair, ...]:
         return ()
     if not isinstance(value, list):
         raise BadRequest("history must be a list of [question, answer] pairs.", param="history")
+    if len(value) > MAX_PAIRS:
+        raise BadRequest(f"history must not have more than {MAX_PAIRS} pairs.", param="history")
     return tuple(_pair(row, f"history[{place}]") for place, row in enumerate(value))
 
 

@@ -18,6 +18,8 @@ from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
 from gateway.wire.native import NativeRequest
 
 MAX_INTEGER = 2**31 - 1
+MAX_MESSAGES = 4096
+"""Most messages of a chat: more than fit any model's context, and few enough to be checked in no time."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -53,7 +55,7 @@ class Message(_Value):
     """One message of the conversation."""
 
     role: Role
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -115,7 +117,7 @@ class ChatRequest(_Value):
     """
 
     model: str = ""
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: TokenLimit | None = None
@@ -213,6 +215,9 @@ def read_chat(raw: bytes) -> ChatRequest:
     """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
     body = jsontext.read_object(raw)
     given = {name: value for name, value in body.items() if value is not None}
+    messages = given.get("messages")
+    if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
+        raise BadRequest(f"messages: the list should have at most {MAX_MESSAGES} items.", param="messages")
     try:
         return _checked(_Origin(given))
     except ValidationError as error:

@@ -62,7 +62,11 @@ def test_well_formed_json_is_read(raw: bytes, value: Any) -> None:
         pytest.param(rb'{"a":"x\ud800"}', "surrogate", "a", id="high-half"),
         pytest.param(rb'{"a":["\udc00\ud800"]}', "surrogate", "a[0]", id="halves-swapped"),
         pytest.param(nested(65), "deeper than 64", None, id="just-too-deep"),
-        pytest.param(nested(100_000), "deeper than 64", None, id="far-too-deep"),
+        pytest.param(nested(5_000), "deeper than 64", None, id="far-too-deep"),
+        pytest.param(nested(100_000), "more than 20000 values", None, id="deep-and-many"),
+        pytest.param(b"[" + b"[]," * 100_000 + b"[]]", "more than 20000 values", None, id="many-lists"),
+        pytest.param(b"[" + b"1," * 100_000 + b"1]", "more than 20000 values", None, id="many-numbers"),
+        pytest.param(b"[" + b'"",' * 100_000 + b'""]', "more than 20000 values", None, id="many-texts"),
     ],
 )
 def test_what_is_not_strict_json_is_refused_in_words(raw: bytes, words: str, param: str | None) -> None:
@@ -87,8 +91,31 @@ def test_a_bad_byte_tells_its_place() -> None:
 
 
 def test_a_doubled_key_among_very_many_is_found_in_no_time() -> None:
-    keys = ",".join(f'"key{number}":1' for number in range(100_000))
-    assert refusal(f'{{{keys},"key99999":2}}'.encode()).param == "key99999"
+    keys = ",".join(f'"key{number}":1' for number in range(19_000))
+    assert refusal(f'{{{keys},"key18999":2}}'.encode()).param == "key18999"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[{,", id="brackets"),
+        pytest.param('",', id="quotes"),
+        pytest.param('\\",', id="backslashes-before-quotes"),
+        pytest.param("\\,", id="backslashes"),
+        pytest.param("你,", id="chinese"),
+    ],
+)
+def test_what_stands_in_texts_is_not_counted_as_values(text: str) -> None:
+    value = {"x": [text * 100_000, text * 7, "\\" * 200_000, text * 100_001]}
+    assert jsontext.read(json.dumps(value).encode()) == value
+
+
+def test_values_between_long_texts_are_counted() -> None:
+    text = json.dumps("[" * 70_000 + '\\"')
+    few = f"[{text},{'1,' * 15_000}{text}]".encode()
+    assert len(jsontext.read(few)) == 15_002
+    many = f"[{text},{'1,' * 15_000}{text},{'1,' * 15_000}{text}]".encode()
+    assert "more than 20000 values" in refusal(many).message
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'"a"', b"1", b"null"])

@@ -39,3 +39,10 @@ def test_the_ranges_of_chinese_hold_their_ends(edges: str) -> None:
 @pytest.mark.parametrize("outside", list("\u2fff\u3040\u33ff\ua000\uf8ff\ufb00\ufeff\ufff0"))
 def test_what_lies_beside_the_ranges_is_the_rest(outside: str) -> None:
     assert tokens.estimate(outside * 100) == 100
+
+
+@pytest.mark.parametrize("text", ["好", "a", "é", "好 a", "好é好"])
+def test_a_text_of_megabytes_is_counted_as_its_parts_are(text: str) -> None:
+    many = 300_000
+    hundredths = sum(63 * 39 if char == "好" else 1000 if char.isascii() else 3900 for char in text)
+    assert tokens.estimate(text * many) == -(-hundredths * many // 3900)

@@ -1,0 +1,55 @@
+"""What a request's head must look like, beyond what the parser refuses by itself.
+
+The parser takes some of what RFC 9112 forbids: no Host or two, a coding before `chunked`, versions that
+nobody speaks. Behind another proxy each of them can hide a second request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gateway.errors import BadRequest, GatewayError, UnsupportedTransferCoding
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+WATCHED = frozenset({b"host", b"transfer-encoding"})
+"""The headers that `check` looks at."""
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_CODING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token, as RFC 9110 writes the name of a coding."""
+
+
+def check(version: str, headers: Headers) -> None:
+    """Raise `BadRequest` or `UnsupportedTransferCoding` for a head that could be read in two ways.
+
+    Only the `WATCHED` among the headers matter; others may be left out.
+    """
+    if version not in ("1.1", "1.0"):
+        raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    _require_one_host([value for name, value in headers if name == b"host"])
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings:
+        _require_chunked(version, codings)
+
+
+def _require_one_host(values: list[bytes]) -> None:
+    if len(values) != 1:
+        raise BadRequest("A request must have exactly one Host header.")
+    if not _HOST.fullmatch(values[0]):
+        raise BadRequest("The Host header is not the name or address of a host.")
+
+
+def _require_chunked(version: str, values: list[bytes]) -> None:
+    if version == "1.0":
+        raise BadRequest("HTTP/1.0 has no Transfer-Encoding. Send a Content-Length.")
+    if len(values) != 1 or values[0].lower() != b"chunked":
+        raise _wrong_coding(b",".join(values))
+
+
+def _wrong_coding(value: bytes) -> GatewayError:
+    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if all(_CODING.fullmatch(coding) for coding in codings) and set(codings) != {b"chunked"}:
+        return UnsupportedTransferCoding("The only transfer coding that is read here is `chunked`.")
+    return BadRequest("The Transfer-Encoding must be `chunked`, and stand once.")
