@@ -32,6 +32,8 @@ from gateway.upstream.transport import Transport
 BACKLOG = 2048
 LAST_WORDS = 5
 """Seconds that requests have, after the drain limit, to tell their clients that they end."""
+MOMENT = 0.2
+"""Seconds that a forced end leaves for the same."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 SEND_BUFFER = 131_072
@@ -71,6 +73,13 @@ class _Plane(uvicorn.Server):
         await super().startup(sockets)
         self.up.set()
 
+    def hang_up(self) -> None:
+        """Close every connection as it is: from Python 3.12 on a server ends only when its last one has."""
+        for connection in tuple(self.server_state.connections):
+            transport: asyncio.Transport | None = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: also see to the clients' time limits."""
         self._arrivals.sweep(asyncio.get_running_loop().time())
@@ -87,9 +96,11 @@ class Running:
     planes: tuple[_Plane, _Plane]
 
     def end_now(self) -> None:
-        """Do not wait for requests in flight any longer."""
+        """Do not wait for requests in flight any longer: tell them, and hang up a moment later."""
+        self.gateway.life.end()
         for plane in self.planes:
             plane.force_exit = True
+            asyncio.get_running_loop().call_later(MOMENT, plane.hang_up)
 
 
 @contextlib.asynccontextmanager
@@ -138,9 +149,13 @@ async def _end(
     data.should_exit = True
     await asyncio.wait({serving[0]}, timeout=drain)
     life.end()  # what has not finished is told so, and ends well-formed
+    await asyncio.wait({serving[0]}, timeout=LAST_WORDS)
+    data.hang_up()
     await asyncio.wait({serving[0]})
     # The admin plane last: probes and metrics are wanted while the data plane drains.
     admin.should_exit = True
+    await asyncio.wait({serving[1]}, timeout=LAST_WORDS)
+    admin.hang_up()
     await asyncio.wait({serving[1]})
 
 

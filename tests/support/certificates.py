@@ -25,6 +25,10 @@ private_key = $dir/ca.key
 default_md = sha256
 policy = p
 copy_extensions = copy
+x509_extensions = e
+[e]
+authorityKeyIdentifier = keyid
+subjectKeyIdentifier = hash
 [p]
 commonName = supplied
 """
@@ -84,6 +88,8 @@ def certificates() -> Certificates:
         "2",
         "-subj",
         "/CN=test CA",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
     )
     _sign(folder, "server", "DNS:localhost,IP:127.0.0.1", _NOW)
     _sign(folder, "expired", "DNS:localhost,IP:127.0.0.1", _PAST)

@@ -590,7 +590,7 @@ async def test_choices_are_made_side_by_side_where_the_server_makes_only_one(str
     assert sorted(text(events, choice) for choice in range(3)) == ["first", "second", "third"]
     assert reasons(events) == {0: "stop", 1: "stop", 2: "stop"}
     assert isinstance(events[-1], Usage)
-    assert len(house.background) == 0
+    await wait_until(lambda: len(house.background) == 0)
 
 
 async def test_the_usage_of_several_choices_counts_the_prompt_once() -> None:
