@@ -5,7 +5,6 @@
 
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.support.programs import python_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -26,17 +27,6 @@ LIST_PACKAGES = (
 )
 
 pytestmark = pytest.mark.clients
-
-
-def python_of(name: str) -> str:
-    """Give the interpreter of an environment; skip where it is not there, unless it has been demanded."""
-    python = ROOT / ".clients" / name / "bin" / "python"
-    if not python.exists():
-        reason = f"the environment {name} is not there: run `make test-clients`"
-        if os.environ.get("GATEWAY_REQUIRE_CLIENTS"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return str(python)
 
 
 def output(*command: str) -> str:
