@@ -53,7 +53,7 @@ Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asking:
     """A request as clients may put it: today's form, and one without empty turns where it came as pairs."""
 
@@ -70,7 +70,7 @@ class Asking:
         return Asking(self.request.single(), self.tenant, self.lean.single() if self.lean else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """Where a request may go, already translated. A retry sends the same bytes.
 
@@ -79,16 +79,12 @@ class Plan:
     """
 
     asking: Asking
+    request: ChatRequest
     model: config.Model
     outgoing: Mapping[str, Outgoing]
     backends: tuple[str, ...]
     ignored: tuple[str, ...]
     alone: bool
-
-    @property
-    def request(self) -> ChatRequest:
-        """What the client asked."""
-        return self.asking.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +160,15 @@ class Relay:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
         one = asking if alone else asking.single()
         if len(alikes) == 1:
-            (alike,) = alikes
-            only = alike.ask(one, stream=request.stream)
+            alike = alikes[0]
+            dialect = alike.dialect
+            asked = one.request if one.lean is None else one.for_dialect(dialect)
+            only = dialect.ask(asked, alike.profile, stream=request.stream)
             outgoing = dict.fromkeys(alike.backends, only)
-            return Plan(asking, model, outgoing, alike.backends, only.ignored, alone)
+            return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
         outgoing = self._translated(alikes, one)
         ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-        return Plan(asking, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
 
     def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
         outgoing: dict[str, Outgoing] = {}
@@ -230,8 +228,10 @@ class Generation(Answer):
             except GatewayError as error:
                 await self._end_try(error)
                 continue
-            if not self._content_sent:
-                self._content_sent = any(not isinstance(event, Repair) for event in events)
+            for event in events:
+                if not isinstance(event, Repair):
+                    self._content_sent = True
+                    break
             self.done = current.done
             return events
 
@@ -292,7 +292,7 @@ class _Try:
             relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
         self._row: Row | None = None
-        self._passing = False
+        self._passing = False  # bytes go on as they come
         self._exchange: Exchange | None = None
         self._reader: ByteDecoder | None = None
         self._begun = False  # content has come
@@ -303,32 +303,30 @@ class _Try:
 
     async def read(self) -> list[Event]:
         """The next pieces. Raises every way in which a try can fail; then `fail` must be called."""
-        if not self._outgoing.streams:
-            events = await self._read_whole()
-        else:
+        outgoing = self._outgoing
+        if outgoing.streams:
             try:
                 events = await self._read_stream()
             except AskWhole as instruction:
                 events = [await self._begin_anew(instruction)]
+        else:
+            # Where the card works on whatever happens here, the exchange outlives a client that leaves.
+            ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+            body = await ask(outgoing, self._patience)
+            self._over = True
+            events = self.backend.dialect.answer(outgoing, body)
         ready = self._noted(events)
         if self._over:
-            await self._end("ok")
+            if self._exchange is not None:
+                await self._close(self._exchange, ended=False)
+            self._settle("ok")
             self.done = True
         return ready
 
-    async def _read_whole(self) -> list[Event]:
-        body = await self._whole()
-        self._over = True
-        return self.backend.dialect.answer(self._outgoing, body)
-
-    async def _whole(self) -> bytes:
-        relay, patience, client = self._relay, self._patience, self.backend.client
-        if self._outgoing.abandon == "close":
-            return await client.whole(self._outgoing, patience)
-        # The card works on whatever happens here: the exchange outlives a client that leaves or a limit
-        # that passes, and the slot with it.
+    async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
+        relay = self._relay
         task = relay.background.start(
-            client.whole(self._outgoing, patience.doubled()), f"answer of {self.backend.name}"
+            self.backend.client.whole(outgoing, patience.doubled()), f"answer of {self.backend.name}"
         )
         self._lease.linger(task)
         deadline = patience.deadline(relay.clock(), begun=False)
@@ -388,23 +386,27 @@ class _Try:
 
     def _noted(self, events: list[Event]) -> list[Event]:
         """Write on the receipt what came; give it with what the backend lacks added."""
-        if events and isinstance(events[0], Passed):
-            self._passing = True  # bytes that pass lack nothing
+        receipt = self._receipt
         for event in events:
             if isinstance(event, _CONTENT):  # as the backend gave it: pieces of our own are no tokens
-                self._note_token()
+                if not self._begun:
+                    self._begun, self._passing = True, isinstance(event, Passed)
+                receipt.last_token = now = self._relay.clock()
+                if receipt.first_token is None:
+                    receipt.first_token = now
                 break
-        ready = events if self._passing else self._completed(events)
+        ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
         for event in ready:
-            self._write_down(event)
+            if isinstance(event, Passed):
+                if event.finish is not None:
+                    receipt.finish = event.finish
+            elif isinstance(event, Finish):
+                receipt.finish = event.reason
+            elif isinstance(event, Usage):
+                receipt.usage = event
+            elif isinstance(event, Repair):
+                receipt.repairs.append(event.what)
         return ready
-
-    def _note_token(self) -> None:
-        self._begun = True
-        receipt = self._receipt
-        receipt.last_token = now = self._relay.clock()
-        if receipt.first_token is None:
-            receipt.first_token = now
 
     def _completed(self, events: list[Event]) -> list[Event]:
         row = self._row
@@ -414,18 +416,6 @@ class _Try:
         if row.done:
             self._over = True
         return ready + row.flush() if self._over else ready
-
-    def _write_down(self, event: Event) -> None:
-        receipt = self._receipt
-        if isinstance(event, Passed):
-            if event.finish is not None:
-                receipt.finish = event.finish
-        elif isinstance(event, Finish):
-            receipt.finish = event.reason
-        elif isinstance(event, Usage):
-            receipt.usage = event
-        elif isinstance(event, Repair):
-            receipt.repairs.append(event.what)
 
     # --- ends --------------------------------------------------------------------------------------
 
