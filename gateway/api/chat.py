@@ -198,7 +198,10 @@ class _Streaming:
 
     async def _send(self, events: list[Event], send: Send) -> None:
         """Send what came together in one piece."""
-        data = b"".join([self._written(event) for event in events])
+        if self._passing and len(events) == 1:
+            data = self._written(events[0])
+        else:
+            data = b"".join([self._written(event) for event in events])
         if data:
             await replies.send_event(send, data)
 
