@@ -29,7 +29,7 @@ class ChatDoor:
         """Serve one request. Raises every `GatewayError` that comes before the head of the answer."""
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
-        require_json(scope["headers"])
+        require_json(visit.headers)
         raw = await desk.read(scope, receive)
         request = await desk.offload.run(len(raw), openai.read_chat, raw)
         visit.receipt.stream = request.stream
@@ -37,12 +37,12 @@ class ChatDoor:
         plan = await desk.offload.run(len(raw), desk.relay.plan, Asking(request), model)
         asked = request.model or model.name
         if not request.stream:
-            async with desk.stay(receive):
+            with desk.stay(scope):
                 await self._whole(plan, visit, asked, send)
             return
         streaming = _Streaming(desk, plan, visit, asked)
         try:
-            async with desk.stay(receive):
+            with desk.stay(scope):
                 await streaming.run(send)
         except GatewayError as error:
             if not visit.began or isinstance(error, ClientGone):

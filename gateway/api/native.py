@@ -35,7 +35,7 @@ class NativeDoor:
         asked = await desk.offload.run(len(raw), native.read_request, raw)
         model = desk.model(self._model_name(), tenant, visit)
         plan = await desk.offload.run(len(raw), self._plan, asked, model)
-        async with desk.stay(receive):
+        with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import replies, routes
+from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.telemetry.receipt import Receipt
 from tests.support.asgi import Call, fetch
@@ -48,8 +49,8 @@ def reception(log: Log) -> Middleware:
         hook=log,
         crash_log=log,
         clock=lambda: 0.0,
-        new_id=lambda: "req_new",
-        draining=lambda: False,
+        new_id=lambda prefix: f"{prefix}new",
+        life=Life(),
     )
 
 

@@ -313,12 +313,13 @@ async def test_a_bad_body_is_one_refusal_and_the_application_learns_why() -> Non
     written = await rig.fed(b"XX")
     assert statuses(written) == [b"400"]
     assert rig.application.gone == 1
-    assert "not well-formed" in str(rig.application.scopes[0]["fault"])
+    assert "not well-formed" in str(rig.application.scopes[0]["presence"].fault)
 
 
 async def test_a_bad_body_behind_an_answer_that_began_gets_no_second_answer() -> None:
     async def early(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
         await asyncio.Event().wait()
 
     rig = Rig()
@@ -382,7 +383,7 @@ async def test_a_body_that_pauses_is_a_408_and_the_application_learns_why() -> N
     await rig.settle()
     assert statuses(rig.transport.written) == [b"408"]
     assert rig.application.gone == 1
-    assert "too slowly" in str(rig.application.scopes[0]["fault"])
+    assert "too slowly" in str(rig.application.scopes[0]["presence"].fault)
 
 
 async def test_a_body_that_we_do_not_read_is_not_the_clients_fault() -> None:
