@@ -54,9 +54,7 @@ class Plane(Starlette):
     """
 
     def __init__(self, routes: list[Route], reception: Middleware) -> None:
-        super().__init__(
-            routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused}
-        )
+        super().__init__(routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused})
         self.router.redirect_slashes = False
         self._doors: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): reception.cls(route.app, *reception.args, **reception.kwargs)

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
@@ -51,6 +51,8 @@ LINGER = 2.0
 """Seconds a client has to read its last answer. Closing at once, with bytes unread, would reset the
 connection and could take the answer from it."""
 NEVER = math.inf
+Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+"""An ASGI application that gives a coroutine, and not only something to wait for."""
 _WATCHED = head.WATCHED | {b"expect"}
 
 
@@ -105,7 +107,7 @@ class Connection(asyncio.Protocol):
             config.load()
         self.arrivals = server_state
         self.limits = server_state.limits
-        self.app: ASGIApp = cast("ASGIApp", config.loaded_app)
+        self.app = cast("Application", config.loaded_app)
         self.loop = _loop or asyncio.get_event_loop()
         self.nothing = self.loop.create_future()
         self.nothing.set_result(None)
@@ -300,8 +302,7 @@ class Connection(asyncio.Protocol):
         self._start(scope, cycle)
 
     def _start(self, scope: dict[str, Any], cycle: Cycle) -> None:
-        work = cast("Coroutine[Any, Any, None]", self.app(scope, cycle.receive, cycle.send))
-        task = self.loop.create_task(work)
+        task = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
         tasks = self.arrivals.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -320,7 +321,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
         self._framing = 0
-        self._running.feed(body)
+        if self.cycle is not None:
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         """Let the answer leave the connection open, if it has not begun yet."""
@@ -328,22 +330,23 @@ class Connection(asyncio.Protocol):
             raise self._too_large()
         self.stage = _ANSWER
         self.deadline = NEVER
-        cycle = self._running
-        cycle.end_body()
-        if not cycle.started:
-            cycle.keep_alive = self._keep_alive
+        cycle = self.cycle
+        if cycle is not None:
+            cycle.end_body()
+            cycle.keep_alive = self._keep_alive and not cycle.started
 
-    def on_response_complete(self) -> None:
+    def on_response_complete(self, *, keep_alive: bool) -> None:
         """Wait for the next request, or end. The sweep ends the wait: it needs no timer."""
         self.arrivals.total_requests += 1
         if self.transport.is_closing():
             return
         if self.stage is not _ANSWER:
             self.end()
-        elif not self._running.keep_alive:
+        elif not keep_alive:
             self.transport.close()
         else:
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
             self._framing = 0
             self.stage = _IDLE
             self.deadline = self.loop.time() + self._idle_time
@@ -366,7 +369,9 @@ class Connection(asyncio.Protocol):
         if self._running.started:
             self.transport.close()
         else:
-            self.transport.write(refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers))
+            self.transport.write(
+                refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers)
+            )
             self.end()
 
     def _refuse(self, error: GatewayError) -> None:

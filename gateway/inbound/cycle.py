@@ -37,7 +37,7 @@ class Line(Protocol):
     nothing: asyncio.Future[None]
     arrivals: Arrivals
 
-    def on_response_complete(self) -> None:
+    def on_response_complete(self, *, keep_alive: bool) -> None:
         """Go on, or end, after a whole answer."""
 
     def fail(self) -> None:
@@ -108,7 +108,9 @@ class Cycle:
     def end_body(self) -> None:
         """Take note that the request is complete."""
         self._more = False
-        self._wake()
+        self._news = True
+        if self._event is not None:
+            self._event.set()
 
     def leave(self) -> None:
         """Take note that the client is gone; no matter once the answer is complete."""
@@ -141,7 +143,8 @@ class Cycle:
             self._expects = False
             if not self._line.transport.is_closing():
                 self._line.transport.write(_CONTINUE)
-        self._flow.resume_reading()
+        if self._flow.read_paused:
+            self._flow.resume_reading()
         while not self._news and not self.gone and not self.complete:
             if self._event is None:
                 self._event = asyncio.Event()
@@ -155,18 +158,10 @@ class Cycle:
 
     def send(self, message: Message) -> Awaitable[None]:
         """Write a message at once; the awaitable is done, unless the client reads too slowly."""
-        if self._flow.write_paused and not self.gone:
-            return self._send_later(message)
-        self._say(message)
-        return self._line.nothing
-
-    async def _send_later(self, message: Message) -> None:
-        await self._flow.drain()
-        self._say(message)
-
-    def _say(self, message: Message) -> None:
         if self.gone:
-            return
+            return self._line.nothing
+        if self._flow.write_paused:
+            return self._send_later(message)
         if message["type"] == "http.response.body":
             self._write(message.get("body", b""), message.get("more_body", False))
         elif self._start is not None or message["type"] != "http.response.start":
@@ -174,6 +169,11 @@ class Cycle:
         else:
             self._start = message
             self._expects = False
+        return self._line.nothing
+
+    async def _send_later(self, message: Message) -> None:
+        await self._flow.drain()
+        await self.send(message)
 
     # --- bytes -------------------------------------------------------------------------------------
 
@@ -192,7 +192,10 @@ class Cycle:
         if data:
             self._line.transport.write(data)
         if not more:
-            self._complete()
+            self.complete = True
+            if self._event is not None:
+                self._event.set()
+            self._line.on_response_complete(keep_alive=self.keep_alive)
 
     def _counted(self, data: bytes, body: bytes, more: bool) -> bytes:
         self._left -= len(body)
@@ -203,12 +206,6 @@ class Cycle:
         if data:
             self._line.transport.write(data)
         return body
-
-    def _complete(self) -> None:
-        self.complete = True
-        if self._event is not None:
-            self._event.set()
-        self._line.on_response_complete()
 
     def _head(self) -> bytes:
         """The head; settles how the body is framed, and whether the connection goes on."""
@@ -243,5 +240,3 @@ class Cycle:
             self._chunked = True
             added += b"transfer-encoding: chunked\r\n"
         return added + b"\r\n"
-
-

@@ -1,23 +1,35 @@
 """The log: one line for each request, and the few events in the gateway's life.
 
 `Logs` is a `Hook`. It writes what a `Receipt` holds, so no key, credential, prompt or answer can get here.
-Everything goes through the standard library's loggers and one handler of our own.
+Everything goes through one handler of our own, and through the standard library's loggers, but for the lines
+of requests: those are too many. As JSON they are made by one template, and written some milliseconds later,
+many at once.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import time
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TextIO, TypeAlias
 
 from gateway.errors import TABLE, Row
-from gateway.telemetry.lines import ConsoleLines, Fields, JsonLines, describe
+from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp
 from gateway.telemetry.receipt import Receipt
+from gateway.wire.events import Usage
 
 Format: TypeAlias = Literal["json", "console"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 
 LOGGER = "gateway"
+
+LATER = 0.1
+"""Seconds that the line of a request may wait for others."""
+MOST = 65_536
+"""Characters that may wait."""
 
 # Both write for the operator of the gateway; without a handler theirs would be other, unescaped lines.
 _FOREIGN = ("uvicorn", "asyncio")
@@ -32,23 +44,56 @@ def _level(row: Row) -> int:
 _LEVELS = MappingProxyType({"ok": logging.INFO, **{row.outcome: _level(row) for row in TABLE.values()}})
 
 
+TEMPLATE = (
+    '{"ts":"%s","level":"%s","event":"request","request_id":"%s","door":"%s","method":"%s","path":"%s",'
+    '"model":"%s","tenant":%s,"stream":%s,"status":%d,"outcome":"%s","error":%s,"backend":%s,"dialect":%s,'
+    '"attempts":%d,"retries":%s,"queue_ms":%.1f,"upstream_ms":%.1f,"first_token_ms":%s,"duration_ms":%.1f,'
+    '"prompt_tokens":%s,"completion_tokens":%s,"usage_source":%s,"finish":%s,"ignored":%s,"repairs":%s,'
+    '"left_while":%s}'
+)
+"""The line of a request: the fields of `access_fields`, in their order."""
+NO_COUNTS: tuple[int | str, int | str, str] = ("null", "null", "null")
+NO_LISTS = ("[]", "[]", "[]")
+
+_NAMES = MappingProxyType(
+    {number: name.lower() for name, number in logging.getLevelNamesMapping().items() if name != "WARN"}
+)
+
+
 class Logs:
     """The gateway's log. A `Hook`; made by `configure`.
 
-    `access` tells whether requests get lines at all; crashes and the life of backends always do.
+    `access` tells whether requests get lines at all; crashes and the life of backends always do. `now` is the
+    wall clock, in Unix seconds.
     """
 
-    def __init__(self, logger: logging.Logger, *, access: bool = True) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        handler: Handler,
+        *,
+        access: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._logger = logger
+        self._handler = handler
         self._access = access
+        self._now = now
+        self._stamps = Stamps()
 
     # --- Hook --------------------------------------------------------------------------------------
 
     def settled(self, receipt: Receipt) -> None:
         """Write the line of one request, as loud as its outcome."""
         level = _LEVELS.get(receipt.outcome, logging.WARNING)
-        if self._access and self._logger.isEnabledFor(level):
+        if not self._access or not self._logger.isEnabledFor(level):
+            return
+        stamp = self._stamps.text(self._now())
+        line = access_line(receipt, stamp, _NAMES[level]) if self._handler.json else None
+        if line is None:
             self._write(level, access_fields(receipt))
+        else:
+            self._handler.put(line, urgent=level > logging.INFO)
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
         """Nothing: the line of the request tells how long it waited and why that ended."""
@@ -95,8 +140,66 @@ class Logs:
             )
             self._logger.handle(record)
 
+    def flush(self) -> None:
+        """Write what has not been written yet."""
+        self._handler.flush()
+
     def __repr__(self) -> str:
         return f"<Logs {logging.getLevelName(self._logger.level).lower()} access={self._access}>"
+
+
+def access_line(receipt: Receipt, stamp: str, level: str) -> str | None:
+    """Give the line of a request as JSON: the same as `JsonLines` makes of `access_fields`.
+
+    None where a text in it is long, or would have to be escaped.
+    """
+    r, usage = receipt, receipt.usage
+    path = r.path.partition("?")[0]
+    texts = (
+        f"{r.request_id}{r.door}{r.method}{path}{r.model}{r.tenant}"
+        f"{r.outcome}{r.error}{r.backend}{r.dialect}{r.finish}"
+    )
+    lists = NO_LISTS
+    if r.retries or r.ignored or r.repairs:
+        texts += "".join((*r.retries, *r.ignored, *r.repairs))
+        lists = _list(r.retries), _list(r.ignored), _list(r.repairs)
+    counts = NO_COUNTS
+    if usage is not None:
+        texts += usage.source
+        counts = usage.prompt, usage.completion, f'"{usage.source}"'
+    if not texts.isascii() or not texts.isprintable() or '"' in texts or "\\" in texts or len(texts) > LIMIT:
+        return None
+    return TEMPLATE % (
+        stamp,
+        level,
+        r.request_id,
+        r.door,
+        r.method,
+        path,
+        r.model,
+        f'"{r.tenant}"' if r.tenant else "null",
+        "true" if r.stream else "false",
+        r.status,
+        r.outcome,
+        f'"{r.error}"' if r.error else "null",
+        f'"{r.backend}"' if r.backend else "null",
+        f'"{r.dialect}"' if r.dialect else "null",
+        len(r.attempts),
+        lists[0],
+        r.queue_seconds * 1000,
+        r.upstream_seconds * 1000,
+        "null" if r.first_token is None else "%.1f" % ((r.first_token - r.received) * 1000),
+        r.seconds * 1000,
+        *counts,
+        f'"{r.finish}"' if r.finish else "null",
+        lists[1],
+        lists[2],
+        f'"{r.left_while}"' if r.left_while else "null",
+    )
+
+
+def _list(texts: Sequence[str]) -> str:
+    return '["' + '","'.join(texts) + '"]' if texts else "[]"
 
 
 def access_fields(receipt: Receipt) -> dict[str, Any]:
@@ -138,8 +241,74 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to one stream. A line that cannot be written is lost: no request fails for its log."""
+class Stamps:
+    """Writes times as `lines.timestamp` does; most fall into the same second as the one before."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._head = ""
+
+    def text(self, now: float) -> str:
+        """The Unix time `now` as ISO 8601 in UTC with milliseconds."""
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._head = timestamp(second)[: -len("000Z")]
+        return f"{self._head}{int((now - second) * 1000):03d}Z"
+
+
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes to one stream: the lines of loggers at once, those that are `put` in one go a little later.
+
+    The order is kept. A line that cannot be written is lost: no request fails for its log. What waits is
+    written at the latest at the end of the process, as `logging` then flushes its handlers.
+    """
+
+    def __init__(self, stream: TextIO, *, json: bool) -> None:
+        super().__init__(stream)
+        self.json = json
+        self._waiting: list[str] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, line: str, *, urgent: bool) -> None:
+        """Take a line that has its form already; write it `LATER`, or at once if it is `urgent`."""
+        with self.lock or contextlib.nullcontext():
+            self._waiting.append(line)
+            self._size += len(line)
+            if urgent or self._size >= MOST or (self._timer is None and not self._is_timed()):
+                self.flush()
+
+    def _is_timed(self) -> bool:
+        """See to it that somebody writes soon what waits; tell whether anybody will."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        self._timer = loop.call_later(LATER, self.flush)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write what waits, and then the record."""
+        self._write_waiting()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or contextlib.nullcontext():
+            self._write_waiting()
+            with contextlib.suppress(OSError, ValueError):
+                super().flush()
+
+    def _write_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting:
+            return
+        lines, self._waiting, self._size = self._waiting, [], 0
+        with contextlib.suppress(OSError, ValueError):  # a stream that is full, or closed
+            self.stream.write("\n".join([*lines, ""]))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: the default prints the record, whose arguments are not meant for anybody's eyes."""
@@ -157,7 +326,7 @@ def configure(
     The server's own lines (uvicorn, asyncio) take the same form and level; uvicorn's access log is off.
     uvicorn must be started with `log_config=None`, or it puts its own handlers back.
     """
-    handler = _Handler(stream)
+    handler = Handler(stream, json=format == "json")
     handler.setFormatter(JsonLines() if format == "json" else ConsoleLines())
     logger = logging.getLogger(LOGGER)
     for one in (logger, *map(logging.getLogger, _FOREIGN)):
@@ -166,7 +335,7 @@ def configure(
     logger.propagate = logging.getLogger("uvicorn").propagate = False
     _silence("uvicorn.access", propagate=False)
     _silence("uvicorn.error", propagate=True)
-    return Logs(logger, access=access)
+    return Logs(logger, handler, access=access)
 
 
 def _silence(name: str, *, propagate: bool) -> None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message
 from gateway.app import Gateway, create_app
 from gateway.config import Config
 from gateway.errors import GatewayError
-from gateway.telemetry.logs import configure
+from gateway.telemetry.logs import Logs, configure
 from tests.support.servers import Servers
 from tests.support.stack import configured, wait_until
 
@@ -166,10 +166,12 @@ class Rig:
     gateway: Gateway
     servers: Servers
     log: io.StringIO
+    logs: Logs
 
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
+        self.logs.flush()
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     @property
@@ -224,10 +226,12 @@ async def rig(
     """A gateway over these servers; `server` are values of `[server]`, `extra` is more TOML."""
     log = io.StringIO()
     settings = with_server(configured(servers.urls(dialect), extra, **backend), **(server or {}))
-    gateway = create_app(settings, configure("json", "debug", log), transport=servers.transport)
-    made = Rig(gateway, servers, log)
+    logs = configure("json", "debug", log)
+    gateway = create_app(settings, logs, transport=servers.transport)
+    made = Rig(gateway, servers, log, logs)
     try:
         yield made
         await wait_until(lambda: made.busy == 0)
     finally:
         await gateway.aclose()
+        logs.flush()
