@@ -24,7 +24,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})
-_FRAMING = frozenset({b"content-length", b"connection"})
 # What may stand in a header: all but control characters (a tab is none here).
 _SHOWN = bytes({9, *range(32, 256)} - {127})
 
@@ -213,23 +212,21 @@ class Cycle:
         if start is None:
             raise RuntimeError("A body came before its head.")
         status = start["status"]
-        lines = []
-        framing: dict[bytes, bytes] = {}
-        for name, value in start.get("headers", ()):
-            lines.append(name + b": " + value + b"\r\n")
-            if name in _FRAMING:
-                framing[name] = value
-        fields = b"".join(lines)
-        if fields.translate(None, _SHOWN) != b"\r\n" * len(lines):
+        headers = start.get("headers", ())
+        lines = [b": ".join(header) for header in headers]
+        lines.append(b"")
+        fields = b"\r\n".join(lines)
+        if fields.translate(None, _SHOWN) != b"\r\n" * (len(lines) - 1):
             raise RuntimeError("A header has a control character in it.")
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, framing)))
+        return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, dict(headers))))
 
-    def _framed(self, status: int, framing: dict[bytes, bytes]) -> bytes:
+    def _framed(self, status: int, headers: dict[bytes, bytes]) -> bytes:
         """The end of a head: what the application did not say of the framing itself."""
-        length = framing.get(b"content-length")
+        length = headers.get(b"content-length")
         added = b""
-        if b"close" in framing.get(b"connection", b"").lower():
+        connection = headers.get(b"connection")
+        if connection is not None and b"close" in connection.lower():
             self.keep_alive = False
         elif not self.keep_alive:
             added = b"connection: close\r\n"

@@ -12,14 +12,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Literal, TextIO, TypeAlias
 
 from gateway.errors import TABLE, Row
-from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp
+from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp, to_json
 from gateway.telemetry.receipt import Receipt
-from gateway.wire.events import Usage
 
 Format: TypeAlias = Literal["json", "console"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
@@ -44,16 +43,8 @@ def _level(row: Row) -> int:
 _LEVELS = MappingProxyType({"ok": logging.INFO, **{row.outcome: _level(row) for row in TABLE.values()}})
 
 
-TEMPLATE = (
-    '{"ts":"%s","level":"%s","event":"request","request_id":"%s","door":"%s","method":"%s","path":"%s",'
-    '"model":"%s","tenant":%s,"stream":%s,"status":%d,"outcome":"%s","error":%s,"backend":%s,"dialect":%s,'
-    '"attempts":%d,"retries":%s,"queue_ms":%.1f,"upstream_ms":%.1f,"first_token_ms":%s,"duration_ms":%.1f,'
-    '"prompt_tokens":%s,"completion_tokens":%s,"usage_source":%s,"finish":%s,"ignored":%s,"repairs":%s,'
-    '"left_while":%s}'
-)
-"""The line of a request: the fields of `access_fields`, in their order."""
-NO_COUNTS: tuple[int | str, int | str, str] = ("null", "null", "null")
-NO_LISTS = ("[]", "[]", "[]")
+MOST_FRAMES = 256
+"""Kinds of request whose frame of a line is kept."""
 
 _NAMES = MappingProxyType(
     {number: name.lower() for name, number in logging.getLevelNamesMapping().items() if name != "WARN"}
@@ -80,6 +71,7 @@ class Logs:
         self._access = access
         self._now = now
         self._stamps = Stamps()
+        self._frames = Frames()
 
     # --- Hook --------------------------------------------------------------------------------------
 
@@ -89,7 +81,7 @@ class Logs:
         if not self._access or not self._logger.isEnabledFor(level):
             return
         stamp = self._stamps.text(self._now())
-        line = access_line(receipt, stamp, _NAMES[level]) if self._handler.json else None
+        line = self._frames.line(receipt, _NAMES[level], stamp) if self._handler.json else None
         if line is None:
             self._write(level, access_fields(receipt))
         else:
@@ -148,58 +140,74 @@ class Logs:
         return f"<Logs {logging.getLevelName(self._logger.level).lower()} access={self._access}>"
 
 
-def access_line(receipt: Receipt, stamp: str, level: str) -> str | None:
-    """Give the line of a request as JSON: the same as `JsonLines` makes of `access_fields`.
+class Frames:
+    """Makes the lines of requests: what `JsonLines` makes of `access_fields`, for a sixth of the time.
 
-    None where a text in it is long, or would have to be escaped.
+    Requests are alike. What they have in common is made JSON once, with all its escapes, and kept as a frame
+    that the rest (an id, times, counts) is put into.
     """
-    r, usage = receipt, receipt.usage
-    path = r.path.partition("?")[0]
-    texts = (
-        f"{r.request_id}{r.door}{r.method}{path}{r.model}{r.tenant}"
-        f"{r.outcome}{r.error}{r.backend}{r.dialect}{r.finish}"
-    )
-    lists = NO_LISTS
-    if r.retries or r.ignored or r.repairs:
-        texts += "".join((*r.retries, *r.ignored, *r.repairs))
-        lists = _list(r.retries), _list(r.ignored), _list(r.repairs)
-    counts = NO_COUNTS
-    if usage is not None:
-        texts += usage.source
-        counts = usage.prompt, usage.completion, f'"{usage.source}"'
-    if not texts.isascii() or not texts.isprintable() or '"' in texts or "\\" in texts or len(texts) > LIMIT:
-        return None
-    return TEMPLATE % (
-        stamp,
-        level,
-        r.request_id,
-        r.door,
-        r.method,
-        path,
-        r.model,
-        f'"{r.tenant}"' if r.tenant else "null",
-        "true" if r.stream else "false",
-        r.status,
-        r.outcome,
-        f'"{r.error}"' if r.error else "null",
-        f'"{r.backend}"' if r.backend else "null",
-        f'"{r.dialect}"' if r.dialect else "null",
-        len(r.attempts),
-        lists[0],
-        r.queue_seconds * 1000,
-        r.upstream_seconds * 1000,
-        "null" if r.first_token is None else "%.1f" % ((r.first_token - r.received) * 1000),
-        r.seconds * 1000,
-        *counts,
-        f'"{r.finish}"' if r.finish else "null",
-        lists[1],
-        lists[2],
-        f'"{r.left_while}"' if r.left_while else "null",
-    )
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[object, ...], str] = {}
+
+    def line(self, r: Receipt, level: str, stamp: str) -> str | None:
+        """One line; None if the request's id is not plain text, as our own ids are."""
+        request_id, usage = r.request_id, r.usage
+        if not (request_id.isascii() and request_id.isprintable()) or len(request_id) > LIMIT:
+            return None
+        if '"' in request_id or "\\" in request_id:
+            return None
+        source = None if usage is None else usage.source
+        alike = (
+            r.status, r.path, r.model, r.tenant, r.backend, source, r.outcome, r.finish,
+            r.stream, r.error, r.door, r.method, r.dialect, r.left_while, level,
+        )  # fmt: skip
+        first = r.first_token
+        return (self._frames.get(alike) or self._frame(alike, r, level)) % (
+            stamp,
+            request_id,
+            len(r.attempts),
+            to_json(r.retries) if r.retries else "[]",
+            r.queue_seconds * 1000,
+            r.upstream_seconds * 1000,
+            "null" if first is None else "%.1f" % ((first - r.received) * 1000),
+            r.seconds * 1000,
+            "null" if usage is None else usage.prompt,
+            "null" if usage is None else usage.completion,
+            to_json(r.ignored) if r.ignored else "[]",
+            to_json(r.repairs) if r.repairs else "[]",
+        )
+
+    def _frame(self, alike: tuple[object, ...], receipt: Receipt, level: str) -> str:
+        if len(self._frames) >= MOST_FRAMES:
+            self._frames.clear()
+        told = {"ts": "", "level": level, **access_fields(receipt)}
+        frame = ",".join(f'"{name}":{_VARYING.get(name) or _fixed(value)}' for name, value in told.items())
+        self._frames[alike] = frame = "{" + frame + "}"
+        return frame
 
 
-def _list(texts: Sequence[str]) -> str:
-    return '["' + '","'.join(texts) + '"]' if texts else "[]"
+_VARYING = MappingProxyType(
+    {
+        "ts": '"%s"',
+        "request_id": '"%s"',
+        "attempts": "%d",
+        "retries": "%s",
+        "queue_ms": "%.1f",
+        "upstream_ms": "%.1f",
+        "first_token_ms": "%s",
+        "duration_ms": "%.1f",
+        "prompt_tokens": "%s",
+        "completion_tokens": "%s",
+        "ignored": "%s",
+        "repairs": "%s",
+    }
+)
+"""The fields of a line that a frame leaves open, and how they are put in."""
+
+
+def _fixed(value: object) -> str:
+    return to_json(value).replace("%", "%%")
 
 
 def access_fields(receipt: Receipt) -> dict[str, Any]:

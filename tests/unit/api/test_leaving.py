@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
+
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
 from gateway.errors import ClientGone, QueueFull
