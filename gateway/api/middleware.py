@@ -110,9 +110,8 @@ class Reception:
             return
         visit = scope["visit"] = self._open(scope, send)
         try:
-            expect = visit.headers.get(b"expect")
-            if expect is not None and expect.strip().lower() != b"100-continue":
-                raise ExpectationFailed("Only `Expect: 100-continue` is understood.")
+            if b"expect" in visit.headers:
+                _require_expectation(visit.headers[b"expect"])
             await self._app(scope, receive, visit.send)
         except ClientGone as error:
             self._note_leaving(visit, scope["presence"], error)
@@ -150,6 +149,11 @@ class Reception:
         if not visit.began:
             extra = gateway_headers(visit.receipt)
             await replies.send_error(visit.send, error, visit.error_body(error), extra)
+
+
+def _require_expectation(expect: bytes) -> None:
+    if expect.strip().lower() != b"100-continue":
+        raise ExpectationFailed("Only `Expect: 100-continue` is understood.")
 
 
 def note_error(receipt: Receipt, error: GatewayError) -> None:

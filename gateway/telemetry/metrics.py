@@ -238,29 +238,27 @@ class _Lengths:
         self.family = BY_NAME[name]
         self._bounds = self.family.buckets
         self._names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        self._sums: dict[Labels, float] = {}
-        self._counts: dict[Labels, list[int]] = {}
+        self._rows: dict[Labels, list[float]] = {}  # how many in each bucket, and the sum at the end
         if not self.family.labels:
             self._make(())
 
-    def _make(self, labels: Labels) -> None:
-        self._sums[labels] = 0.0
-        self._counts[labels] = [0] * len(self._names)
+    def _make(self, labels: Labels) -> list[float]:
+        row = self._rows[labels] = [*([0] * len(self._names)), 0.0]
+        return row
 
     def observe(self, labels: Labels, seconds: float) -> None:
         """Count one length."""
-        if labels not in self._sums:
-            self._make(labels)
-        self._sums[labels] += seconds
-        self._counts[labels][bisect_left(self._bounds, seconds)] += 1
+        row = self._rows.get(labels) or self._make(labels)
+        row[bisect_left(self._bounds, seconds)] += 1
+        row[-1] += seconds
 
     def written(self) -> Metric:
         """The family as a scrape shows it."""
         family = self.family
         written = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, counts in self._counts.items():
+        for labels, (*counts, total) in self._rows.items():
             buckets = list(zip(self._names, accumulate(counts), strict=True))
-            written.add_metric(labels, buckets, self._sums[labels])
+            written.add_metric(labels, buckets, total)
         return written
 
 
