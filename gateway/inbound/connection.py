@@ -1,4 +1,4 @@
-"""Connection: one client's connection, with limits where uvicorn's protocol has none.
+"""Connection: one client's connection, in the place of uvicorn's own protocol, which has no limits.
 
 A connection goes round through the stages:
 
