@@ -28,19 +28,19 @@ class ChatDoor:
         """Serve one request. Raises every `GatewayError` that comes before the head of the answer."""
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
-        require_json(scope["headers"])
+        require_json(visit.headers)
         raw = await desk.read(scope, receive)
         if desk.offload.small(raw):
             plan = self._understood(raw, tenant, visit)
         else:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)
         if not plan.request.stream:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await _Whole(desk, plan, visit).run(send)
             return
         streaming = _Streaming(desk, plan, visit)
         try:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await streaming.run(send)
         except GatewayError as error:
             if not visit.began or isinstance(error, ClientGone):
