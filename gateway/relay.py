@@ -41,6 +41,7 @@ from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
+from gateway.upstream.exchange import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -349,7 +350,11 @@ class Relay:
         decoder = backend.dialect.decoder(outgoing)
         ended = True
         try:
-            async with backend.client.stream(outgoing, attempt.patience, lambda: attempt.begun) as chunks:
+            async with (
+                aclosing(backend.client.exchange(outgoing, attempt.patience)) as exchange,
+                aclosing(_chunks(exchange, attempt)) as chunks,
+            ):
+                await exchange.begin()
                 ended = False
                 async with aclosing(_read(chunks, decoder)) as events:
                     async for event in events:
@@ -384,6 +389,11 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
         stages.append(Pieces())
     stages.append(usage.Count(outgoing.prompt_tokens, dialect.cjk))
     return Row(*stages)
+
+
+async def _chunks(exchange: Exchange, attempt: _Try) -> AsyncGenerator[bytes, None]:
+    while chunk := await exchange.read(begun=attempt.begun):
+        yield chunk
 
 
 async def _read(chunks: AsyncIterator[bytes], decoder: Decoder | ByteDecoder) -> AsyncGenerator[Event, None]:
