@@ -30,7 +30,7 @@ from typing import cast
 
 import httptools
 
-HIGH_WATER = 64 * 1024
+HIGH_WATER = 32 * 1024
 """Undelivered bytes of a body (and its framing) at which reading pauses."""
 READ = 16 * 1024
 """The most bytes taken from the socket at once; as much as a TLS record holds."""
