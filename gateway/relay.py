@@ -42,7 +42,7 @@ from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
-from gateway.upstream.client import Exchange
+from gateway.upstream.exchange import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -321,8 +321,8 @@ class _Try:
                 if chunk:
                     events = reader.feed(chunk)
                     if reader.done:
-                        self._complete = True
                         events += reader.end(clean=True)
+                        self._complete, self.over = True, exchange.ended
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True
