@@ -35,9 +35,9 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
+from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Patience
 from gateway.scheduling.retry import Budget, Failure, decide
-from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
@@ -217,7 +217,10 @@ class Relay:
             queued = self._clock()
             tried: str | None = None
             try:
-                async with self._dispatcher.lease(plan.model.name, backends, waiting) as lease:
+                lease = await self._dispatcher.lease(
+                    Claim(plan.model.name, backends, receipt.tenant), waiting
+                )
+                try:
                     tried = lease.backend
                     receipt.granted = self._clock()
                     receipt.queue_seconds += receipt.granted - queued
@@ -225,6 +228,8 @@ class Relay:
                         async for event in events:
                             content_sent = content_sent or not isinstance(event, Repair)
                             yield event
+                finally:
+                    lease.end()
                 return
             except GatewayError as error:
                 if tried is None:  # nobody else was free for a second try: the first failure is the truth
@@ -257,7 +262,7 @@ class Relay:
                     yield event
             outcome = "ok"
             self._dispatcher.answered(backend.name)
-            self._dispatcher.served(plan.model.name, self._clock() - began)
+            self._dispatcher.served(plan.model.name, self._clock() - began, backend.name)
         except GatewayError as error:
             outcome = error.row.outcome
             # While the slot is still held, so that it is not handed on before the backend rests.
