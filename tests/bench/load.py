@@ -160,6 +160,7 @@ class Crowd:
                 due += 1 / self.order.rate
             else:
                 await asyncio.sleep(0.0005)
+        await asyncio.sleep(max(0.0, self.order.ends - time.perf_counter()))
         self._end_if_quiet()
 
     def _ask(self, client: Client, due: float) -> None:
