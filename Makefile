@@ -12,6 +12,7 @@ UPGRADE ?=
 ROUNDS ?= 3
 WORKLOADS ?=
 TARGETS ?=
+SCALE ?= 1
 SOAK_REQUESTS ?= 200000
 SOAK_EVENTS ?= 2000000
 
@@ -70,7 +71,7 @@ test-llm: $(DEV_STAMP) $(LLM_STAMP) $(MODEL_STAMP) ## run the tests with a real,
 
 .PHONY: bench
 bench: $(DEV_STAMP) ## measure what requests and events cost; ROUNDS=5 WORKLOADS=c32,s100 TARGETS=nginx,gateway
-	ROUNDS=$(ROUNDS) WORKLOADS=$(WORKLOADS) TARGETS=$(TARGETS) $(PY) -m tests.bench
+	ROUNDS=$(ROUNDS) SCALE=$(SCALE) WORKLOADS=$(WORKLOADS) TARGETS=$(TARGETS) $(PY) -m tests.bench
 
 .PHONY: soak
 soak: $(DEV_STAMP) ## many requests and events through one gateway, whose memory must stay flat

@@ -1,6 +1,6 @@
 """`python -m tests.bench`: measure what is here, print the tables, keep the records in `.bench`.
 
-ROUNDS=5 sets the rounds (3), WORKLOADS=c32,s100 and TARGETS=nginx,gateway choose, SECONDS=0.2 shortens every
+ROUNDS=5 sets the rounds (3), WORKLOADS=c32,s100 and TARGETS=nginx,gateway choose, SCALE=0.2 shortens every
 workload; NGINX, VLLM_ROUTER and SMG name programs that are not on the PATH. The exit status is 1 when a
 target failed, had faults, or a promise was missed that was measured.
 """
@@ -74,7 +74,7 @@ def measured(run: Path, rounds: int) -> list[Record]:
     say("; ".join(f"{one.name} {one.version}" for one in programs.values() if one.version))
     records: list[Record] = []
     file = run / time.strftime("results-%Y%m%d-%H%M%S.jsonl")
-    with bench(instruments, run, float(os.environ.get("SECONDS", "1"))) as one, file.open("w") as lines:
+    with bench(instruments, run, float(os.environ.get("SCALE", "1"))) as one, file.open("w") as lines:
         for turn in range(1, rounds + 1):
             for program in turned(programs, turn):
                 record = one.measure(program, turn, workloads)

@@ -56,7 +56,7 @@ class Bench:
     run: Path
     cores: tuple[int, int]
     mock_port: int
-    seconds: float = 1.0
+    scale: float = 1.0
     """What the seconds of every workload are multiplied with."""
 
     def measure(self, target: Target, turn: int, workloads: Mapping[str, Workload]) -> Record:
@@ -137,7 +137,7 @@ class Bench:
         native = workload.native and target.relays
         file = self.run / f"body-{workload.name}-{'native' if native else 'chat'}.json"
         file.write_bytes(body(workload, relayed=target.relays))
-        seconds = workload.seconds * self.seconds
+        seconds = workload.seconds * self.scale
         options = {
             "-p": port,
             "-b": file,
@@ -163,11 +163,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(kit: Kit, run: Path, seconds: float = 1.0) -> Iterator[Bench]:
+def bench(kit: Kit, run: Path, scale: float = 1.0) -> Iterator[Bench]:
     """A bench with its mock running. One core is enough, but then the figures mean little."""
     cores = sorted(os.sched_getaffinity(0))
     pair = (cores[0], cores[-1])
     port = process.free_port()
     with process.started([*kit.mock, "-p", str(port)], core=pair[1], log=run / "mock.log") as mock:
         process.wait_listening(port, mock, 20)
-        yield Bench(kit, run, pair, port, seconds)
+        yield Bench(kit, run, pair, port, scale)

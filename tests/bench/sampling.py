@@ -2,7 +2,7 @@
 
 The gateway runs in this process under a timer that counts its CPU time; at each tick the innermost Python
 frame is noted. What is done in C (the parser, the loop, system calls) counts for the frame that called it.
-WORKLOADS=c32 says what it is asked for SECONDS=5; the first lines by share are printed as a table.
+WORKLOADS=c32 says what it is asked for SAMPLE_SECONDS=5; the first lines by share are printed as a table.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> int:
     """The program; gives its exit status."""
     run = prepared()
     name = os.environ.get("WORKLOADS") or "c32"
-    workload = replace(WORKLOADS[name], seconds=float(os.environ.get("SECONDS", "5")))
+    workload = replace(WORKLOADS[name], seconds=float(os.environ.get("SAMPLE_SECONDS", "5")))
     sampler = Sampler()
     signal.signal(signal.SIGPROF, sampler.note)
     with bench(kit(run), run) as one, (run / "sampling.log").open("w") as log:

@@ -63,7 +63,7 @@ async def wave(one: Stack) -> None:
     """A hundred clients that leave at the three moments."""
     dispatcher = one.run.gateway.dispatcher
     silent = await ask(one, "@@sleep:30@@你好", SILENT)
-    streaming = await ask(one, "@@tsleep:0.5@@@@reply:" + "一二三四" * 100 + "@@", STREAMING, stream=True)
+    streaming = await ask(one, "@@tsleep:0.2@@@@reply:" + "一二三四" * 100 + "@@", STREAMING, stream=True)
     await wait_until(lambda: one.in_flight() == SLOTS)
     queued = await ask(one, "你好", QUEUED)
     await wait_until(lambda: dispatcher.queue_depth("m") == QUEUED)
