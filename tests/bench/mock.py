@@ -1,7 +1,7 @@
 """The backend behind all that is measured, where no C can be had: `python -m tests.bench.mock -p PORT`.
 
-It answers at once and parses no body. `POST /` gives ChatGLM2-6B's own JSON, any other POST a chat completion,
-or an event stream where the body holds `"stream":true`; each event is a write of its own.
+It answers at once and parses no body. `POST /` gives ChatGLM2-6B's own JSON, any other POST a chat
+completion, or an event stream where the body holds `"stream":true`; each event is a write of its own.
 `GET /_ctl?n=EVENTS&us=MICROSECONDS` sets the length of later streams and the pause between their events; any
 other GET is a list of models.
 """
