@@ -13,7 +13,7 @@ stops by itself; where the card works on, it stays taken until the card is free.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
@@ -35,10 +35,12 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
+from gateway.scheduling import affinity
 from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Patience
 from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.telemetry.receipt import Attempt, Receipt
+from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -72,6 +74,7 @@ class Plan:
     model: config.Model
     outgoing: Mapping[str, Outgoing]
     alone: bool
+    tenant: Tenant = ANONYMOUS
 
     @property
     def request(self) -> ChatRequest:
@@ -145,7 +148,7 @@ class Relay:
 
     # --- plan --------------------------------------------------------------------------------------
 
-    def plan(self, asking: Asking, model: config.Model) -> Plan:
+    def plan(self, asking: Asking, model: config.Model, tenant: Tenant = ANONYMOUS) -> Plan:
         """Translate the request for every backend that can take it.
 
         Raises the first backend's `BadRequest` when none can, before anything has waited.
@@ -164,7 +167,7 @@ class Relay:
                 refusal = refusal or error
         if refusal is not None and not outgoing:
             raise refusal
-        return Plan(asking, model, outgoing, alone)
+        return Plan(asking, model, outgoing, alone, tenant)
 
     # --- events ------------------------------------------------------------------------------------
 
@@ -217,9 +220,7 @@ class Relay:
             queued = self._clock()
             tried: str | None = None
             try:
-                lease = await self._dispatcher.lease(
-                    Claim(plan.model.name, backends, receipt.tenant), waiting
-                )
+                lease = await self._dispatcher.lease(_claim(plan, backends), waiting)
                 try:
                     tried = lease.backend
                     receipt.granted = self._clock()
@@ -379,6 +380,25 @@ class Relay:
             if what not in backend.noted:
                 backend.noted.add(what)
                 self._note(backend.name, what)
+
+
+def _claim(plan: Plan, backends: tuple[str, ...]) -> Claim:
+    tenant = plan.tenant
+    size = len(plan.outgoing[backends[0]].body)
+    claim = Claim(plan.model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
+    if plan.model.balance == "session":
+        claim.affinity = affinity.session(plan.request.user, _turns(plan.request, opening=True))
+    elif plan.model.balance == "prefix":
+        claim.prefix = affinity.chain(_turns(plan.request, opening=False))
+    return claim
+
+
+def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:
+    """The messages as bytes; of the opening only those up to the first of the user."""
+    for message in request.messages:
+        yield repr(message).encode(errors="surrogatepass")
+        if opening and message.role == "user":
+            return
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:

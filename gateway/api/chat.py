@@ -34,7 +34,7 @@ class ChatDoor:
         request = await desk.offload.run(len(raw), openai.read_chat, raw)
         visit.receipt.stream = request.stream
         model = desk.model(request.model, tenant, visit)
-        plan = await desk.offload.run(len(raw), desk.relay.plan, Asking(request), model)
+        plan = await desk.offload.run(len(raw), desk.relay.plan, Asking(request), model, tenant)
         asked = request.model or model.name
         if not request.stream:
             async with desk.stay(receive):

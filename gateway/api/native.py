@@ -15,6 +15,7 @@ from gateway.api.middleware import Visit, gateway_headers
 from gateway.config import Model
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
+from gateway.tenancy.keys import Tenant
 from gateway.wire import native, openai
 from gateway.wire.events import Delta
 
@@ -34,15 +35,15 @@ class NativeDoor:
         raw = await desk.read(scope, receive)
         asked = await desk.offload.run(len(raw), native.read_request, raw)
         model = desk.model(self._model_name(), tenant, visit)
-        plan = await desk.offload.run(len(raw), self._plan, asked, model)
+        plan = await desk.offload.run(len(raw), self._plan, asked, model, tenant)
         async with desk.stay(receive):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
 
-    def _plan(self, asked: native.NativeRequest, model: Model) -> Plan:
+    def _plan(self, asked: native.NativeRequest, model: Model, tenant: Tenant) -> Plan:
         whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
-        return self._desk.relay.plan(Asking(whole, lean), model)
+        return self._desk.relay.plan(Asking(whole, lean), model, tenant)
 
     async def _text(self, plan: Plan, visit: Visit) -> str:
         async with aclosing(self._desk.relay.events(plan, visit.receipt, lambda _: None)) as events:
