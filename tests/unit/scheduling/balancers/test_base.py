@@ -6,11 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.model import Balance
 from gateway.scheduling.balancers import BALANCERS, Balancer, balancer
 from gateway.scheduling.balancers.base import CLEARLY_SLOWER, emptiest
 from gateway.scheduling.claim import Claim
@@ -113,6 +115,10 @@ def test_a_card_that_cannot_be_asked_gets_nothing(name: str) -> None:
     cards.cards[1].usable = False
     taken = cards.one_by_one(40, lambda number: cards.claim(f"s{number}", (str(number).encode(),)))
     assert "b" not in taken
+
+
+def test_the_configuration_knows_every_balancer() -> None:
+    assert get_args(Balance) == tuple(BALANCERS)
 
 
 # --- the emptiest ----------------------------------------------------------------------------------
