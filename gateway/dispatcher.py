@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.errors import ConnectFailed, GatewayError, UpstreamReset, UpstreamTimeout, UpstreamTLS
 from gateway.scheduling.claim import Claim, Effect, Granted, Ticket
 from gateway.scheduling.fitness import Rest
 from gateway.scheduling.scheduler import MOST_BYTES, Fleet, Scheduler
@@ -172,6 +172,15 @@ class Dispatcher:
         self._deliver(self._scheduler.tick(self._clock()))
 
     # --- what the relay reports --------------------------------------------------------------------
+
+    def tried(self, backend: str, error: GatewayError | None) -> None:
+        """Take note of how a try on a backend ended; None for a good end."""
+        if error is None or not isinstance(
+            error, ConnectFailed | UpstreamReset | UpstreamTLS | UpstreamTimeout
+        ):
+            self.answered(backend)
+        elif not isinstance(error, UpstreamTimeout):  # a silent backend is busy, not down
+            self.failed(backend, error.row.outcome)
 
     def failed(self, backend: str, reason: str) -> None:
         """Take note that a backend did not take a connection."""
