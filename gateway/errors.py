@@ -168,7 +168,14 @@ class TooManyConnections(Unavailable):
 
 
 class ConnectFailed(Unavailable):
-    """The backend did not take the connection."""
+    """The backend did not take the connection.
+
+    `refused`: its machine said at once that nobody listens there; else it was silent or not to be found.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, refused: bool = False) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.refused = refused
 
 
 class UpstreamError(GatewayError):

@@ -209,11 +209,17 @@ def _mapped(
     error: httpx.HTTPError | httpx.StreamError, broken: type[UpstreamReset | UpstreamTruncated]
 ) -> GatewayError:
     """Map httpx's errors; `broken` is what a connection that ends now means."""
-    if isinstance(error, httpx.TransportError) and broken is UpstreamReset and _tls(error):
+    if (
+        isinstance(error, httpx.TransportError)
+        and broken is UpstreamReset
+        and _caused_by(error, ssl.SSLError)
+    ):
         return UpstreamTLS("The TLS handshake with the backend failed.")
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
-            return ConnectFailed("The backend cannot be reached.", retry_after=1)
+            return ConnectFailed(
+                "The backend cannot be reached.", retry_after=1, refused=_caused_by(error, _NOBODY_LISTENS)
+            )
         case Malformed():
             return UpstreamGarbled("The backend's answer is not valid HTTP.")
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
@@ -228,10 +234,14 @@ _BROKEN = {
 }
 
 
-def _tls(error: BaseException) -> bool:
+_NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
+"""What connecting to a port, or to a Unix socket, raises where no server is."""
+
+
+def _caused_by(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, kinds):
             return True
         cause = cause.__cause__ or cause.__context__
     return False
