@@ -27,7 +27,7 @@ from gateway.upstream.transport import Body, Malformed, Transport
 MAX_ANSWER = 16 * 1024 * 1024
 """The largest whole answer that is read, in bytes."""
 MAX_REFUSAL = 64 * 1024
-"""How much of a refusal is read to find the field it complains about, in bytes."""
+"""How much of a refusal is read to find the field it complains about, and of a probe's answer; in bytes."""
 
 
 class Client:
@@ -86,9 +86,14 @@ class Client:
     async def probe(self, path: str) -> int:
         """Ask for `path` and give the status. Raises what connecting and reading may raise."""
         try:
-            return (await self._http.get(path)).status_code
+            response = await self._http.send(self._http.build_request("GET", path), stream=True)
+            try:
+                await _read_some(response)
+            finally:
+                await response.aclose()
         except _FOREIGN as error:
             raise _mapped(error, UpstreamReset) from None
+        return response.status_code
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -193,6 +198,15 @@ def _raw(response: httpx.Response) -> AsyncIterator[bytes]:
         return response.stream
     # A mocked reply made from bytes can only be read as bytes, a real one only raw: take either.
     return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+
+
+async def _read_some(response: httpx.Response) -> None:
+    """Read a body that nobody wants, so that its connection can be used again; but not an endless one."""
+    size = 0
+    async for piece in _raw(response):
+        size += len(piece)
+        if size > MAX_REFUSAL:
+            return
 
 
 def _field(response: httpx.Response, name: bytes) -> str | None:
