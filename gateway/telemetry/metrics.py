@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.health import PROBES, REASONS, STATES
 from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, REPAIRS
 from gateway.telemetry.receipt import Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
@@ -36,6 +37,7 @@ _DOORS = frozenset(get_args(Door))
 _PHASES = frozenset(get_args(Phase))
 _SOURCES = frozenset(get_args(UsageSource))
 _STREAM = ("false", "true")
+_PROBE_ENDS = frozenset({*PROBES, "trial_ok", "trial_failed"})
 
 Child = TypeVar("Child", bound=MetricWrapperBase)
 
@@ -50,7 +52,10 @@ class Live(Protocol):
         """Slots taken, zombies included."""
 
     def up(self, backend: str) -> bool:
-        """Whether the backend can be reached."""
+        """Whether the backend may be asked."""
+
+    def health(self, backend: str) -> str:
+        """How the backend is: a word of `scheduling.health.State`."""
 
     def zombies(self, backend: str) -> int:
         """Slots held by generations that nobody waits for."""
@@ -86,6 +91,8 @@ class Metrics:
         self._rejections = _counters(registry, "gateway_queue_rejected_total")
         self._tries = _counters(registry, "gateway_backend_requests_total")
         self._try_durations = _histograms(registry, "gateway_backend_duration_seconds")
+        self._ejections = _counters(registry, "gateway_backend_ejections_total")
+        self._probes = _counters(registry, "gateway_backend_probes_total")
         self._retries = _counters(registry, "gateway_retries_total")
         self._auth_failures = _counters(registry, "gateway_auth_failures_total")
         self._refusals = _counters(registry, "gateway_client_refusals_total")
@@ -102,6 +109,7 @@ class Metrics:
         self._disconnects.make((phase,) for phase in _PHASES)
         self._rejections.make((model, reason) for model in self._models for reason in REJECTIONS)
         self._tries.make((backend, "ok") for backend in self._backends)
+        self._ejections.make((backend, "refused") for backend in self._backends)
 
     # --- Hook --------------------------------------------------------------------------------------
 
@@ -130,13 +138,19 @@ class Metrics:
             self._rejections[model, end].inc()
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Nothing to note: a scrape asks `Live.up` itself."""
+        """Count a backend that went out; how it is now a scrape asks `Live` itself."""
+        if not up:
+            self._ejections[_known(backend, self._backends), _known(reason, REASONS)].inc()
 
     def auth_failed(self, reason: str) -> None:
         """Count one refused key."""
         self._auth_failures[(_known(reason, _AUTH_REASONS),)].inc()
 
     # --- what is not a Hook's ----------------------------------------------------------------------
+
+    def probed(self, backend: str, end: str) -> None:
+        """Count one probe or trial."""
+        self._probes[_known(backend, self._backends), _known(end, _PROBE_ENDS)].inc()
 
     def client_refused(self, reason: str) -> None:
         """Count one client that was turned away, or cut off, below the doors."""
@@ -242,6 +256,11 @@ class _States(Collector):
         live, backends = self._live, self._backends
         yield _gauge("gateway_queue_depth", [((name,), live.queue_depth(name)) for name in self._models])
         yield _gauge("gateway_backend_up", [((name,), live.up(name)) for name in backends])
+        states = {name: live.health(name) for name in backends}
+        yield _gauge(
+            "gateway_backend_state",
+            [((name, word), states[name] == word) for name in backends for word in STATES],
+        )
         yield _gauge("gateway_backend_inflight", [((name,), live.in_flight(name)) for name in backends])
         yield _gauge("gateway_backend_slots", [((name,), slots) for name, slots in backends.items()])
         yield _gauge("gateway_backend_zombies", [((name,), live.zombies(name)) for name in backends])
