@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.dialects.base import ByEvent, ByteDecoder, Decoder
+from gateway.dialects.base import ByEvent, ByteDecoder, Decoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
@@ -33,16 +33,16 @@ _WORDS = (
 class PassingDecoder(ByteDecoder):
     """One stream of one choice. `fallback` reads it if it turns out to need mending.
 
-    `model` is the name the client must see; `usage_wanted` whether the usage chunk is the client's wish;
-    `prompt_tokens` an estimate, for servers that give no usage.
+    Of `outgoing` it takes the name that the client must see, whether the usage chunk is the client's wish,
+    and the estimate of the prompt, for servers that give no usage.
     """
 
-    def __init__(self, fallback: Decoder, model: str, *, usage_wanted: bool, prompt_tokens: int) -> None:
+    def __init__(self, fallback: Decoder, outgoing: Outgoing) -> None:
         self._fallback = ByEvent(fallback)
         self._mending = False
-        self._model = model
-        self._usage_wanted = usage_wanted
-        self._prompt = prompt_tokens
+        self._outgoing = outgoing
+        self._model = outgoing.model
+        self._usage_wanted = outgoing.usage_wanted
         self._held = b""
         self._first: dict[str, Any] = {}
         self._begun = False
@@ -79,7 +79,7 @@ class PassingDecoder(ByteDecoder):
         if self._usage is not None:
             return [*mended, self._usage]
         # The server left the usage out: an event is about a token.
-        usage = Usage(self._prompt, self._events, "estimate")
+        usage = Usage(self._outgoing.prompt_tokens, self._events, "estimate")
         return [*mended, *([self._told(usage)] if self._usage_wanted else []), usage]
 
     def _told(self, usage: Usage) -> Passed:

@@ -103,11 +103,12 @@ class StreamOptions(_Value):
     include_usage: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Origin:
     body: dict[str, Any]
     total_length: int | None = None
     paired: bool = False
+    raw: bytes = b""
 
 
 class ChatRequest(_Value):
@@ -149,6 +150,11 @@ class ChatRequest(_Value):
     def body(self) -> dict[str, Any]:
         """The members as they were received, nulls left out. Not to be changed."""
         return self.origin.body
+
+    @property
+    def raw(self) -> bytes:
+        """The very bytes of the body, where a client sent them and no member was left out; else empty."""
+        return self.origin.raw
 
     @property
     def total_length(self) -> int | None:
@@ -214,14 +220,15 @@ class ChatRequest(_Value):
 def read_chat(raw: bytes) -> ChatRequest:
     """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
     body = jsontext.read_object(raw)
-    given = {name: value for name, value in body.items() if value is not None}
-    messages = given.get("messages")
+    if None in body.values():
+        body, raw = {name: value for name, value in body.items() if value is not None}, b""
+    messages = body.get("messages")
     if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
         raise BadRequest(f"messages: the list should have at most {MAX_MESSAGES} items.", param="messages")
     try:
-        return _checked(_Origin(given))
+        return _checked(_Origin(body, raw=raw))
     except ValidationError as error:
-        raise _refusal(error, given) from None
+        raise _refusal(error, body) from None
 
 
 def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> ChatRequest:
@@ -240,8 +247,11 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
     return _checked(_Origin(body, native.max_length, paired=True))
 
 
+_validate = ChatRequest.__pydantic_validator__.validate_python
+
+
 def _checked(origin: _Origin) -> ChatRequest:
-    request = ChatRequest.model_validate(origin.body)
+    request: ChatRequest = _validate(origin.body)
     request.__dict__["origin"] = origin
     return request
 
