@@ -7,6 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -77,12 +78,17 @@ def create_app(
     life = Life()
     background = Background()
     offload = Offload()
-    fleet = {
-        backend.name: Backend(backend, clock=time.monotonic, transport=transport)
-        for backend in settings.backends
-    }
     hooks = Hooks(logs)
     ward = _ward(settings, hooks)
+    fleet = {
+        backend.name: Backend(
+            backend,
+            clock=time.monotonic,
+            transport=transport,
+            deserted=partial(ward.deserted, backend.name),
+        )
+        for backend in settings.backends
+    }
     dispatcher = _dispatcher(settings, hooks, ward)
     metrics = _metrics(settings, dispatcher)
     hooks.add(metrics)

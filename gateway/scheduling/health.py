@@ -5,8 +5,9 @@
     up ──"busy, come back later"──▶ paused ──▶ up                    ramping ──`slow_start` seconds──▶ up
 
 Rules. Busy is not dead: a probe that times out while work of ours is under way says nothing. Refused is
-dead: nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*:
-it counts once a request, is wiped out by an answer, never by a probe, for a poisoned card answers probes
+dead: nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*.
+The same request sent again is the same strike, as the fault may be its own; `AGAIN` more are enough
+whatever they were. Strikes are wiped out by an answer, never by a probe, for a poisoned card answers probes
 well; and what strikes took out only a real answer brings back. A connection that fails is a *miss*, which
 any sign of life wipes out. A client's error is nobody's failure. While a backend is out nobody is sent
 there, so what still ends there is old news and not heard.
@@ -49,6 +50,10 @@ CONFIRM = 0.5
 """Seconds to the next probe after one that was the first to be answered again."""
 SPREAD = 0.25
 """How much of a back-off chance may take off, so that gateways do not come back in step."""
+
+AGAIN = 2
+"""How many failures more put a backend out if all were of the same request: what an SDK sends again by itself
+does not."""
 
 STATES: tuple[State, ...] = ("up", "ramping", "paused", "half_open", "down", "sick")
 PROBES: tuple[Probe, ...] = ("ok", "refused", "failed", "bad_status", "timeout", "busy")
@@ -97,6 +102,8 @@ class Health:
 
     __slots__ = (
         "_goods",
+        "_hits",
+        "_looked_at",
         "_misses",
         "_paused_until",
         "_pauses",
@@ -121,6 +128,7 @@ class Health:
         self._rules = rules
         self._state: Literal["up", "half_open", "down", "sick"] = "up"
         self._until = now
+        self._looked_at = now - CONFIRM
         self._paused_until = 0.0
         self._ramp_from: float | None = None
         self._misses = 0
@@ -128,6 +136,7 @@ class Health:
         self._rests = 0
         self._pauses = 0
         self._strikes: set[object] = set()
+        self._hits = 0
         self.needs_answer = False
         """Whether only a real answer brings it back."""
         self.suspected = False
@@ -145,7 +154,7 @@ class Health:
     ) -> None:
         """Take note of the end of a user's try: its error, None for a whole answer.
 
-        Tries with equal `request` are the same request sent again and strike once; None is like no other.
+        Tries with equal `request` are the same request sent again; None is like no other.
         """
         self.tries += 1
         if error is None and self.steady:
@@ -169,6 +178,7 @@ class Health:
     def probed(self, end: Probe, now: float, chance: float) -> None:
         """Take note of the end of a probe."""
         self.suspected = False
+        self._looked_at = now
         self._advance(now)
         if end == "ok":
             self._alive(now)
@@ -192,6 +202,14 @@ class Health:
             self._until = self.errand_at = now + min(error.retry_after, LONGEST_PAUSE)
         else:
             self._go_out("sick", _reason(error), now, chance)
+
+    def deserted(self, now: float) -> None:
+        """Take note that it closed a connection that nobody used: servers do so when they end.
+
+        Some do after every answer; so a look just before has told enough.
+        """
+        if self._state == "up" and now - self._looked_at >= CONFIRM:
+            self._suspect(now)
 
     def skipped(self, now: float, chance: float) -> None:
         """Take note that the prober left a backend alone because it works for us."""
@@ -259,7 +277,7 @@ class Health:
 
     def _answered(self, now: float) -> None:
         self._strikes.clear()
-        self._pauses = 0
+        self._hits = self._pauses = 0
         self._misses = 0
         self._rise(now)
         self._settle()
@@ -290,6 +308,7 @@ class Health:
 
     def _struck(self, reason: str, now: float, chance: float, request: object | None) -> None:
         self._strikes.add(object() if request is None else request)
+        self._hits += 1
         self._settle()
         if self._enough():
             self._go_out("sick", reason, now, chance)
@@ -306,7 +325,10 @@ class Health:
         self._settle()
 
     def _enough(self) -> bool:
-        return self._state != "up" or self._misses + len(self._strikes) >= self._rules.fall
+        if self._state != "up":
+            return True
+        different, all_of_them = self._misses + len(self._strikes), self._misses + self._hits
+        return different >= self._rules.fall or all_of_them >= self._rules.fall + AGAIN
 
     def _must_answer(self) -> bool:
         return self.needs_answer or len(self._strikes) > 0
@@ -322,7 +344,7 @@ class Health:
         self._state, self.reason, self.needs_answer = state, reason, state == "sick"
         self._rests += 1
         self._until = self.errand_at = now + _rest(self._rests, self._interval, chance)
-        self._misses = self._goods = 0
+        self._misses = self._goods = self._hits = 0
         self._ramp_from = None
         self.suspected = False
         self._strikes.clear()

@@ -175,7 +175,8 @@ class Exchange(AsyncIterator[bytes]):
 
     async def _refuse(self, response: httpx.Response) -> None:
         if response.status_code != 200:
-            raise refusal(response.status_code, await self._refused(), _field(response, b"retry-after"))
+            retry_after, date = _field(response, b"retry-after"), _field(response, b"date")
+            raise refusal(response.status_code, await self._refused(), retry_after, date)
         raise UpstreamGarbled("The backend sent a content encoding that was not asked for.")
 
     async def __aexit__(self, *_: object) -> None:

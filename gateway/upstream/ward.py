@@ -58,6 +58,10 @@ class Ward:
         health = self.healths[backend]
         self._learn(backend, lambda now: health.trialled(error, now, self._chance()), "trial")
 
+    def deserted(self, backend: str) -> None:
+        """Take note that a server closed a connection that nobody used."""
+        self._learn(backend, self.healths[backend].deserted, "probed")
+
     def skipped(self, backend: str) -> None:
         """Take note that a backend was left alone because it is at work."""
         self.healths[backend].skipped(self._clock(), self._chance())

@@ -117,14 +117,24 @@ def test_what_puts_a_backend_out(events: list[Event], state: str) -> None:
     assert one.slots_now(0.0) == (1 if state == "up" else 0)
 
 
-def test_one_request_sent_again_and_again_strikes_once() -> None:
+@pytest.mark.parametrize(
+    ("requests", "state"),
+    [
+        pytest.param([1, 1, 1], "up", id="what-an-sdk-sends"),
+        pytest.param([1, 1, 1, 1], "up", id="and-one-more"),
+        pytest.param([1, 1, 1, 1, 1], "sick", id="five-of-one"),
+        pytest.param([1, 1, 2], "up", id="two-different"),
+        pytest.param([1, 2, 3], "sick", id="three-different"),
+        pytest.param([None, None, None], "sick", id="unknown"),
+    ],
+)
+def test_one_request_sent_again_weighs_less_than_different_ones(
+    requests: list[int | None], state: str
+) -> None:
     one = health()
-    for _ in range(9):
-        one.tried(BROKEN, 0.0, 0.0, request=4711)
-    assert one.state(0.0) == "up"
-    one.tried(BROKEN, 0.0, 0.0, request=4712)
-    one.tried(BROKEN, 0.0, 0.0, request=4713)
-    assert one.state(0.0) == "sick"
+    for request in requests:
+        one.tried(BROKEN, 0.0, 0.0, request)
+    assert one.state(0.0) == state
 
 
 def test_the_number_of_failures_is_the_operators() -> None:
@@ -342,6 +352,17 @@ def test_a_connection_that_breaks_calls_for_a_look_at_once(error: GatewayError) 
     play(one, error, now=1.0)
     assert (one.suspected, one.errand_at) == (True, 1.0)
     assert not play(one, "ok", now=1.0).suspected
+
+
+def test_a_server_that_closes_an_idle_connection_is_looked_after_unless_just_looked_at() -> None:
+    one = play(health(), "ok")
+    one.deserted(CONFIRM / 2)
+    assert not one.suspected
+    one.deserted(CONFIRM)
+    assert (one.suspected, one.errand_at) == (True, CONFIRM)
+    gone = play(health(), REFUSED)
+    gone.deserted(9.0)
+    assert not gone.suspected
 
 
 def test_a_500_calls_for_no_look() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from gateway.upstream.background import Background
 from gateway.upstream.prober import Check, Prober, trial_for
 from gateway.upstream.ward import Ward
 from tests.support.fleet import SERVERS, Server
-from tests.support.peer import Talk, answering, peer
+from tests.support.peer import Talk, answering, free_port, peer
 from tests.support.stack import configured, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -98,14 +97,6 @@ async def probing(
     finally:
         await background.aclose()
         await house.backend.aclose()
-
-
-def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def silent(talk: Talk) -> None:

@@ -89,7 +89,7 @@ def test_without_probes_the_first_answer_after_a_rest_tells_that_it_is_back() ->
 
 def test_one_request_sent_again_is_one() -> None:
     house = House()
-    for _ in range(5):
+    for _ in range(4):
         house.ward.tried("a", UpstreamError(""), 4711)
     assert house.ward.state("a") == "up"
 
@@ -99,6 +99,15 @@ def test_a_backend_left_alone_is_looked_at_later() -> None:
     house.ward.skipped("a")
     assert house.ward.healths["a"].errand_at == 2.0
     assert house.heard == []
+
+
+def test_a_server_that_hangs_up_is_worth_a_look() -> None:
+    house = House()
+    house.ward.probed("a", "ok")
+    house.heard.clear()
+    house.now = 1.0
+    house.ward.deserted("a")
+    assert (house.heard, house.ward.healths["a"].errand_at) == (["a"], 1.0)
 
 
 def test_views_name_every_backend() -> None:
