@@ -26,6 +26,7 @@ from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
 from gateway.scheduling.health import Health, Rules
+from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Hooks
@@ -133,8 +134,10 @@ def create_app(
 
 def _dispatcher(settings: config.Config, hooks: Hooks, ward: Ward) -> Dispatcher:
     return Dispatcher(
-        {backend.name: backend.slots for backend in settings.backends},
-        {model.name: model.backends for model in settings.resolved_models},
+        Fleet(
+            slots={backend.name: backend.slots for backend in settings.backends},
+            models={model.name: model.backends for model in settings.resolved_models},
+        ),
         length=settings.queue.length,
         timeout=settings.queue.timeout,
         clock=time.monotonic,

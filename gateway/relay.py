@@ -34,10 +34,9 @@ from gateway.errors import (
     TotalTimeout,
     UpstreamTruncated,
 )
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Limits, Patience
 from gateway.scheduling.retry import Budget, Failure, decide
-from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
@@ -451,7 +450,7 @@ class _Try:
         seconds = self._relay.clock() - self._began
         if outcome == "ok":
             dispatcher.tried(name, None)
-            dispatcher.served(self._plan.model.name, seconds)
+            dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds
         receipt.attempts.append(Attempt(name, outcome, seconds))
         self._lease.end()

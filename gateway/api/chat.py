@@ -12,7 +12,7 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.relay import Answer, Asking, Plan
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage

@@ -16,7 +16,7 @@ from gateway.api.middleware import Visit
 from gateway.api.offload import Offload
 from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
 from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant
 from gateway.upstream.background import Background

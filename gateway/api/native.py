@@ -12,7 +12,7 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import native, openai
 from gateway.wire.events import Delta

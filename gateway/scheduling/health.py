@@ -147,6 +147,10 @@ class Health:
         self.steady = True
         self.tries = 0
 
+    def refit(self, slots: int, rules: Rules) -> None:
+        """Go on with other slots and rules; what is known of the backend stays."""
+        self._slots, self._rules = slots, rules
+
     # --- events ------------------------------------------------------------------------------------
 
     def tried(

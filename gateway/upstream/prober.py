@@ -82,13 +82,28 @@ class Prober:
         self._clock = clock
         self._note = note
         self._wakes: dict[str, asyncio.Event] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
 
     def start(self, slots: Slots, background: Background) -> None:
         """Begin; ends with `background`."""
+        self._ward.listen(self._wake)
+        self._begin(slots, background)
+
+    def reconfigure(
+        self, fleet: Mapping[str, Backend], checks: Mapping[str, Check], slots: Slots, background: Background
+    ) -> None:
+        """Go on with other backends; the ward has to know them already."""
+        for watch in self._watches.values():
+            watch.cancel()
+        self._fleet, self._checks = fleet, dict(checks)
+        self._wakes.clear()
+        self._watches.clear()
+        self._begin(slots, background)
+
+    def _begin(self, slots: Slots, background: Background) -> None:
         for name in self._checks:
             self._wakes[name] = asyncio.Event()
-            background.start(self._watch(name, slots), f"probes of {name}")
-        self._ward.listen(self._wake)
+            self._watches[name] = background.start(self._watch(name, slots), f"probes of {name}")
 
     def _wake(self, backend: str) -> None:
         if backend in self._wakes:

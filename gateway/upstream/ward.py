@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from gateway.errors import GatewayError
-from gateway.scheduling.health import Health, Probe, State
+from gateway.scheduling.health import Health, Probe, Rules, State
 from gateway.telemetry.receipt import Hook
 
 Listener: TypeAlias = Callable[[str], None]
@@ -31,18 +31,32 @@ class Ward:
         self._clock = clock
         self._chance = chance
         self._hook = hook
-        self._told_up = dict.fromkeys(healths, True)
+        self._told_up: dict[str, bool] = {}
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
         """Tell one more from now on."""
         self._listeners.append(listener)
 
+    def reconfigure(self, wanted: Mapping[str, tuple[int, Rules]]) -> None:
+        """Look after these backends from now on, with these slots and rules; who stays keeps its health."""
+        now = self._clock()
+        for name in self.healths.keys() - wanted.keys():
+            del self.healths[name]
+            self._told_up.pop(name, None)
+        for name, (slots, rules) in wanted.items():
+            if name in self.healths:
+                self.healths[name].refit(slots, rules)
+            else:
+                self.healths[name] = Health(slots, rules, now)
+
     # --- events ------------------------------------------------------------------------------------
 
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """Take note of the end of a user's try; see `Health.tried`."""
-        health = self.healths[backend]
+        health = self.healths.get(backend)
+        if health is None:
+            return  # what was taken out of the configuration may still end there
         if error is None and health.steady:
             health.tries += 1
             return
@@ -60,7 +74,8 @@ class Ward:
 
     def deserted(self, backend: str) -> None:
         """Take note that a server closed a connection that nobody used."""
-        self._learn(backend, self.healths[backend].deserted, "probed")
+        if (health := self.healths.get(backend)) is not None:
+            self._learn(backend, health.deserted, "probed")
 
     def skipped(self, backend: str) -> None:
         """Take note that a backend was left alone because it is at work."""
@@ -71,7 +86,7 @@ class Ward:
         before = health.usable(now), health.slots_now(now), health.errand_at
         event(now)
         usable = health.usable(now)
-        if usable != self._told_up[backend]:
+        if usable != self._told_up.get(backend, True):
             self._told_up[backend] = usable
             self._hook.backend_changed(backend, usable, back_by if usable else health.reason)
         if before != (usable, health.slots_now(now), health.errand_at):

@@ -337,6 +337,36 @@ async def test_backends_without_probes_are_left_alone() -> None:
         assert server.seen == 0
 
 
+async def test_after_a_reload_those_are_probed_that_are_there() -> None:
+    async with (
+        peer(answering(*[OK] * 1000)) as old,
+        peer(answering(*[OK] * 1000)) as new,
+        probing(old.url) as house,
+    ):
+        await house.wait_ends(1)
+        background = Background()
+        fresh = House(new.url, "chatglm2", Rules())
+        house.ward.reconfigure({"b": (1, Rules(interval=0.01))})
+        house.prober.reconfigure({"b": fresh.backend}, {"b": house.check}, Idle(), background)
+        await wait_until(lambda: new.seen == 1)
+        await background.aclose()
+        assert repr(house.prober) == "<Prober of b>"
+        await fresh.backend.aclose()
+
+
+class Idle:
+    """Hands out no slots."""
+
+    def in_flight(self, backend: str) -> int:
+        return 0
+
+    def hold(self, backend: str) -> bool:
+        raise AssertionError(backend)
+
+    def let_go(self, backend: str) -> None:
+        raise AssertionError(backend)
+
+
 async def test_it_names_whom_it_looks_after() -> None:
     async with probing("http://127.0.0.1:9", started=False) as house:
         assert repr(house.prober) == "<Prober of a>"

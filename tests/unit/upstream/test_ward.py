@@ -110,6 +110,19 @@ def test_a_server_that_hangs_up_is_worth_a_look() -> None:
     assert (house.heard, house.ward.healths["a"].errand_at) == (["a"], 1.0)
 
 
+def test_who_stays_over_a_reload_keeps_its_health_and_gets_its_new_slots() -> None:
+    house = House()
+    house.ward.tried("a", REFUSED)
+    rules = Rules(slow_start=0, rise=1)
+    house.ward.reconfigure({"a": (7, rules), "c": (1, rules)})
+    assert house.ward.usable() == {"a": False, "c": True}
+    house.ward.probed("a", "ok")
+    assert house.ward.healths["a"].slots_now(0.0) == 7
+    house.ward.tried("b", REFUSED)  # it is not there any more
+    house.ward.deserted("b")
+    assert house.changes == [("a", False, "refused"), ("a", True, "probed")]
+
+
 def test_views_name_every_backend() -> None:
     house = House()
     house.ward.tried("b", REFUSED)
