@@ -31,6 +31,7 @@ messages never hold a backend's body, a prompt or a key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class GatewayError(Exception):
@@ -173,8 +174,8 @@ class ConnectFailed(Unavailable):
     `refused`: its machine said at once that nobody listens there; else it was silent or not to be found.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, refused: bool = False) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(self, message: str, *, refused: bool = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
         self.refused = refused
 
 
