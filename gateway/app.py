@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from gateway.api import routes
 from gateway.api.chat import ChatDoor
 from gateway.api.door import Desk
 from gateway.api.health import Live, Ready
+from gateway.api.ids import Ids
 from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
@@ -77,6 +77,7 @@ def create_app(
 ) -> Gateway:
     """Build the gateway for one configuration. `transport` replaces the real one in tests."""
     life = Life()
+    new_id = Ids()
     background = Background()
     offload = Offload()
     hooks = Hooks(logs)
@@ -103,7 +104,7 @@ def create_app(
         keyring=Keyring(settings.keys) if settings.auth_required else None,
         hook=hooks,
         now=_now,
-        new_id=_new_id,
+        new_id=new_id,
         life=life,
         place=dispatcher.place,
     )
@@ -112,8 +113,8 @@ def create_app(
         hook=hooks,
         crash_log=logs,
         clock=time.monotonic,
-        new_id=lambda: _new_id("req_"),
-        draining=lambda: life.draining,
+        new_id=new_id,
+        life=life,
     )
     probes = routes.health_routes(live=Live(), ready=Ready(dispatcher.usable, lambda: life.draining))
     doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
@@ -193,10 +194,6 @@ NOTES = {
 
 def _note(logs: Logs, backend: str, what: str) -> None:
     logs.note(NOTES.get(what, what), level="warning", backend=backend)
-
-
-def _new_id(prefix: str) -> str:
-    return prefix + secrets.token_hex(12)
 
 
 def _now() -> datetime:

@@ -41,7 +41,7 @@ from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
-from gateway.upstream.client import Exchange
+from gateway.upstream.exchange import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -52,7 +52,7 @@ Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asking:
     """A request as clients may put it: today's form, and one without empty turns where it came as pairs."""
 
@@ -69,7 +69,7 @@ class Asking:
         return Asking(self.request.single(), self.tenant, self.lean.single() if self.lean else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """Where a request may go, already translated. A retry sends the same bytes.
 
@@ -78,16 +78,12 @@ class Plan:
     """
 
     asking: Asking
+    request: ChatRequest
     model: config.Model
     outgoing: Mapping[str, Outgoing]
     backends: tuple[str, ...]
     ignored: tuple[str, ...]
     alone: bool
-
-    @property
-    def request(self) -> ChatRequest:
-        """What the client asked."""
-        return self.asking.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +159,15 @@ class Relay:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
         one = asking if alone else asking.single()
         if len(alikes) == 1:
-            (alike,) = alikes
-            only = alike.ask(one, stream=request.stream)
+            alike = alikes[0]
+            dialect = alike.dialect
+            asked = one.request if one.lean is None else one.for_dialect(dialect)
+            only = dialect.ask(asked, alike.profile, stream=request.stream)
             outgoing = dict.fromkeys(alike.backends, only)
-            return Plan(asking, model, outgoing, alike.backends, only.ignored, alone)
+            return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
         outgoing = self._translated(alikes, one)
         ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-        return Plan(asking, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
 
     def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
         outgoing: dict[str, Outgoing] = {}
@@ -225,13 +223,17 @@ class Generation(Answer):
         while True:
             try:
                 current = self._try or await self._begin()
-                events = await current.read()
+                events = current.noted(await current.read())
+                if current.over:
+                    await current.end()
+                    self.done = True
             except GatewayError as error:
                 await self._end_try(error)
                 continue
-            if not self._content_sent:
-                self._content_sent = any(not isinstance(event, Repair) for event in events)
-            self.done = current.done
+            for event in events:
+                if not isinstance(event, Repair):
+                    self._content_sent = True
+                    break
             return events
 
     async def _begin(self) -> _Try:
@@ -266,10 +268,10 @@ class Generation(Answer):
 
 
 class _Try:
-    """One try on one backend, from the slot to the last piece. `done` is set with that piece."""
+    """One try on one backend, from the slot to the last piece; `over` tells that this has come."""
 
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
-        self.done = False
+        self.over = False
         self.backend = backend = relay.fleet[lease.backend]
         self._relay = relay
         self._plan = plan
@@ -291,43 +293,56 @@ class _Try:
             relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
         self._row: Row | None = None
-        self._passing = False
+        self._passing = False  # bytes go on as they come
         self._exchange: Exchange | None = None
         self._reader: ByteDecoder | None = None
         self._begun = False  # content has come
         self._complete = False  # the answer is whole; its stream has still to end
-        self._over = False  # there is nothing more to read
 
     # --- reading -----------------------------------------------------------------------------------
 
     async def read(self) -> list[Event]:
-        """The next pieces. Raises every way in which a try can fail; then `fail` must be called."""
+        """The next pieces as the dialect reads them.
+
+        Raises every way in which a try can fail; then `fail` must be called.
+        """
         if not self._outgoing.streams:
-            events = await self._read_whole()
-        else:
+            return await self._read_whole(self._outgoing)
+        try:
+            exchange, reader = self._exchange, self._reader
+            if exchange is None or reader is None:
+                exchange, reader = await self._begin_stream()
+            if self._complete:
+                await self._see_the_end(exchange)
+                return []
             try:
-                events = await self._read_stream()
-            except AskWhole as instruction:
-                events = [await self._begin_anew(instruction)]
-        ready = self._noted(events)
-        if self._over:
-            await self._end("ok")
-            self.done = True
-        return ready
+                chunk = await exchange.read(begun=self._begun)
+                if chunk:
+                    events = reader.feed(chunk)
+                    if reader.done:
+                        events += reader.end(clean=True)
+                        self._complete, self.over = True, exchange.ended
+                    return events
+            except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
+                self.over = True
+                return _broken_off(reader, error)
+            await self._close(exchange, ended=True)
+            self.over = True
+            return reader.end(clean=True)
+        except AskWhole as instruction:
+            return [await self._begin_anew(instruction)]
 
-    async def _read_whole(self) -> list[Event]:
-        body = await self._whole()
-        self._over = True
-        return self.backend.dialect.answer(self._outgoing, body)
+    async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
+        # Where the card works on whatever happens here, the exchange outlives a client that leaves.
+        ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+        body = await ask(outgoing, self._patience)
+        self.over = True
+        return self.backend.dialect.answer(outgoing, body)
 
-    async def _whole(self) -> bytes:
-        relay, patience, client = self._relay, self._patience, self.backend.client
-        if self._outgoing.abandon == "close":
-            return await client.whole(self._outgoing, patience)
-        # The card works on whatever happens here: the exchange outlives a client that leaves or a limit
-        # that passes, and the slot with it.
+    async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
+        relay = self._relay
         task = relay.background.start(
-            client.whole(self._outgoing, patience.doubled()), f"answer of {self.backend.name}"
+            self.backend.client.whole(outgoing, patience.doubled()), f"answer of {self.backend.name}"
         )
         self._lease.linger(task)
         deadline = patience.deadline(relay.clock(), begun=False)
@@ -336,28 +351,6 @@ class _Try:
                 return await asyncio.shield(task)
         except TimeoutError:
             raise patience.error(deadline, begun=False) from None
-
-    async def _read_stream(self) -> list[Event]:
-        exchange, reader = self._exchange, self._reader
-        if exchange is None or reader is None:
-            exchange, reader = await self._begin_stream()
-        if self._complete:
-            await self._see_the_end(exchange)
-            return []
-        broken: GatewayError | None = None
-        try:
-            chunk = await exchange.read(begun=self._begun)
-            if chunk:
-                events = reader.feed(chunk)
-                if reader.done:
-                    self._complete = True
-                    events += reader.end(clean=True)
-                return events
-            await self._close(exchange, ended=True)
-        except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
-            broken = error
-        self._over = True
-        return _ending(reader, broken)
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
@@ -368,7 +361,7 @@ class _Try:
 
     async def _see_the_end(self, exchange: Exchange) -> None:
         """Wait until a stream that has said all it had to say really ends: its connection can serve again."""
-        self._over = True
+        self.over = True
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(GRACE):
                 while await exchange.read(begun=True):
@@ -377,7 +370,7 @@ class _Try:
 
     async def _begin_anew(self, instruction: AskWhole) -> Event:
         self.backend.no_streams = self.backend.no_streams or instruction.remember
-        self._over = False
+        self.over = False
         if self._exchange is not None:
             await self._close(self._exchange, ended=True)  # only streams without an answer come here
         self._outgoing = self._relay.asked_whole(self._plan, self.backend)
@@ -385,25 +378,29 @@ class _Try:
 
     # --- what came ---------------------------------------------------------------------------------
 
-    def _noted(self, events: list[Event]) -> list[Event]:
+    def noted(self, events: list[Event]) -> list[Event]:
         """Write on the receipt what came; give it with what the backend lacks added."""
-        if events and isinstance(events[0], Passed):
-            self._passing = True  # bytes that pass lack nothing
+        receipt = self._receipt
         for event in events:
             if isinstance(event, _CONTENT):  # as the backend gave it: pieces of our own are no tokens
-                self._note_token()
+                if not self._begun:
+                    self._begun, self._passing = True, isinstance(event, Passed)
+                receipt.last_token = now = self._relay.clock()
+                if receipt.first_token is None:
+                    receipt.first_token = now
                 break
-        ready = events if self._passing else self._completed(events)
+        ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
         for event in ready:
-            self._write_down(event)
+            if isinstance(event, Passed):
+                if event.finish is not None:
+                    receipt.finish = event.finish
+            elif isinstance(event, Finish):
+                receipt.finish = event.reason
+            elif isinstance(event, Usage):
+                receipt.usage = event
+            elif isinstance(event, Repair):
+                receipt.repairs.append(event.what)
         return ready
-
-    def _note_token(self) -> None:
-        self._begun = True
-        receipt = self._receipt
-        receipt.last_token = now = self._relay.clock()
-        if receipt.first_token is None:
-            receipt.first_token = now
 
     def _completed(self, events: list[Event]) -> list[Event]:
         row = self._row
@@ -411,34 +408,28 @@ class _Try:
             row = self._row = _abilities(self._plan.request, self.backend.dialect, self._outgoing)
         ready = [out for event in events for out in row.feed(event)]
         if row.done:
-            self._over = True
-        return ready + row.flush() if self._over else ready
-
-    def _write_down(self, event: Event) -> None:
-        receipt = self._receipt
-        if isinstance(event, Passed):
-            if event.finish is not None:
-                receipt.finish = event.finish
-        elif isinstance(event, Finish):
-            receipt.finish = event.reason
-        elif isinstance(event, Usage):
-            receipt.usage = event
-        elif isinstance(event, Repair):
-            receipt.repairs.append(event.what)
+            self.over = True
+        return ready + row.flush() if self.over else ready
 
     # --- ends --------------------------------------------------------------------------------------
+
+    async def end(self) -> None:
+        """End a try whose last piece has come."""
+        if self._exchange is not None:
+            await self._close(self._exchange, ended=False)
+        self._settle("ok")
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
         self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
-        await self._end(error.row.outcome)
+        await self._leave(error.row.outcome)
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""
-        await self._end("client_gone")
+        await self._leave("client_gone")
 
-    async def _end(self, outcome: str) -> None:
+    async def _leave(self, outcome: str) -> None:
         try:
             if self._exchange is not None:
                 await self._close(self._exchange, ended=False)
@@ -482,12 +473,12 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
     return Row(*stages)
 
 
-def _ending(reader: ByteDecoder, broken: GatewayError | None) -> list[Event]:
-    """The end of a stream; a break after the answer was complete is a good end."""
+def _broken_off(reader: ByteDecoder, error: GatewayError) -> list[Event]:
+    """The end of a stream that broke: a good one, if the answer was complete."""
     try:
-        return reader.end(clean=broken is None)
-    except UpstreamTruncated as error:
-        raise broken or error from None
+        return reader.end(clean=False)
+    except UpstreamTruncated:
+        raise error from None
 
 
 class _SideBySide(Answer):

@@ -28,19 +28,19 @@ class ChatDoor:
         """Serve one request. Raises every `GatewayError` that comes before the head of the answer."""
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
-        require_json(scope["headers"])
+        require_json(visit.headers)
         raw = await desk.read(scope, receive)
         if desk.offload.small(raw):
             plan = self._understood(raw, tenant, visit)
         else:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)
         if not plan.request.stream:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await _Whole(desk, plan, visit).run(send)
             return
         streaming = _Streaming(desk, plan, visit)
         try:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await streaming.run(send)
         except GatewayError as error:
             if not visit.began or isinstance(error, ClientGone):
@@ -68,27 +68,28 @@ class _Whole:
         self._visit = visit
         self._choices: dict[int, openai.Choice] = {}
         self._usage: Usage | None = None
-        self._passed = b""
 
     async def run(self, send: Send) -> None:
         """Read the answer and send it."""
-        answer = self._desk.relay.answer(self._plan, self._visit.receipt, _nobody_told)
+        passed = b""
+        receipt = self._visit.receipt
+        answer = self._desk.relay.answer(self._plan, receipt, _nobody_told)
         try:
             while not answer.done:
                 for event in await answer.read():
-                    self._take(event)
+                    if isinstance(event, Passed):
+                        passed = event.data
+                    elif not passed:
+                        self._take(event)
         finally:
             if not answer.done:
                 await answer.aclose()
-        headers = [*replies.JSON, *gateway_headers(self._visit.receipt)]
-        await replies.send_whole(send, 200, self._body(), headers)
+        await replies.send_whole(
+            send, 200, passed or self._written(), [*replies.JSON, *gateway_headers(receipt)]
+        )
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, Passed):
-            self._passed = event.data
-        elif self._passed:
-            return
-        elif isinstance(event, Usage):
+        if isinstance(event, Usage):
             self._usage = event
         elif isinstance(event, Delta):
             self._choice(event.choice).add(self._desk.identified(event))
@@ -98,9 +99,7 @@ class _Whole:
     def _choice(self, index: int) -> openai.Choice:
         return self._choices.setdefault(index, openai.Choice())
 
-    def _body(self) -> bytes:
-        if self._passed:
-            return self._passed
+    def _written(self) -> bytes:
         if self._usage is None or any(choice.finish is None for choice in self._choices.values()):
             raise UpstreamTruncated("The backend's answer broke off.")
         desk, request = self._desk, self._plan.request
@@ -199,7 +198,10 @@ class _Streaming:
 
     async def _send(self, events: list[Event], send: Send) -> None:
         """Send what came together in one piece."""
-        data = b"".join([self._written(event) for event in events])
+        if self._passing and len(events) == 1:
+            data = self._written(events[0])
+        else:
+            data = b"".join([self._written(event) for event in events])
         if data:
             await replies.send_event(send, data)
 

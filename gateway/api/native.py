@@ -35,7 +35,7 @@ class NativeDoor:
             asked, plan = self._understood(raw, tenant, visit)
         else:
             asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)
-        async with desk.stay(scope, receive):
+        with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])

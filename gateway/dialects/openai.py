@@ -8,6 +8,7 @@ Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gateway.dialects import budget
@@ -32,6 +33,7 @@ from gateway.wire.openai import ChatRequest, Message
 
 _USAGE_WANTED = b'"stream_options":{"include_usage":true}'
 _LIMITS = ("max_completion_tokens", "max_tokens")
+_NO_NAMES: frozenset[str] = frozenset()
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
 """Members of a message or delta that have a place of their own in a `Delta`."""
 _STEERING = frozenset(
@@ -53,19 +55,19 @@ class OpenAI(Dialect):
             raise BadRequest(f"n: this model gives at most {profile.max_n} choices.", param="n")
         if profile.context is not None:
             budget.require_room(_count(request), profile.context)
-        changes = _limits(request, profile) | _temperature(request, profile)
+        changes = {} if _leaves(request, profile) else _changes(request, profile)
         body = None if changes else _as_received(request, profile, stream)
         return Outgoing(
             path="/v1/chat/completions",
             body=body or _written(request, profile, stream, changes),
             streams=stream,
-            prompt=lambda: _count(request),
-            budget=next((changes[name] for name in _LIMITS if name in changes), request.budget),
-            tool_names=_names(request) if request.tools or request.functions else frozenset(),
+            prompt=partial(_count, request),
+            budget=_limit(changes) or request.budget,
+            tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             abandon="close",
             passes=request.model == profile.model and request.n == 1 and not request.paired,
             model=profile.model,
-            usage_wanted=request.include_usage,
+            usage_wanted=stream and request.include_usage,
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -119,6 +121,10 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: dict
     return jsontext.write({name: value for name, value in body.items() if value is not None})
 
 
+def _limit(changes: dict[str, Any]) -> int | None:
+    return changes.get("max_completion_tokens") or changes.get("max_tokens")
+
+
 def _names(request: ChatRequest) -> frozenset[str]:
     return frozenset(tool.function.name for tool in request.offered if tool.function)
 
@@ -134,6 +140,17 @@ def _texts(message: Message) -> list[str]:
     content = message.content
     parts = [content] if isinstance(content, str) else [part.text or "" for part in content or ()]
     return ["".join(parts)]
+
+
+def _leaves(request: ChatRequest, profile: Profile) -> bool:
+    """Whether the model has no limits that a request could meet."""
+    limits = profile.max_output is profile.context is profile.max_temperature is None
+    return limits and request.total_length is None
+
+
+def _changes(request: ChatRequest, profile: Profile) -> dict[str, Any]:
+    """The members to send otherwise than the client did."""
+    return _limits(request, profile) | _temperature(request, profile)
 
 
 def _limits(request: ChatRequest, profile: Profile) -> dict[str, Any]:

@@ -14,20 +14,25 @@ from gateway.dialects.base import ByEvent, ByteDecoder, Decoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
-from gateway.wire.events import Event, Finish, FinishReason, Passed, Repair, Usage
+from gateway.wire.events import Event, FinishReason, Passed, Repair, Usage
 from gateway.wire.openai import ChunkWriter
 
 _END = b"\n\n"
-_WORDS = (
-    b'finish_reason":"',
-    b'finish_reason": "',
-    b'usage":{',
-    b'usage": {',
-    b'error"',
-    b"[DONE]",
-    b"error_code",
-)
-"""What a chunk must hold to be worth reading."""
+_ASSISTANT = b'"role":"assistant"'
+
+
+def _matters(chunk: bytes) -> bool:
+    """Whether a chunk says more than text, and must be read: a finish reason, usage, an error, the end."""
+    # One search after the other, as bytes are searched faster than anything written in Python.
+    return (
+        b'finish_reason":"' in chunk
+        or b'usage":{' in chunk
+        or b'error"' in chunk
+        or b"[DONE]" in chunk
+        or b'finish_reason": "' in chunk
+        or b'usage": {' in chunk
+        or b"error_code" in chunk
+    )
 
 
 class PassingDecoder(ByteDecoder):
@@ -65,8 +70,8 @@ class PassingDecoder(ByteDecoder):
         whole, self._held = chunk[:end], chunk[end:]
         if not self._begun:
             return self._begin(whole)
-        if any(word in whole for word in _WORDS):
-            return self._careful(whole)
+        if _matters(whole):
+            return self._careful(whole, skim=True)
         self._events += whole.count(_END)
         return [Passed(whole)]
 
@@ -110,7 +115,7 @@ class PassingDecoder(ByteDecoder):
             self._first = self._first or chunk
             if _says(chunk):
                 self._begun = True
-                return self._careful(whole)
+                return self._careful(whole, skim=False)
         self._held = whole + self._held
         return []
 
@@ -137,10 +142,15 @@ class PassingDecoder(ByteDecoder):
 
     # --- chunks that say more than text ------------------------------------------------------------
 
-    def _careful(self, whole: bytes) -> list[Event]:
+    def _careful(self, whole: bytes, *, skim: bool) -> list[Event]:
+        """Read the chunks; to `skim` is to read only those that matter."""
         kept: list[bytes] = []
         for event in whole.split(_END):
             if not event or self.done:
+                continue
+            if skim and not _matters(event) and event.startswith(b"data:"):
+                kept.append(event)
+                self._events += 1
                 continue
             chunk = _chunk(event)
             if chunk is None:
@@ -186,7 +196,10 @@ def _says_words(chunk: dict[str, Any]) -> bool:
 
 
 def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | None:
-    """A whole answer as it came, if it has every member that clients expect; else None."""
+    """A whole answer as it came, if it has every member that clients expect; else None.
+
+    Of these `refusal`, which many servers leave out, is put in where it belongs.
+    """
     match answer:
         case {
             "id": str() as name,
@@ -196,13 +209,21 @@ def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event]
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": str(), "refusal": None},
+                    "message": {"role": "assistant", "content": str()} as message,
                     "logprobs": _,
-                    "finish_reason": str() as reason,
+                    "finish_reason": ("stop" | "length" | "tool_calls" | "content_filter") as reason,
                 }
             ],
         } if name and seen == model:
-            usage, finish = usage_of(answer), reason_of(reason)
-            if usage is not None and finish == reason:
-                return [Passed(body), Finish(finish), usage]
+            usage = usage_of(answer)
+            whole = body if message.get("refusal", message) is None else _with_refusal(body, message)
+            if usage is not None and whole:
+                return [Passed(whole, reason), usage]
     return None
+
+
+def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:
+    # In a text the quotes would be escaped: what looks like the member is the member.
+    if "refusal" in message or body.count(_ASSISTANT) != 1:
+        return None
+    return body.replace(_ASSISTANT, _ASSISTANT + b',"refusal":null')

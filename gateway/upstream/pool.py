@@ -50,6 +50,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
 
     # --- getting -----------------------------------------------------------------------------------
 
