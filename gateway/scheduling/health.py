@@ -210,10 +210,10 @@ class Health:
     def deserted(self, now: float) -> None:
         """Take note that it closed a connection that nobody used: servers do so when they end.
 
-        Some do after every answer; so a look just before has told enough.
+        Some do after every answer, that of a probe too; so it is not looked at again before `CONFIRM`.
         """
-        if self._state == "up" and now - self._looked_at >= CONFIRM:
-            self._suspect(now)
+        if self._state == "up":
+            self._suspect(max(now, self._looked_at + CONFIRM))
 
     def skipped(self, now: float, chance: float) -> None:
         """Take note that the prober left a backend alone because it works for us."""
@@ -337,9 +337,9 @@ class Health:
     def _must_answer(self) -> bool:
         return self.needs_answer or len(self._strikes) > 0
 
-    def _suspect(self, now: float) -> None:
+    def _suspect(self, look_at: float) -> None:
         self.suspected = True
-        self.errand_at = min(self.errand_at, now)
+        self.errand_at = min(self.errand_at, look_at)
         self._settle()
 
     def _go_out(self, state: Literal["down", "sick"], reason: str, now: float, chance: float) -> None:

@@ -354,12 +354,14 @@ def test_a_connection_that_breaks_calls_for_a_look_at_once(error: GatewayError) 
     assert not play(one, "ok", now=1.0).suspected
 
 
-def test_a_server_that_closes_an_idle_connection_is_looked_after_unless_just_looked_at() -> None:
+@pytest.mark.parametrize(("at", "look_at"), [(0.0, CONFIRM), (CONFIRM, CONFIRM), (1.0, 1.0)])
+def test_a_server_that_closes_an_idle_connection_is_looked_after_soon(at: float, look_at: float) -> None:
     one = play(health(), "ok")
-    one.deserted(CONFIRM / 2)
-    assert not one.suspected
-    one.deserted(CONFIRM)
-    assert (one.suspected, one.errand_at) == (True, CONFIRM)
+    one.deserted(at)
+    assert (one.suspected, one.errand_at) == (True, look_at)
+
+
+def test_a_server_that_is_out_already_is_not_looked_after_any_sooner() -> None:
     gone = play(health(), REFUSED)
     gone.deserted(9.0)
     assert not gone.suspected
