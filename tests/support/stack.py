@@ -16,7 +16,6 @@ from gateway.config import Config, parse
 from gateway.server import Running, running
 from gateway.simulator import Options, Simulator
 
-
 UNPROBED = "\n[health]\nprobes = false\n"
 
 
