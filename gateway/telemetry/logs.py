@@ -2,8 +2,7 @@
 
 `Logs` is a `Hook`. It writes what a `Receipt` holds, so no key, credential, prompt or answer can get here.
 Everything goes through one handler of our own, and through the standard library's loggers, but for the lines
-of requests: those are too many. As JSON they are made by one template, and written some milliseconds later,
-many at once.
+of requests: those are too many. As JSON they are made and written some milliseconds later, many at once.
 """
 
 from __future__ import annotations
@@ -27,8 +26,10 @@ LOGGER = "gateway"
 
 LATER = 0.1
 """Seconds that the line of a request may wait for others."""
-MOST = 65_536
-"""Characters that may wait."""
+MOST = 128
+"""Requests whose lines may wait."""
+Settled: TypeAlias = tuple[Receipt, str, float]
+"""A request that is over, how loud its line is, and when it came."""
 
 # Both write for the operator of the gateway; without a handler theirs would be other, unescaped lines.
 _FOREIGN = ("uvicorn", "asyncio")
@@ -70,8 +71,6 @@ class Logs:
         self._handler = handler
         self._access = access
         self._now = now
-        self._stamps = Stamps()
-        self._frames = Frames()
 
     # --- Hook --------------------------------------------------------------------------------------
 
@@ -80,12 +79,10 @@ class Logs:
         level = _LEVELS.get(receipt.outcome, logging.WARNING)
         if not self._access or not self._logger.isEnabledFor(level):
             return
-        stamp = self._stamps.text(self._now())
-        line = self._frames.line(receipt, _NAMES[level], stamp) if self._handler.json else None
-        if line is None:
-            self._write(level, access_fields(receipt))
+        if self._handler.json:
+            self._handler.put((receipt, _NAMES[level], self._now()), urgent=level > logging.INFO)
         else:
-            self._handler.put(line, urgent=level > logging.INFO)
+            self._write(level, access_fields(receipt))
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
         """Nothing: the line of the request tells how long it waited and why that ended."""
@@ -275,16 +272,16 @@ class Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO, *, json: bool) -> None:
         super().__init__(stream)
         self.json = json
-        self._waiting: list[str] = []
-        self._size = 0
+        self._waiting: list[Settled] = []
+        self._frames = Frames()
+        self._stamps = Stamps()
         self._timer: asyncio.TimerHandle | None = None
 
-    def put(self, line: str, *, urgent: bool) -> None:
-        """Take a line that has its form already; write it `LATER`, or at once if it is `urgent`."""
+    def put(self, settled: Settled, *, urgent: bool) -> None:
+        """Take a request that is over; write its line `LATER`, or at once if it is `urgent`."""
         with self.lock or contextlib.nullcontext():
-            self._waiting.append(line)
-            self._size += len(line)
-            if urgent or self._size >= MOST or (self._timer is None and not self._is_timed()):
+            self._waiting.append(settled)
+            if urgent or len(self._waiting) >= MOST or (self._timer is None and not self._is_timed()):
                 self.flush()
 
     def _is_timed(self) -> bool:
@@ -314,9 +311,15 @@ class Handler(logging.StreamHandler[TextIO]):
             self._timer = None
         if not self._waiting:
             return
-        lines, self._waiting, self._size = self._waiting, [], 0
+        waiting, self._waiting = self._waiting, []
+        lines = [self._line(*settled) for settled in waiting]
         with contextlib.suppress(OSError, ValueError):  # a stream that is full, or closed
             self.stream.write("\n".join([*lines, ""]))
+
+    def _line(self, receipt: Receipt, level: str, now: float) -> str:
+        stamp = self._stamps.text(now)
+        line = self._frames.line(receipt, level, stamp)
+        return line or to_json({"ts": stamp, "level": level} | access_fields(receipt))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: the default prints the record, whose arguments are not meant for anybody's eyes."""

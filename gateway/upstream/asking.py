@@ -51,7 +51,8 @@ async def wait_answer(
                 await connection.wait_sent(body, chunked=chunked)
             if read is not None:
                 connection.limit(pool.time() + read)
-            await connection.wait_head()
+            if not connection.ready:
+                await connection.wait_head()
             return connection
         except (Stale, Unanswered) as fault:
             pool.discard(connection)

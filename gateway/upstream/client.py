@@ -58,7 +58,8 @@ class Client:
                 return body
             return await _wait_rest(exchange, body)
         finally:
-            await exchange.aclose()
+            if not exchange.ended:
+                await exchange.aclose()
 
     def exchange(self, outgoing: Outgoing, patience: Patience) -> Exchange:
         """One request, which leaves with `begin`, and its streamed answer."""

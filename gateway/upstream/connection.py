@@ -83,17 +83,18 @@ def make_buffer() -> memoryview:
 class Connection(asyncio.BufferedProtocol):
     """One connection. Belongs to one request at a time; `lost` is told once when it has ended.
 
-    `status`, `version` and `head` are those of the answer; until its head has come `status` is 0.
-    `close_delimited`: the body ends where the connection does, so that a cut cannot be seen.
+    `status`, `version` and `head` (`low_head`: in lower case) are those of the answer; until they have come
+    `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
+    connection does, so that a cut cannot be seen.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
     `served`: answers given so far. `counted` and `idle_since` belong to the pool.
     """
 
     __slots__ = (
-        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost",
-        "_low_head", "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_waiter", "_when",
-        "_whole", "_without_body", "_writable", "answered", "close_delimited", "closed", "complete",
-        "counted", "error", "head", "idle_since", "on_body", "pieces", "served", "status", "version",
+        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_overhead",
+        "_parser", "_paused", "_socket", "_timer", "_transport", "_waiter", "_when", "_whole",
+        "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error",
+        "head", "idle_since", "low_head", "on_body", "pieces", "ready", "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -188,9 +189,10 @@ class Connection(asyncio.BufferedProtocol):
         self.status = 0
         self.version = "1.1"
         self.head = b""
-        self._low_head = b""
+        self.low_head = b""
         self.close_delimited = False
         self.answered = False
+        self.ready = False
         self.complete = False
         self._without_body = without_body
         self._whole = whole
@@ -207,16 +209,10 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises `Unanswered`, `Cut`, `Garbled`, `Overdue`.
         """
-        while not self._ready:
-            if self.error is not None:
-                raise self.error
+        while not self.ready:
             await self.next_event()
-
-    @property
-    def _ready(self) -> bool:
-        return self.status != 0 and (
-            not self._whole or self.complete or self._paused or self.error is not None
-        )
+        if self.error is not None and not self.status:
+            raise self.error
 
     async def wait_piece(self) -> bytes:
         """Wait for the next bytes of the body: all that have come, b"" at its end. Raises as `wait_head`."""
@@ -271,14 +267,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._when - self._loop.time() > GRAIN:
             self.limit(self._when)
         else:
-            self.error = Overdue("The connection was silent for too long.")
+            self._fail(Overdue("The connection was silent for too long."))
             self.abort()
             self._wake()
 
     def field(self, name: bytes) -> str | None:
         """The first value of the header field `name`, which is in lower case."""
         line = b"\r\n%b:" % name
-        found = self._low_head.find(line)
+        found = self.low_head.find(line)
         if found < 0:
             return None
         return self.head[found + len(line) :].partition(b"\r\n")[0].strip(b" \t").decode("latin-1")
@@ -332,6 +328,11 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def _fail(self, error: ConnectionFault) -> ConnectionFault:
+        self.error = error
+        self.ready = True
+        return error
+
     def _resume(self) -> None:
         self._paused = False
         if self._transport is not None and not self.closed:
@@ -358,7 +359,11 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead += nbytes
         try:
             if not self.status:
-                self._note_head(data)
+                if not self.answered:
+                    self.answered = True
+                    if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
+                        raise Garbled("not an answer of HTTP")  # noqa: TRY301 - one place refuses
+                self._head_pieces.append(bytes(data))
             if self._overhead > MAX_HEAD:
                 if not self.status:
                     data = self._feed_rest_of_head(parser, data)
@@ -372,26 +377,22 @@ class Connection(asyncio.BufferedProtocol):
             self._held += nbytes
             if self._held >= HIGH_WATER:
                 self._pause()
-        if self._waiter is not None and (self._ready or self.error is not None):
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and self.ready:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _refuse(self, reason: str) -> None:
         self._keep = False
         if not self.complete:  # what comes after a whole answer does not spoil it
-            self.error = Garbled(reason)
+            self._fail(Garbled(reason))
             self.abort()
 
     def _pause(self) -> None:
         if self._transport is not None and not (self.complete or self._paused):
-            self._paused = True
+            self._paused = self.ready = True
             self._transport.pause_reading()
-
-    def _note_head(self, data: memoryview) -> None:
-        if not self.answered:
-            self.answered = True
-            if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
-                raise Garbled("not an answer of HTTP")
-        self._head_pieces.append(bytes(data))
 
     def _feed_rest_of_head(self, parser: httptools.HttpResponseParser, data: memoryview) -> memoryview:
         """Feed what the cap allows and give what is left. However it was sliced, the same heads pass."""
@@ -414,11 +415,10 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, exc: Exception | None) -> None:
         if not self.complete and self.error is None:
             if exc is None and self.close_delimited:
-                self.complete = True
+                self.complete = self.ready = True
             else:
                 kind = Cut if self.answered else Unanswered
-                self.error = kind("The connection ended.")
-                self.error.__cause__ = exc
+                self._fail(kind("The connection ended.")).__cause__ = exc
         self.closed = True
         self._wake()
 
@@ -457,12 +457,14 @@ class Connection(asyncio.BufferedProtocol):
             raise Garbled("too many headers")
         self.version = version
         self.head = head = head[:end]
-        self._low_head = low = head.lower()
-        self._judge_framing(low, status)
+        self.low_head = low = head.lower()
+        if b"\r\ncontent-length:" not in low or b"\r\ntransfer-encoding:" in low:
+            self._judge_framing(low, status)
         self.status = status
         self._keep = parser.should_keep_alive() and not self._without_body
+        self.ready = not self._whole
         if self._without_body:
-            self.complete = True
+            self.complete = self.ready = True
 
     def _pass_interim(self, status: int) -> None:
         self._interim += 1
@@ -485,7 +487,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """Note the end of the answer, unless it was an interim one."""
         if self.status:
-            self.complete = True
+            self.complete = self.ready = True
             self.served += 1
 
     def __repr__(self) -> str:

@@ -118,27 +118,33 @@ class Straight(Exchange):
 
     async def begin(self) -> None:
         body = self._body
+        connect = self._patience.connect
         try:
             self._connection = connection = await wait_answer(
                 self._pool,
                 b"%b%d\r\n\r\n" % (self._route.head, len(body)),
                 body,
-                connect=self._patience.connect,
-                place=self._patience.connect,
+                connect=connect,
+                place=connect,
                 retry=self._retry,
                 until=self._until(begun=False),
                 whole=self._whole,
             )
         except (ConnectionFault, OSError) as error:
             raise self._mapped(error, UpstreamReset, begun=False) from None
-        encoding = connection.field(b"content-encoding")
+        status = connection.status
+        coded = (
+            b"\r\ncontent-encoding:" in connection.low_head
+            and (connection.field(b"content-encoding") or "").lower() != "identity"
+        )
         if connection.complete:
             self._last = connection.take()
-            self._release(connection)
-        if connection.status != 200 or not (encoding is None or encoding.lower() == "identity"):
+            self._connection = None
+            self._pool.give_back(connection)
+        if status != 200 or coded:
             try:
                 retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
-                raise await self._wait_refused(connection.status, retry_after, date)
+                raise await self._wait_refused(status, retry_after, date)
             finally:
                 self._leave()
 
@@ -166,16 +172,13 @@ class Straight(Exchange):
         piece = connection.take()
         if connection.complete:
             self.ended = True
-            self._release(connection)
+            self._connection = None
+            self._pool.give_back(connection)
         return piece
 
     async def aclose(self) -> None:
         if self._connection is not None:
             self._leave()
-
-    def _release(self, connection: Connection) -> None:
-        self._connection = None
-        self._pool.give_back(connection)
 
     def _leave(self) -> None:
         connection, self._connection = self._connection, None
