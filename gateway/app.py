@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -25,14 +26,17 @@ from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
 from gateway.scheduling.balancers import balancer
+from gateway.scheduling.health import Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Hooks
 from gateway.tenancy.keys import Keyring
-from gateway.upstream.backend import Backend
+from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
+from gateway.upstream.prober import Check, Prober, trial_for
 from gateway.upstream.transport import Transport
+from gateway.upstream.ward import Ward
 
 
 @dataclass(slots=True)
@@ -50,6 +54,12 @@ class Gateway:
     metrics: Metrics
     fleet: dict[str, Backend]
     life: Life
+    ward: Ward
+    prober: Prober
+
+    def start(self) -> None:
+        """Begin to look after the backends; needs the running event loop. Ends with `aclose`."""
+        self.prober.start(self.dispatcher, self.background)
 
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
@@ -71,14 +81,21 @@ def create_app(
     new_id = Ids()
     background = Background()
     offload = Offload()
+    hooks = Hooks(logs)
+    ward = _ward(settings, hooks)
     fleet = {
-        backend.name: Backend(backend, clock=time.monotonic, transport=transport)
+        backend.name: Backend(
+            backend,
+            clock=time.monotonic,
+            transport=transport,
+            deserted=partial(ward.deserted, backend.name),
+        )
         for backend in settings.backends
     }
-    hooks = Hooks(logs)
-    dispatcher = _dispatcher(settings, hooks)
+    dispatcher = _dispatcher(settings, hooks, ward)
     metrics = _metrics(settings, dispatcher)
     hooks.add(metrics)
+    prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
     relay = Relay(settings, fleet, dispatcher, background, time.monotonic, lambda *note: _note(logs, *note))
     desk = Desk(
         settings=settings,
@@ -113,10 +130,12 @@ def create_app(
         metrics=metrics,
         fleet=fleet,
         life=life,
+        ward=ward,
+        prober=prober,
     )
 
 
-def _dispatcher(settings: config.Config, hooks: Hooks) -> Dispatcher:
+def _dispatcher(settings: config.Config, hooks: Hooks, ward: Ward) -> Dispatcher:
     return Dispatcher(
         _handed_out(settings),
         length=settings.queue.length,
@@ -124,6 +143,7 @@ def _dispatcher(settings: config.Config, hooks: Hooks) -> Dispatcher:
         timeout=settings.queue.timeout,
         clock=time.monotonic,
         hook=hooks,
+        ward=ward,
     )
 
 
@@ -134,6 +154,36 @@ def _handed_out(settings: config.Config) -> Fleet:
         weights={backend.name: backend.weight for backend in settings.backends},
         balancers={model.name: balancer(model.balance, random.random) for model in settings.resolved_models},
     )
+
+
+def _ward(settings: config.Config, hooks: Hooks) -> Ward:
+    now = time.monotonic()
+    healths = {
+        backend.name: Health(backend.slots, _rules(settings.health_of(backend)), now)
+        for backend in settings.backends
+    }
+    return Ward(healths, clock=time.monotonic, chance=random.random, hook=hooks)
+
+
+def _rules(health: config.Health) -> Rules:
+    interval = health.interval if health.probes else None
+    return Rules(health.fall, health.rise, health.slow_start, interval)
+
+
+def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Check]:
+    """How each backend is probed, but for those that are not; a trial is for the first model it serves."""
+    checks: dict[str, Check] = {}
+    for backend in settings.backends:
+        health, dialect = settings.health_of(backend), fleet[backend.name].dialect
+        if health.probes:
+            model = next(one for one in settings.resolved_models if backend.name in one.backends)
+            checks[backend.name] = Check(
+                path=backend.health.path or dialect.probe,
+                timeout=health.timeout,
+                trial=trial_for(dialect, fleet[backend.name].profile(model)),
+                limits=limits(settings.timeouts_for(model, backend)),
+            )
+    return checks
 
 
 def _metrics(settings: config.Config, dispatcher: Dispatcher) -> Metrics:

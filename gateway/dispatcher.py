@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gateway.errors import ConnectFailed, GatewayError, UpstreamReset, UpstreamTimeout, UpstreamTLS
+from gateway.errors import GatewayError
 from gateway.scheduling.claim import Claim, Effect, Granted, Ticket
-from gateway.scheduling.fitness import Rest
+from gateway.scheduling.health import State
 from gateway.scheduling.scheduler import MOST_BYTES, Fleet, Scheduler
 from gateway.scheduling.turns import BackendState
 from gateway.telemetry.receipt import Hook
+from gateway.upstream.ward import Ward
 
 
 class Lease:
@@ -63,10 +65,12 @@ class Dispatcher:
         timeout: float,
         clock: Callable[[], float],
         hook: Hook,
+        ward: Ward,
         size: int = MOST_BYTES,
     ) -> None:
-        self._rests = {name: Rest(slots) for name, slots in fleet.slots.items()}
-        self._scheduler = Scheduler(self._resting(fleet), length=length, size=size)
+        self._ward = ward
+        ward.listen(self.changed)
+        self._scheduler = Scheduler(self._watched(fleet), length=length, size=size)
         self._timeout = timeout
         self._clock = clock
         self._hook = hook
@@ -76,10 +80,8 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
-    def _resting(self, fleet: Fleet) -> Fleet:
-        return Fleet(
-            fleet.slots, fleet.models, fleet.weights, fleet.balancers, {**self._rests, **fleet.fitness}
-        )
+    def _watched(self, fleet: Fleet) -> Fleet:
+        return replace(fleet, fitness={**self._ward.healths, **fleet.fitness})
 
     # --- leases ------------------------------------------------------------------------------------
 
@@ -171,33 +173,21 @@ class Dispatcher:
         self._timer = None
         self._deliver(self._scheduler.tick(self._clock()))
 
+    # --- slots without a request -------------------------------------------------------------------
+
+    def hold(self, backend: str) -> bool:
+        """Take a slot of a backend whatever its health, for a trial; False if none is free."""
+        return self._scheduler.hold(backend)
+
+    def let_go(self, backend: str) -> None:
+        """Give that slot back."""
+        self.give_back(backend)
+
     # --- what the relay reports --------------------------------------------------------------------
 
-    def tried(self, backend: str, error: GatewayError | None) -> None:
-        """Take note of how a try on a backend ended; None for a good end."""
-        if error is None or not isinstance(
-            error, ConnectFailed | UpstreamReset | UpstreamTLS | UpstreamTimeout
-        ):
-            self.answered(backend)
-        elif not isinstance(error, UpstreamTimeout):  # a silent backend is busy, not down
-            self.failed(backend, error.row.outcome)
-
-    def failed(self, backend: str, reason: str) -> None:
-        """Take note that a backend did not take a connection."""
-        if (rest := self._rests.get(backend)) is None:
-            return
-        if not rest.failures:
-            self._hook.backend_changed(backend, False, reason)
-        rest.failed(self._clock())
-        self.changed(backend)
-
-    def answered(self, backend: str) -> None:
-        """Take note that a backend has answered something."""
-        rest = self._rests.get(backend)
-        if rest is not None and rest.failures:
-            self._hook.backend_changed(backend, True, "answered")
-            rest.answered()
-            self.changed(backend)
+    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
+        """Take note of how a try ended: its error, None for a whole answer. `request`: see `Health.tried`."""
+        self._ward.tried(backend, error, request)
 
     def changed(self, backend: str) -> None:
         """Take note that a backend's fitness was told something and may be different now."""
@@ -214,14 +204,13 @@ class Dispatcher:
         self._deliver(self._scheduler.drain())
 
     def reconfigure(self, fleet: Fleet, *, length: int, timeout: float, size: int = MOST_BYTES) -> None:
-        """Go on with another fleet; see `Scheduler.reconfigure`. Who waits already keeps the old time-out."""
-        rests = {name: self._rests.get(name) or Rest(slots) for name, slots in fleet.slots.items()}
-        for name, slots in fleet.slots.items():
-            rests[name].slots = slots
-        self._rests = rests
+        """Go on with another fleet, which the ward knows already; see `Scheduler.reconfigure`.
+
+        Who waits already keeps the old time-out.
+        """
         self._timeout = timeout
         now = self._clock()
-        self._deliver(self._scheduler.reconfigure(self._resting(fleet), now, length=length, size=size))
+        self._deliver(self._scheduler.reconfigure(self._watched(fleet), now, length=length, size=size))
 
     # --- views -------------------------------------------------------------------------------------
 
@@ -238,8 +227,12 @@ class Dispatcher:
         return self._zombies.get(backend, 0)
 
     def up(self, backend: str) -> bool:
-        """Whether the last attempt to reach this backend succeeded (or none was made yet)."""
-        return self._rests[backend].failures == 0
+        """Whether this backend may be asked."""
+        return self._ward.up(backend)
+
+    def health(self, backend: str) -> State:
+        """How this backend is, in one word."""
+        return self._ward.state(backend)
 
     def usable(self) -> dict[str, bool]:
         """Every backend, and whether it may be asked."""

@@ -31,6 +31,7 @@ messages never hold a backend's body, a prompt or a key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class GatewayError(Exception):
@@ -168,7 +169,14 @@ class TooManyConnections(Unavailable):
 
 
 class ConnectFailed(Unavailable):
-    """The backend did not take the connection."""
+    """The backend did not take the connection.
+
+    `refused`: its machine said at once that nobody listens there; else it was silent or not to be found.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.refused = refused
 
 
 class UpstreamError(GatewayError):

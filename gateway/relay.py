@@ -425,7 +425,7 @@ class _Try:
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
-        self._relay.dispatcher.tried(self.backend.name, error)
+        self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         await self._leave(error.row.outcome)
 
     async def leave(self) -> None:

@@ -130,6 +130,7 @@ async def running(
             lag = group.create_task(_watch_lag(gateway.metrics))
             try:
                 await asyncio.gather(*(plane.up.wait() for plane in planes))
+                gateway.start()
                 yield Running(_url(data), _url(admin), gateway, planes)
             finally:
                 gateway.life.draining = True

@@ -1,8 +1,8 @@
 """config.toml as a frozen, typed tree.
 
 `load` reads a file and gives a `Config`, or a `ConfigError` with every fault of the file. The tables
-are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Model`, `Backend` and `Key`; a `Config` is
-never changed, a reload makes a new one. Everybody may read it; it imports nothing of the gateway.
+are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Health`, `Model`, `Backend` and `Key`; a
+`Config` is never changed, a reload makes a new one. Everybody may read it; it imports nothing of the gateway.
 """
 
 from gateway.config.address import Address
@@ -13,7 +13,17 @@ from gateway.config.key import Key
 from gateway.config.loading import load, parse
 from gateway.config.model import Model
 from gateway.config.schema import schema
-from gateway.config.section import Admin, Log, Queue, Retries, Server, TimeoutOverrides, Timeouts
+from gateway.config.section import (
+    Admin,
+    Health,
+    HealthOverrides,
+    Log,
+    Queue,
+    Retries,
+    Server,
+    TimeoutOverrides,
+    Timeouts,
+)
 from gateway.config.tree import Config
 
 __all__ = [
@@ -25,6 +35,8 @@ __all__ = [
     "ConfigError",
     "Dialect",
     "Fault",
+    "Health",
+    "HealthOverrides",
     "Key",
     "Log",
     "Model",

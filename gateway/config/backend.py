@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from gateway.config.kinds import FilePath, Label, ModelName, ModelNames, Secret, Tokens, Url
-from gateway.config.section import Section, TimeoutOverrides
+from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
 
 Dialect = Literal[
     "chatglm",
@@ -83,6 +83,8 @@ class Backend(Section):
     """TLS settings of an `https` backend."""
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this backend; they win over the model's and over `[timeouts]`."""
+    health: HealthOverrides = HealthOverrides()
+    """Health checks of this backend; they win over `[health]`."""
     variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
     """Dialect chatglm3: which edition of `api_server.py` it runs. `auto` suits all: tools are sent in the
     forms of every edition, each of which ignores the others'."""

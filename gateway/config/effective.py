@@ -23,7 +23,7 @@ _MASK = "***"
 def effective(config: Config) -> str:
     """Write a Config as TOML; secrets as `***`, or as the file they came from; unset keys as comments."""
     lines = ["# Every effective value, defaults included. Keys that are unset stand in comments."]
-    for name in ("server", "admin", "log", "queue", "timeouts", "retries"):
+    for name in ("server", "admin", "log", "queue", "timeouts", "retries", "health"):
         lines += ["", f"[{name}]", *_lines(_values(getattr(config, name), config))]
     for name, items in (
         ("models", config.resolved_models),

@@ -137,6 +137,13 @@ Listen = Annotated[
 
 Url = Annotated[str, AfterValidator(_checked_url), Kind('a URL such as "http://127.0.0.1:8001"')]
 
+ProbePath = Annotated[
+    str,
+    Field(pattern=r"^/[!-~]{0,1023}$"),
+    Kind('a path such as "/health"'),
+]
+"""The target of a probe, with a query if it needs one."""
+
 ModelName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,256}$"), Kind("a name without blanks")]
 """What clients send as `model`; slashes and Chinese are fine."""
 

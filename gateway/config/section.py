@@ -1,4 +1,4 @@
-"""The sections of config.toml that stand once: server, admin, log, queue, timeouts, retries."""
+"""The sections of config.toml that stand once: server, admin, log, queue, timeouts, retries, health."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
-from gateway.config.kinds import Bytes, Listen, ModelName, Seconds, Share, Wait
+from gateway.config.kinds import Bytes, Listen, ModelName, ProbePath, Seconds, Share, Wait
 
 
 class Section(BaseModel):
@@ -140,3 +140,45 @@ class Retries(Section):
     """Tries in all, the first one included; 1 never repeats."""
     budget: Share = 0.2
     """Largest share of requests that may be repeats, so that a failing site is not made to work twice."""
+
+
+class Health(Section):
+    """How a backend is found dead, and alive again. See health.md."""
+
+    probes: bool = True
+    """Whether backends are probed. Without, only requests tell how they are, and a backend that is out gets
+    one user's request from time to time."""
+    interval: Seconds = 2.0
+    """Time between two probes of a backend that has nothing to do for us (seconds)."""
+    timeout: Seconds = 2.0
+    """How long a probe may take (seconds). Servers that others use too are silent while they generate: let
+    it be longer than their answers."""
+    fall: int = Field(default=3, ge=1, le=100)
+    """Failures in a row that put a backend out. A refused connection does at once."""
+    rise: int = Field(default=2, ge=1, le=100)
+    """Good signs in a row that bring a backend back; after the first it gets one request at a time."""
+    slow_start: Wait = 10.0
+    """Time over which a backend that has come back gets its slots back, one by one (seconds). 0: at once."""
+
+    def merged(self, overrides: HealthOverrides) -> Health:
+        """Give these settings with what a backend overrides."""
+        return self.model_copy(update=overrides.model_dump(exclude_none=True, exclude={"path"}))
+
+
+class HealthOverrides(Section):
+    """Health checks of one backend; what is unset is taken from `[health]`."""
+
+    path: ProbePath | None = None
+    """Path of a cheap GET; any status below 500 will do. Unset: what the dialect's servers answer."""
+    probes: bool | None = None
+    """Overrides `health.probes`."""
+    interval: Seconds | None = None
+    """Overrides `health.interval` (seconds)."""
+    timeout: Seconds | None = None
+    """Overrides `health.timeout` (seconds)."""
+    fall: int | None = Field(default=None, ge=1, le=100)
+    """Overrides `health.fall`."""
+    rise: int | None = Field(default=None, ge=1, le=100)
+    """Overrides `health.rise`."""
+    slow_start: Wait | None = None
+    """Overrides `health.slow_start` (seconds)."""

@@ -11,7 +11,7 @@ from gateway.config.backend import Backend
 from gateway.config.key import Key
 from gateway.config.kinds import tuple_of
 from gateway.config.model import Model
-from gateway.config.section import Admin, Log, Queue, Retries, Section, Server, Timeouts
+from gateway.config.section import Admin, Health, Log, Queue, Retries, Section, Server, Timeouts
 
 
 class Config(Section):
@@ -32,6 +32,8 @@ class Config(Section):
     """How long a backend may take."""
     retries: Retries = Retries()
     """Repeats on another backend."""
+    health: Health = Health()
+    """How backends are found dead and alive."""
     models: Annotated[tuple[Model, ...], BeforeValidator(tuple_of)] = ()
     """Settings of models; models without settings need no table."""
     backends: Annotated[tuple[Backend, ...], BeforeValidator(tuple_of)] = ()
@@ -72,3 +74,7 @@ class Config(Section):
     def timeouts_for(self, model: Model, backend: Backend) -> Timeouts:
         """Give the time-outs of one try: the backend's over the model's over the global ones."""
         return self.timeouts.merged(model.timeouts, backend.timeouts)
+
+    def health_of(self, backend: Backend) -> Health:
+        """Give the health checks of one backend: its own over the global ones."""
+        return self.health.merged(backend.health)

@@ -8,6 +8,8 @@ Source: FastAPI's 422 (pydantic 1 and 2), OpenAI's error envelope, FastChat's `E
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gateway.errors import ContextExceeded, GatewayError, UpstreamBusy, UpstreamError, UpstreamRejected
@@ -30,15 +32,17 @@ _PERMITTED = ("literal_error", "enum", "value_error.const", "type_error.enum")
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
 
 
-def refusal(status: int, body: bytes, retry_after: str | None = None) -> GatewayError:
+def refusal(
+    status: int, body: bytes, retry_after: str | None = None, date: str | None = None
+) -> GatewayError:
     """The error for a backend's answer with another status than 200.
 
-    `retry_after` is that header's text.
+    `retry_after` and `date` are the texts of those headers.
     """
     if status in (400, 422):
-        return _rejected(_parsed(body), retry_after)
+        return _rejected(_parsed(body), seconds(retry_after, date))
     if status in (429, 503):
-        return UpstreamBusy("The backend is busy.", retry_after=seconds(retry_after))
+        return UpstreamBusy("The backend is busy.", retry_after=seconds(retry_after, date))
     if status in _OUR_FAULT:
         return UpstreamError("The backend refused the gateway's own credentials.")
     if 300 <= status < 400:
@@ -46,11 +50,29 @@ def refusal(status: int, body: bytes, retry_after: str | None = None) -> Gateway
     return UpstreamError(f"The backend failed (HTTP {status}).")
 
 
-def seconds(header: str | None) -> float | None:
-    """Retry-After in seconds, between 0 and `LONGEST_WAIT`; None for dates and anything else."""
-    if header is None or not _SECONDS.fullmatch(header.strip()):
+def seconds(header: str | None, date: str | None = None) -> float | None:
+    """Retry-After in seconds, between 0 and `LONGEST_WAIT`; None for what is neither a number nor a date.
+
+    A moment is held against the server's own clock, which is what its `date` header shows; without one the
+    longest wait is the only one that is surely not too short.
+    """
+    if header is None:
         return None
-    return min(max(float(header), 0.0), LONGEST_WAIT)
+    if _SECONDS.fullmatch(header.strip()):
+        return min(max(float(header), 0.0), LONGEST_WAIT)
+    then, now = _moment(header), _moment(date)
+    if then is None:
+        return None
+    return LONGEST_WAIT if now is None else min(max((then - now).total_seconds(), 0.0), LONGEST_WAIT)
+
+
+def _moment(header: str | None) -> datetime | None:
+    """An HTTP date; None for anything else. One without a zone is in none we know."""
+    try:
+        moment = parsedate_to_datetime(header or "")
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def _parsed(body: bytes) -> Any:
@@ -60,7 +82,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _rejected(answer: Any, retry_after: str | None) -> GatewayError:
+def _rejected(answer: Any, retry_after: float | None) -> GatewayError:
     match answer:
         case {"object": "error", "code": code}:
             return _fastchat(code, answer.get("message"), retry_after)
@@ -92,7 +114,7 @@ def _openai(error: dict[str, Any]) -> GatewayError:
     return _said(text, param[:64] if isinstance(param, str) and param else None)
 
 
-def _fastchat(code: Any, message: Any, retry_after: str | None) -> GatewayError:
+def _fastchat(code: Any, message: Any, retry_after: float | None) -> GatewayError:
     """FastChat answers 400 whatever happened; the first three digits of its code are the true status."""
     status = code // 100 if isinstance(code, int) else 0
     if code == 40303:
@@ -101,7 +123,7 @@ def _fastchat(code: Any, message: Any, retry_after: str | None) -> GatewayError:
         found = _FASTCHAT_RANGE.search(message) if isinstance(message, str) else None
         return _said("The value is out of range.", found[1] if found else None)
     if status == 429:
-        return UpstreamBusy("The backend is busy.", retry_after=seconds(retry_after))
+        return UpstreamBusy("The backend is busy.", retry_after=retry_after)
     if status >= 500:
         return UpstreamError("The backend failed and answered HTTP 400.")
     if status == 401 or code == 40301:

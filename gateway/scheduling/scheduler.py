@@ -125,6 +125,14 @@ class Scheduler:
             del self._backends[backend]  # it was taken out of the configuration long ago
         return []
 
+    def hold(self, backend: str) -> bool:
+        """Take a slot of a backend whatever its fitness; False if there is none, or no such backend."""
+        state = self._backends.get(backend)
+        if state is None or state.busy >= state.slots:
+            return False
+        state.busy += 1
+        return True
+
     def learn(self, model: str, seconds: float, backend: str = "") -> None:
         """Take note of how long a whole answer of this model took, and which backend gave it."""
         if (queue := self._queues.get(model)) is not None:

@@ -104,7 +104,20 @@ FAMILIES: tuple[Family, ...] = (
         LONG,
     ),
     Family("gateway_queue_rejected_total", "counter", ("model", "reason"), "Tickets that were refused."),
-    Family("gateway_backend_up", "gauge", ("backend",), "1 when the backend can be reached, else 0."),
+    Family("gateway_backend_up", "gauge", ("backend",), "1 while the backend may be asked, else 0."),
+    Family(
+        "gateway_backend_state",
+        "gauge",
+        ("backend", "state"),
+        "1 for the state the backend is in, 0 for all others.",
+    ),
+    Family("gateway_backend_ejections_total", "counter", ("backend", "reason"), "Times it was put out."),
+    Family(
+        "gateway_backend_probes_total",
+        "counter",
+        ("backend", "result"),
+        "Probes and trials of the backend, by how they ended.",
+    ),
     Family("gateway_backend_inflight", "gauge", ("backend",), "Slots taken now, zombies included."),
     Family("gateway_backend_slots", "gauge", ("backend",), "Slots the backend has."),
     Family(

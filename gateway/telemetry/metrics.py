@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.health import PROBES, REASONS, STATES
 from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, REPAIRS
 from gateway.telemetry.receipt import Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
@@ -47,6 +48,7 @@ _DOORS = frozenset(get_args(Door))
 _PHASES = frozenset(get_args(Phase))
 _SOURCES = frozenset(get_args(UsageSource))
 _STREAM = ("false", "true")
+_PROBE_ENDS = frozenset({*PROBES, "trial_ok", "trial_failed"})
 _STATUSES = {status: str(status) for status in range(100, 600)}
 
 Labels = tuple[str, ...]
@@ -63,7 +65,10 @@ class Live(Protocol):
         """Slots taken, zombies included."""
 
     def up(self, backend: str) -> bool:
-        """Whether the backend can be reached."""
+        """Whether the backend may be asked."""
+
+    def health(self, backend: str) -> str:
+        """How the backend is: a word of `scheduling.health.State`."""
 
     def zombies(self, backend: str) -> int:
         """Slots held by generations that nobody waits for."""
@@ -101,6 +106,8 @@ class Metrics:
         self._rejections = _counters(tallies, "gateway_queue_rejected_total")
         self._tries = _counters(tallies, "gateway_backend_requests_total")
         self._try_durations = _histograms(tallies, "gateway_backend_duration_seconds")
+        self._ejections = _counters(tallies, "gateway_backend_ejections_total")
+        self._probes = _counters(tallies, "gateway_backend_probes_total")
         self._retries = _counters(tallies, "gateway_retries_total")
         self._auth_failures = _counters(tallies, "gateway_auth_failures_total")
         self._refusals = _counters(tallies, "gateway_client_refusals_total")
@@ -118,6 +125,7 @@ class Metrics:
         self._disconnects.make((phase,) for phase in _PHASES)
         self._rejections.make((model, reason) for model in self._models for reason in REJECTIONS)
         self._tries.make((backend, "ok") for backend in self._backends)
+        self._ejections.make((backend, "refused") for backend in self._backends)
 
     # --- Hook --------------------------------------------------------------------------------------
 
@@ -157,13 +165,19 @@ class Metrics:
             self._rejections[model, end] += 1
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Nothing to note: a scrape asks `Live.up` itself."""
+        """Count a backend that went out; how it is now a scrape asks `Live` itself."""
+        if not up:
+            self._ejections[_known(backend, self._backends), _known(reason, REASONS)] += 1
 
     def auth_failed(self, reason: str) -> None:
         """Count one refused key."""
         self._auth_failures[(_known(reason, _AUTH_REASONS),)] += 1
 
     # --- what is not a Hook's ----------------------------------------------------------------------
+
+    def probed(self, backend: str, end: str) -> None:
+        """Count one probe or trial."""
+        self._probes[_known(backend, self._backends), _known(end, _PROBE_ENDS)] += 1
 
     def client_refused(self, reason: str) -> None:
         """Count one client that was turned away, or cut off, below the doors."""
@@ -318,6 +332,11 @@ class _States(Collector):
         live, backends = self._live, self._backends
         yield _gauge("gateway_queue_depth", [((name,), live.queue_depth(name)) for name in self._models])
         yield _gauge("gateway_backend_up", [((name,), live.up(name)) for name in backends])
+        states = {name: live.health(name) for name in backends}
+        yield _gauge(
+            "gateway_backend_state",
+            [((name, word), states[name] == word) for name in backends for word in STATES],
+        )
         yield _gauge("gateway_backend_inflight", [((name,), live.in_flight(name)) for name in backends])
         yield _gauge("gateway_backend_slots", [((name,), slots) for name, slots in backends.items()])
         yield _gauge("gateway_backend_zombies", [((name,), live.zombies(name)) for name in backends])

@@ -5,5 +5,6 @@ gets a request (`message`) over one of them to the head of its answer. `exchange
 answer: it holds every wait to its limit and maps every foreign error at one seam. `client` makes the
 exchanges with one server; `transport` and `lean` give httpx's interface to the same connections, for probes
 and for mocks. `backend` is one server with its dialect, limits and live state; `background` keeps the few
-tasks that outlive a request: answers nobody waits for, on cards that cannot be interrupted.
+tasks that outlive a request: answers nobody waits for, on cards that cannot be interrupted. `ward` holds the
+health of every backend and tells whom it concerns; `prober` looks after those that no request tells of.
 """

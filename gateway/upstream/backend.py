@@ -21,6 +21,7 @@ _FROM_BACKEND = ("variant", "v3_stream", "v3_tools", "v3_system", "glm4_join", "
 class Backend:
     """A backend as the relay sees it. Lives as long as the configuration that named it.
 
+    `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
     `no_streams` is set once a server has shown that its streams never work.
     """
 
@@ -30,6 +31,7 @@ class Backend:
         *,
         clock: Callable[[], float],
         transport: Transport | None,
+        deserted: Callable[[], None] | None = None,
     ) -> None:
         self.name = settings.name
         self.dialect = DIALECTS[settings.dialect]
@@ -38,7 +40,7 @@ class Backend:
         self._settings = settings
         self.client = Client(
             settings.url,
-            transport or _transport(settings),
+            transport or _transport(settings, deserted),
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             clock=clock,
         )
@@ -64,8 +66,12 @@ def limits(timeouts: config.Timeouts) -> Limits:
     return Limits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
 
 
-def _transport(settings: config.Backend) -> Transport:
+def _transport(settings: config.Backend, deserted: Callable[[], None] | None) -> Transport:
     tls = settings.tls
     return make_transport(
-        slots=settings.slots, ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file
+        slots=settings.slots,
+        ca_file=tls.ca_file,
+        cert_file=tls.cert_file,
+        key_file=tls.key_file,
+        deserted=deserted,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import httpx
+
 from gateway.dialects.base import Outgoing
 from gateway.errors import UpstreamGarbled, UpstreamReset
 from gateway.scheduling.patience import Patience
@@ -14,6 +16,8 @@ from gateway.upstream.transport import GatewayTransport, Transport
 
 MAX_ANSWER = 16 * 1024 * 1024
 """The largest whole answer that is read, in bytes."""
+MAX_PROBED = 64 * 1024
+"""How much of a probe's answer is read, in bytes."""
 
 
 class Client:
@@ -79,13 +83,27 @@ class Client:
     async def probe(self, path: str) -> int:
         """Ask for `path` and give the status. Raises what connecting and reading may raise."""
         try:
-            return (await self._http.get(path)).status_code
+            response = await self._http.send(self._http.build_request("GET", path), stream=True)
+            try:
+                await _read_some(response)
+            finally:
+                await response.aclose()
         except FOREIGN as error:
             raise mapped(error, UpstreamReset) from None
+        return response.status_code
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+
+
+async def _read_some(response: httpx.Response) -> None:
+    """Read a body that nobody wants, so that its connection can be used again; but not an endless one."""
+    size = 0
+    async for piece in response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw():
+        size += len(piece)
+        if size > MAX_PROBED:
+            return
 
 
 async def _wait_rest(exchange: Exchange, first: bytes) -> bytes:

@@ -71,15 +71,15 @@ class Exchange(ABC):
     async def aclose(self) -> None:
         """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
 
-    async def _wait_refused(self, status: int, retry_after: str | None) -> GatewayError:
-        """What an answer means that is not a good one of status 200."""
+    async def _wait_refused(self, status: int, retry_after: str | None, date: str | None) -> GatewayError:
+        """What an answer means that is not a good one of status 200; the rest are headers."""
         if status == 200:
             return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
         body = bytearray()
         with contextlib.suppress(UpstreamTruncated):  # the status has told enough
             while len(body) <= MAX_REFUSAL and (piece := await self.read(begun=False)):
                 body += piece
-        return refusal(status, bytes(body), retry_after)
+        return refusal(status, bytes(body), retry_after, date)
 
 
 class Straight(Exchange):
@@ -143,7 +143,8 @@ class Straight(Exchange):
             self._pool.give_back(connection)
         if status != 200 or coded:
             try:
-                raise await self._wait_refused(status, connection.field(b"retry-after"))
+                retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
+                raise await self._wait_refused(status, retry_after, date)
             finally:
                 self._leave()
 
@@ -216,8 +217,9 @@ class Mocked(Exchange):
         encoding = response.headers.get("content-encoding", "identity")
         if response.status_code != 200 or encoding.lower() != "identity":
             try:
-                retry_after = response.headers.get("retry-after")
-                raise await self._wait_refused(response.status_code, retry_after)
+                headers = response.headers
+                retry_after, date = headers.get("retry-after"), headers.get("date")
+                raise await self._wait_refused(response.status_code, retry_after, date)
             finally:
                 await self.aclose()
 
@@ -251,11 +253,17 @@ class Mocked(Exchange):
 
 def mapped(error: httpx.HTTPError | httpx.StreamError, broken: Broken) -> GatewayError:
     """Map httpx's errors; `broken` is what a connection that ends now means."""
-    if isinstance(error, httpx.TransportError) and broken is UpstreamReset and _tls(error):
+    if (
+        isinstance(error, httpx.TransportError)
+        and broken is UpstreamReset
+        and _caused_by(error, ssl.SSLError)
+    ):
         return UpstreamTLS("The TLS handshake with the backend failed.")
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
-            return ConnectFailed("The backend cannot be reached.", retry_after=1)
+            return ConnectFailed(
+                "The backend cannot be reached.", retry_after=1, refused=_caused_by(error, _NOBODY_LISTENS)
+            )
         case Malformed():
             return UpstreamGarbled("The backend's answer is not valid HTTP.")
         case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
@@ -270,10 +278,14 @@ _BROKEN = {
 }
 
 
-def _tls(error: BaseException) -> bool:
+_NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
+"""What connecting to a port, or to a Unix socket, raises where no server is."""
+
+
+def _caused_by(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, kinds):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.upstream.connection import Connection
@@ -32,11 +33,15 @@ class Pool:
     """The connections to one server. Belongs to one event loop.
 
     A place is the right to one open connection. It is taken before connecting and given back when the
-    connection is discarded or lost, whichever comes first. While somebody waits nothing is idle.
+    connection is discarded or lost, whichever comes first. While somebody waits nothing is idle. `deserted`
+    is told when the server closes a connection that nobody uses, as it does when it ends.
     """
 
-    def __init__(self, dialer: Dialer, *, most: int, keepalive: float) -> None:
+    def __init__(
+        self, dialer: Dialer, *, most: int, keepalive: float, deserted: Callable[[], None] | None = None
+    ) -> None:
         self._dialer = dialer
+        self._deserted = deserted
         self._most = most
         self._keepalive = keepalive
         self._open = 0
@@ -72,7 +77,7 @@ class Pool:
         if connection is not None:
             return connection
         try:
-            connection = await self._dialer.wait_connection(self.discard, connect)
+            connection = await self._dialer.wait_connection(self._lose, connect)
         except BaseException:
             self._give_place_back()
             raise
@@ -135,6 +140,11 @@ class Pool:
         if connection.counted:
             connection.counted = False
             self._give_place_back()
+
+    def _lose(self, connection: Connection) -> None:
+        if self._deserted is not None and connection in self._idle:
+            self._deserted()
+        self.discard(connection)
 
     def _give_place_back(self) -> None:
         if not self._hand_over(None):

@@ -58,6 +58,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
     served before ended without a byte of an answer. The server may then have worked twice.
+    `deserted`: is told when the server closes a connection that nobody uses.
     Takes the limits `connect`, `pool` and `read` (for each read) from the request's `timeout`.
     """
 
@@ -69,7 +70,9 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         context: Callable[[], ssl.SSLContext],
         uds: str | None = None,
         retry_reused: bool = False,
+        deserted: Callable[[], None] | None = None,
     ) -> None:
+        self._deserted = deserted
         self._most = most
         self._keepalive = keepalive
         self._context = context
@@ -110,7 +113,9 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
         dialer = Dialer(origin, self._context, self._uds)
-        pool = self._pools[origin] = Pool(dialer, most=self._most, keepalive=self._keepalive)
+        pool = self._pools[origin] = Pool(
+            dialer, most=self._most, keepalive=self._keepalive, deserted=self._deserted
+        )
         return pool
 
     async def aclose(self) -> None:
@@ -245,11 +250,19 @@ class Certificates:
 
 
 def make_transport(
-    *, slots: int, ca_file: str | None, cert_file: str | None, key_file: str | None
+    *,
+    slots: int,
+    ca_file: str | None,
+    cert_file: str | None,
+    key_file: str | None,
+    deserted: Callable[[], None] | None = None,
 ) -> GatewayTransport:
     """Make the transport of one backend. Certificates are always verified, TLS 1.2 at least."""
     # Slots bound the requests; a probe may come beside them. A used connection that ends without a byte was
     # almost always just being closed for idleness, in the moment in which the request went out.
     return GatewayTransport(
-        most=slots + 2, context=Certificates(ca_file, cert_file, key_file), retry_reused=True
+        most=slots + 2,
+        context=Certificates(ca_file, cert_file, key_file),
+        retry_reused=True,
+        deserted=deserted,
     )

@@ -262,7 +262,7 @@ async def process(folder: Path, backend: int) -> AsyncIterator[tuple[int, int]]:
     config = folder / "config.toml"
     config.write_text(
         '[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "127.0.0.1:0"\n'
-        f'[[backends]]\nname = "a"\nurl = "http://127.0.0.1:{backend}"\n'
+        f'[health]\nprobes = false\n[[backends]]\nname = "a"\nurl = "http://127.0.0.1:{backend}"\n'
         f'dialect = "openai"\nmodels = ["m"]\nslots = {READERS}\n',
         encoding="utf-8",
     )

@@ -100,10 +100,10 @@ def refusing(status: int, body: bytes = b"secret words of the server", **headers
 
 
 def failing(error: type[httpx.TransportError]) -> Reply:
-    """No answer: what httpx raises instead."""
+    """No answer: what httpx raises instead; a `ConnectError` as for a port where nobody listens."""
 
     async def reply(request: httpx.Request) -> httpx.Response:
-        raise error("no answer", request=request)
+        raise error("no answer", request=request) from ConnectionRefusedError()
 
     return reply
 

@@ -16,6 +16,8 @@ from gateway.config import Config, parse
 from gateway.server import Running, running
 from gateway.simulator import Options, Simulator
 
+UNPROBED = "\n[health]\nprobes = false\n"
+
 
 @dataclass
 class Stack:
@@ -70,7 +72,10 @@ def _toml(value: Any) -> str:
 async def stack(
     options: Mapping[str, Options] | Options | str, extra: str = "", **backend: Any
 ) -> AsyncIterator[Stack]:
-    """Start everything in the running loop; `options` may be one dialect's name."""
+    """Start everything in the running loop; `options` may be one dialect's name.
+
+    Backends are not probed unless `extra` has a `[health]`, so that simulators see the test's requests alone.
+    """
     if isinstance(options, str):
         options = Options(dialect=options)
     many = {"gpu-0": options} if isinstance(options, Options) else dict(options)
@@ -79,7 +84,7 @@ async def stack(
             name: await exits.enter_async_context(Simulator(option)) for name, option in many.items()
         }
         urls = {name: (simulator.url, many[name].dialect) for name, simulator in simulators.items()}
-        settings = configured(urls, extra, **backend)
+        settings = configured(urls, extra if "[health]" in extra else extra + UNPROBED, **backend)
         run = await exits.enter_async_context(running(settings))
         yield Stack(run, simulators, settings, asyncio.get_running_loop())
 

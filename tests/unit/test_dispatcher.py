@@ -11,11 +11,24 @@ from typing import Any
 import pytest
 
 from gateway.dispatcher import Dispatcher, Lease
-from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.errors import (
+    ConnectFailed,
+    Draining,
+    NoBackend,
+    QueueFull,
+    QueueTimeout,
+    Unavailable,
+    UpstreamBusy,
+)
 from gateway.scheduling.claim import Claim, Ticket
-from gateway.scheduling.fitness import REST
+from gateway.scheduling.health import REST, Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Receipt
+from gateway.upstream.ward import Ward
+
+REFUSED = ConnectFailed("", refused=True)
+RULES = Rules(interval=None, slow_start=0)
+"""Without probes: what is out comes back after a rest."""
 
 
 class Clock:
@@ -59,16 +72,23 @@ class House:
         self, slots: Mapping[str, int] | None = None, *, length: int = 10, timeout: float = 60.0
     ) -> None:
         slots = slots or {"a": 1}
-        self.clock = Clock()
+        self.clock: Any = Clock()
         self.hook = Recorder()
         self.backends = tuple(slots)
         self.served: list[str] = []
+        self.ward = Ward(
+            {name: Health(count, RULES) for name, count in slots.items()},
+            clock=lambda: self.clock(),
+            chance=lambda: 0.0,
+            hook=self.hook,
+        )
         self.dispatcher = Dispatcher(
             Fleet(slots, {"m": self.backends}),
             length=length,
             timeout=timeout,
             clock=self.clock,
             hook=self.hook,
+            ward=self.ward,
         )
 
     @asynccontextmanager
@@ -296,20 +316,20 @@ async def test_the_time_limit_needs_no_other_event() -> None:
 
 
 async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.scheduling.fitness.REST", 0.02)
+    monkeypatch.setattr("gateway.scheduling.health.REST", 0.02)
     house = House({"a": 1, "b": 1})
-    house.dispatcher._clock = asyncio.get_running_loop().time
-    house.dispatcher.failed("b", "connect")
+    house.clock = house.dispatcher._clock = asyncio.get_running_loop().time
+    house.dispatcher.tried("b", REFUSED)
     async with house.holding(), asyncio.timeout(10):
         assert await house.visit() == "b"
 
 
 async def test_nobody_waits_for_backends_that_all_rest() -> None:
     house = House()
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", REFUSED)
     with pytest.raises(NoBackend) as refused:
         await house.visit()
-    assert refused.value.retry_after == REST
+    assert refused.value.retry_after == max(1.0, REST)
     assert house.hook.outcomes == ["no_backend"]
 
 
@@ -318,7 +338,7 @@ async def test_those_who_wait_learn_at_once_that_their_backend_went_down() -> No
     async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(_refused(house, NoBackend))
         await turns()
-        house.dispatcher.failed("a", "connect")
+        house.dispatcher.tried("a", REFUSED)
         await waiter
     assert house.hook.outcomes == ["granted", "no_backend"]
 
@@ -359,8 +379,10 @@ async def test_a_reload_serves_those_who_wait_by_new_slots_and_ends_leases_of_ba
         async with house.holding():
             waiter = group.create_task(house.visit("waiter"))
             await turns()
+            house.ward.reconfigure({"a": (2, RULES), "b": (1, RULES)})
             house.dispatcher.reconfigure(Fleet({"a": 2, "b": 1}, {"m": ("a", "b")}), length=10, timeout=60)
             assert await waiter == "a"
+            house.ward.reconfigure({"b": (1, RULES)})
             house.dispatcher.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), length=10, timeout=60)
             assert house.dispatcher.in_flight("a") == 1
             assert house.dispatcher.usable() == {"b": True}
@@ -370,10 +392,12 @@ async def test_a_reload_serves_those_who_wait_by_new_slots_and_ends_leases_of_ba
 
 async def test_a_backend_that_stays_keeps_its_rest_over_a_reload() -> None:
     house = House({"a": 1})
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", REFUSED)
+    house.ward.reconfigure({"a": (3, RULES)})
     house.dispatcher.reconfigure(Fleet({"a": 3}, {"m": ("a",)}), length=10, timeout=60)
     assert not house.dispatcher.up("a")
-    house.dispatcher.answered("a")
+    house.ward.probed("a", "ok")
+    house.ward.probed("a", "ok")
     leases = [await house.dispatcher.lease(Claim("m", ("a",)), lambda _: None) for _ in range(3)]
     assert [lease.backend for lease in leases] == ["a"] * 3
 
@@ -483,34 +507,79 @@ async def test_a_lease_ends_once_however_often_it_is_ended() -> None:
 
 async def test_hooks_are_told_once_when_a_backend_goes_down_and_once_when_it_is_back() -> None:
     house = House()
-    house.dispatcher.answered("a")
-    house.dispatcher.failed("a", "connect")
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", None)
+    house.dispatcher.tried("a", REFUSED)
+    house.dispatcher.tried("a", REFUSED)
     assert not house.dispatcher.up("a")
-    house.dispatcher.answered("a")
-    house.dispatcher.answered("a")
-    assert house.dispatcher.up("a")
-    assert house.hook.changes == [("a", False, "connect"), ("a", True, "answered")]
-
-
-async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_yet() -> None:
-    house = House({"a": 1, "b": 1})
-    house.dispatcher.failed("a", "connect")
-    assert house.dispatcher.usable() == {"a": False, "b": True}
     house.clock.now += REST
-    assert house.dispatcher.usable() == {"a": True, "b": True}
-    assert not house.dispatcher.up("a")
+    house.dispatcher.tried("a", None)
+    house.dispatcher.tried("a", None)
+    assert house.dispatcher.up("a")
+    assert house.hook.changes == [("a", False, "refused"), ("a", True, "answered")]
 
 
-async def test_an_answer_lets_those_who_wait_use_the_backend_at_once() -> None:
+async def test_a_backend_may_be_asked_again_after_its_rest() -> None:
     house = House({"a": 1, "b": 1})
-    house.dispatcher.failed("b", "connect")
+    house.dispatcher.tried("a", REFUSED)
+    assert house.dispatcher.usable() == {"a": False, "b": True}
+    house.tick(REST)
+    assert house.dispatcher.usable() == {"a": True, "b": True}
+    assert [house.dispatcher.health(name) for name in ("a", "b")] == ["half_open", "up"]
+
+
+async def test_an_answered_probe_lets_those_who_wait_use_the_backend_at_once() -> None:
+    house = House({"a": 1, "b": 1})
+    house.dispatcher.tried("b", REFUSED)
     async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(house.visit())
         await turns()
         assert not waiter.done()
-        house.dispatcher.answered("b")
+        house.ward.probed("b", "ok")
         assert await waiter == "b"
+
+
+async def test_one_is_let_in_at_a_time_where_a_backend_is_on_trial() -> None:
+    house = House({"a": 4})
+    house.dispatcher.tried("a", REFUSED)
+    house.ward.probed("a", "ok")
+    async with house.holding(), asyncio.TaskGroup() as group:
+        waiter = group.create_task(house.visit())
+        await turns()
+        assert not waiter.done()
+        house.ward.probed("a", "ok")
+        assert await waiter == "a"
+
+
+async def test_those_who_wait_for_a_busy_server_wait_as_long_as_it_said() -> None:
+    house = House()
+    house.dispatcher.tried("a", UpstreamBusy("", retry_after=5))
+    async with asyncio.TaskGroup() as group:
+        waiter = group.create_task(house.visit())
+        await turns()
+        house.tick(4.9)
+        await turns()
+        assert not waiter.done()
+        house.tick(0.1)
+        assert await waiter == "a"
+
+
+async def test_a_slot_is_held_for_a_trial_though_the_backend_is_out_and_counts_like_any() -> None:
+    house = House()
+    house.dispatcher.tried("a", REFUSED)
+    assert house.dispatcher.hold("a")
+    assert not house.dispatcher.hold("a")
+    assert house.dispatcher.in_flight("a") == 1
+    house.dispatcher.let_go("a")
+    assert house.dispatcher.in_flight("a") == 0
+    assert not house.dispatcher.hold("no such backend")
+
+
+async def test_what_ends_on_a_backend_that_was_taken_out_is_not_heard() -> None:
+    house = House({"a": 1, "b": 1})
+    house.ward.reconfigure({"b": (1, RULES)})
+    house.dispatcher.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), length=10, timeout=60)
+    house.dispatcher.tried("a", REFUSED)
+    assert house.hook.changes == []
 
 
 async def test_closing_stops_the_timer() -> None:

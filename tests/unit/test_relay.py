@@ -33,10 +33,12 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.relay import Asking, Plan, Relay
+from gateway.scheduling.health import Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Hooks, Receipt
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
+from gateway.upstream.ward import Ward
 from gateway.wire import jsontext, openai
 from gateway.wire.events import Delta, Event, Finish, Repair, Usage
 from tests.support.servers import (
@@ -54,6 +56,9 @@ from tests.support.servers import (
 )
 from tests.support.stack import configured, wait_until
 
+RULES = Rules(fall=100, rise=1, slow_start=0)
+"""So patient that only a refused connection puts a backend out; a probe brings it back."""
+
 
 class House:
     """A relay over fake servers. `dialect` is one for all, or one for each."""
@@ -70,6 +75,12 @@ class House:
             one.name: Backend(one, clock=time.monotonic, transport=servers.transport)
             for one in self.settings.backends
         }
+        self.ward = Ward(
+            {one.name: Health(one.slots, RULES) for one in self.settings.backends},
+            clock=time.monotonic,
+            chance=lambda: 0.0,
+            hook=Hooks(),
+        )
         self.dispatcher = Dispatcher(
             Fleet(
                 {one.name: one.slots for one in self.settings.backends},
@@ -79,6 +90,7 @@ class House:
             timeout=self.settings.queue.timeout,
             clock=time.monotonic,
             hook=Hooks(),
+            ward=self.ward,
         )
         self.relay = Relay(
             self.settings,
@@ -434,10 +446,10 @@ async def test_where_nobody_else_is_free_the_first_failure_is_told() -> None:
     release = asyncio.Event()
     servers = Servers(a=[NO_CONNECTION], b=held(release, whole()))
     async with open_house(servers, extra=NOBODY_WAITS, slots=1) as house, asyncio.TaskGroup() as group:
-        house.dispatcher.tried("a", ConnectFailed("down"))
+        house.dispatcher.tried("a", ConnectFailed("down", refused=True))
         holder = group.create_task(house.answer())
         await wait_until(lambda: servers.order == ["b"])
-        house.dispatcher.tried("a", None)
+        house.ward.probed("a", "ok")
         came, failure = await house.failure(ConnectFailed)
         assert came == []
         assert failure.retry_after == 1
@@ -466,13 +478,13 @@ async def test_a_full_queue_is_told_as_such_when_nothing_was_tried() -> None:
     ("reply", "error", "up"),
     [
         pytest.param(NO_CONNECTION, ConnectFailed, False, id="refused-connection"),
-        pytest.param(RESET, UpstreamReset, False, id="reset"),
+        pytest.param(RESET, UpstreamReset, True, id="reset-once"),
         pytest.param(refusing(500), UpstreamError, True, id="500"),
         pytest.param(refusing(503, retry_after="7"), UpstreamBusy, True, id="503"),
         pytest.param(refusing(200, b"?"), UpstreamGarbled, True, id="garbage"),
     ],
 )
-async def test_a_backend_is_down_only_if_it_does_not_answer(
+async def test_a_backend_is_down_at_once_only_if_nobody_listens(
     reply: Reply, error: type[GatewayError], up: bool
 ) -> None:
     async with open_house(Servers(a=reply)) as house:
@@ -489,7 +501,7 @@ async def test_a_failed_tls_handshake_is_not_taken_for_an_answer() -> None:
 
     async with open_house(Servers(a=untrusted)) as house:
         await house.failure(UpstreamTLS)
-        assert not house.dispatcher.up("a")
+        assert "misses=1" in repr(house.ward.healths["a"])
 
 
 async def test_a_silent_backend_is_busy_and_not_down() -> None:
@@ -513,15 +525,21 @@ async def test_those_who_wait_are_not_sent_to_a_backend_that_has_just_failed() -
     assert servers.order.count("a") == 1
 
 
-async def test_an_answer_after_failures_brings_a_backend_up() -> None:
+async def test_an_answered_probe_after_a_failure_brings_a_backend_up() -> None:
     servers = Servers(a=[NO_CONNECTION, whole()])
     async with open_house(servers) as house:
         await house.failure(ConnectFailed)
-        await house.failure(NoBackend)  # it rests
-        house.dispatcher._rests["a"].rests_until = 0
-        house.dispatcher.changed("a")
+        await house.failure(NoBackend)  # it is out
+        house.ward.probed("a", "ok")
         await house.answer()
         assert house.dispatcher.up("a")
+
+
+async def test_the_same_request_sent_again_is_known_as_the_same() -> None:
+    async with open_house(Servers(a=refusing(500))) as house:
+        for content in ("one", "one", "two"):
+            await house.failure(UpstreamError, messages=[{"role": "user", "content": content}])
+        assert "strikes=2" in repr(house.ward.healths["a"])
 
 
 # --- streams that must be asked for again whole ----------------------------------------------------

@@ -24,19 +24,19 @@ async def test_a_probe_needs_no_key_and_is_not_accounted_for(path: str) -> None:
 
 async def test_a_gateway_whose_backends_all_rest_is_alive_but_not_ready() -> None:
     async with rig(Servers(a=native(), b=native()), "chatglm2") as house:
-        house.gateway.dispatcher.tried("a", ConnectFailed("down"))
+        house.gateway.dispatcher.tried("a", ConnectFailed("down", refused=True))
         assert (await house.get("/readyz")).json == {"status": "ready"}
-        house.gateway.dispatcher.tried("b", ConnectFailed("down"))
+        house.gateway.dispatcher.tried("b", ConnectFailed("down", refused=True))
         call = await house.get("/readyz")
         assert (call.status, call.json) == (503, {"status": "not ready"})
         assert (await house.get("/livez")).json == {"status": "ok"}
-        house.gateway.dispatcher.tried("b", None)
+        house.gateway.ward.probed("b", "ok")
         assert (await house.get("/readyz")).status == 200
 
 
 async def test_verbose_lists_the_checks() -> None:
     async with rig(Servers(a=native(), b=native()), "chatglm2") as house:
-        house.gateway.dispatcher.tried("a", ConnectFailed("down"))
+        house.gateway.dispatcher.tried("a", ConnectFailed("down", refused=True))
         call = await house.get("/readyz", query=b"verbose")
     assert call.json == {"status": "ready", "draining": False, "backends": {"a": False, "b": True}}
 

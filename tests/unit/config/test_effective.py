@@ -10,6 +10,8 @@ listen = "127.0.0.1:1"
 name = "m$${x}\\"é"
 aliases = ["x"]
 timeouts = { total = 5 }
+[health]
+fall = 5
 [[backends]]
 name = "a"
 url = "https://h:1"
@@ -23,6 +25,7 @@ url = "http://h:2"
 dialect = "chatglm2"
 models = ["n"]
 api_key_file = "k"
+health = { path = "/docs?a=$$b", probes = false }
 [[keys]]
 name = "one"
 key = "hunter2hunter3"

@@ -1,7 +1,16 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import Address, Admin, Queue, Server, TimeoutOverrides, Timeouts
+from gateway.config import (
+    Address,
+    Admin,
+    Health,
+    HealthOverrides,
+    Queue,
+    Server,
+    TimeoutOverrides,
+    Timeouts,
+)
 
 
 def test_a_section_cannot_be_changed() -> None:
@@ -27,3 +36,20 @@ def test_planes_listen_on_loopback_by_default() -> None:
 def test_later_overrides_of_timeouts_win() -> None:
     merged = Timeouts().merged(TimeoutOverrides(total=5, connect=2), None, TimeoutOverrides(total=7))
     assert merged == Timeouts(total=7, connect=2)
+
+
+def test_a_backends_own_health_checks_win() -> None:
+    merged = Health(interval=5).merged(HealthOverrides(path="/health", probes=False, fall=9, slow_start=0))
+    assert merged == Health(interval=5, probes=False, fall=9, slow_start=0)
+
+
+@pytest.mark.parametrize("path", ["health", "", "/a b", "/\n", "http://h/", "/" + "x" * 1024])
+def test_the_path_of_a_probe_is_a_path(path: str) -> None:
+    with pytest.raises(ValidationError):
+        HealthOverrides(path=path)
+
+
+@pytest.mark.parametrize("fields", [{"fall": 0}, {"rise": 0}, {"interval": 0}, {"timeout": -1}])
+def test_health_checks_have_sense(fields: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Health.model_validate(fields)

@@ -273,13 +273,31 @@ def test_fastchats_code_tells_the_true_status(code: Any, kind: type[GatewayError
         ("", None),
         ("soon", None),
         ("9" * 400, None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 60.0),
+        ("Wed, 21 Oct 2026 07:28:00", None),
+        ("Wed, 99 Oct 99999 07:28:00 GMT", None),
     ],
 )
 def test_retry_after_is_seconds_between_0_and_60(header: str | None, wait: float | None) -> None:
     assert seconds(header) == wait
     assert refusal(503, b"", header).retry_after == wait
     assert refusal(429, b"", header).retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("date", "wait"),
+    [
+        ("Wed, 21 Oct 2026 07:27:30 GMT", 30.0),
+        ("Wed, 21 Oct 2026 07:29:00 GMT", 0.0),
+        ("Tue, 20 Oct 2026 07:28:00 GMT", 60.0),
+        ("yesterday", 60.0),
+        (None, 60.0),
+    ],
+)
+def test_a_moment_in_retry_after_is_told_by_the_servers_own_clock(date: str | None, wait: float) -> None:
+    header = "Wed, 21 Oct 2026 07:28:00 GMT"
+    assert seconds(header, date) == wait
+    assert refusal(503, b"", header, date).retry_after == wait
 
 
 def test_long_words_are_cut() -> None:
@@ -308,6 +326,12 @@ def test_every_answer_becomes_an_error_of_the_table(status: int, answer: Any, he
     assert type(error) in TABLE
     assert error.row.status in (400, 502, 503)
     assert len(error.message) < 900
+
+
+@given(st.text(max_size=40), st.none() | st.text(max_size=40))
+def test_no_header_breaks_it(header: str, date: str | None) -> None:
+    wait = seconds(header, date)
+    assert wait is None or 0 <= wait <= 60
 
 
 @given(st.binary(max_size=60))

@@ -37,6 +37,9 @@ class Present:
     def up(self, backend: str) -> bool:
         return backend not in self.down
 
+    def health(self, backend: str) -> str:
+        return "sick" if backend in self.down else "up"
+
     def zombies(self, backend: str) -> int:
         return self.lingering.get(backend, 0)
 
@@ -261,8 +264,24 @@ def test_states_are_read_when_somebody_scrapes() -> None:
     assert value(seen, "gateway_backend_slots", backend="gpu-1") == 8
     assert value(seen, "gateway_backend_up", backend="gpu-0") == 0
     assert value(seen, "gateway_backend_up", backend="gpu-1") == 1
+    assert value(seen, "gateway_backend_state", backend="gpu-0", state="sick") == 1
+    assert value(seen, "gateway_backend_state", backend="gpu-0", state="up") == 0
     live.down = set()
     assert value(seen, "gateway_backend_up", backend="gpu-0") == 1
+    assert value(seen, "gateway_backend_state", backend="gpu-0", state="up") == 1
+
+
+def test_ejections_and_probes_are_counted_by_their_words() -> None:
+    seen = metrics()
+    assert value(seen, "gateway_backend_ejections_total", backend="gpu-0", reason="refused") == 0
+    seen.backend_changed("gpu-0", False, "refused")
+    seen.backend_changed("gpu-0", True, "probed")
+    for end in ("ok", "ok", "trial_failed", "a word nobody knows"):
+        seen.probed("gpu-0", end)
+    assert value(seen, "gateway_backend_ejections_total", backend="gpu-0", reason="refused") == 1
+    assert value(seen, "gateway_backend_probes_total", backend="gpu-0", result="ok") == 2
+    assert value(seen, "gateway_backend_probes_total", backend="gpu-0", result="trial_failed") == 1
+    assert value(seen, "gateway_backend_probes_total", backend="gpu-0", result="other") == 1
 
 
 def test_the_build_says_its_version() -> None:
@@ -365,6 +384,7 @@ def touch_everything(seen: Metrics, word: str) -> None:
     seen.queue_wait(word, "queue_full", 1.0)
     seen.auth_failed(word)
     seen.backend_changed(word, False, word)
+    seen.probed(word, word)
 
 
 def test_ten_thousand_odd_names_make_no_series_of_their_own() -> None:

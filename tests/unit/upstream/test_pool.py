@@ -67,6 +67,22 @@ async def test_the_connection_used_last_is_used_first() -> None:
     assert repr(pool) == "<Pool 2 open of 2, 1 idle, 0 waiting>"
 
 
+async def test_a_server_that_closes_an_idle_connection_is_told_of_and_none_that_we_close() -> None:
+    told: list[str] = []
+    dialer = Imagined()
+    pool = Pool(dialer, most=3, keepalive=60.0, deserted=lambda: told.append("deserted"))
+    idle, dropped, busy = [await get(pool) for _ in range(3)]
+    for connection in (idle, dropped):
+        serve(connection)
+        pool.give_back(connection)
+    busy.connection_lost(None)
+    pool.discard(dropped)
+    assert told == []
+    idle.connection_lost(None)
+    assert told == ["deserted"]
+    assert pool.statistics().open == 0
+
+
 async def test_one_that_was_lost_while_idle_is_passed_over() -> None:
     pool, _ = pool_of()
     first, last = await used(pool, 2)

@@ -1,0 +1,174 @@
+"""Looks after backends that no request tells of: a cheap GET each, or one small real generation.
+
+A probe is left out while the backend works for us, as these servers answer nothing meanwhile; only when a
+connection has just broken is it sent all the same, since a port that refuses does so at once. A backend
+that is out is looked at again after its back-off, at the latest after `health.interval`. What failed to
+answer requests must answer one before users get it back: a trial, on a slot like any request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.errors import BadRequest, ConnectFailed, GatewayError, UpstreamRejected
+from gateway.scheduling.health import Probe
+from gateway.scheduling.patience import Limits, Patience
+from gateway.upstream.backend import Backend
+from gateway.upstream.background import Background
+from gateway.upstream.ward import Ward
+from gateway.wire import openai
+
+LONGEST_TRIAL = 60.0
+"""The longest that a trial may take, in seconds: a card that needs more for so little is not well."""
+
+_TRIAL = b'{"model":"trial","messages":[{"role":"user","content":"1+1="}],"max_tokens":16,"temperature":0}'
+"""More than one token, as the first of many dialects is a newline, and stripped off."""
+
+
+class Slots(Protocol):
+    """What the prober needs of whoever hands out slots."""
+
+    def in_flight(self, backend: str) -> int:
+        """Slots taken on this backend."""
+
+    def hold(self, backend: str) -> bool:
+        """Take a slot though the backend is out; False if none is free."""
+
+    def let_go(self, backend: str) -> None:
+        """Give that slot back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one backend is looked after. `timeout` is a probe's; `trial` is None where none can be made."""
+
+    path: str
+    timeout: float
+    trial: Outgoing | None
+    limits: Limits
+
+
+def trial_for(dialect: Dialect, profile: Profile) -> Outgoing | None:
+    """The request of a trial, as this dialect would send a user's; None if it cannot say it."""
+    try:
+        return dialect.ask(openai.read_chat(_TRIAL), profile, stream=False)
+    except BadRequest:
+        return None
+
+
+class Prober:
+    """Looks after the backends in `checks`; the others are known by their requests alone.
+
+    `note` is told the backend and how each probe or trial ended (a word of `Probe`, or `trial_ok`,
+    `trial_failed`).
+    """
+
+    def __init__(
+        self,
+        fleet: Mapping[str, Backend],
+        checks: Mapping[str, Check],
+        ward: Ward,
+        clock: Callable[[], float],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._fleet = fleet
+        self._checks = dict(checks)
+        self._ward = ward
+        self._clock = clock
+        self._note = note
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, slots: Slots, background: Background) -> None:
+        """Begin; ends with `background`."""
+        self._ward.listen(self._wake)
+        self._begin(slots, background)
+
+    def reconfigure(
+        self, fleet: Mapping[str, Backend], checks: Mapping[str, Check], slots: Slots, background: Background
+    ) -> None:
+        """Go on with other backends; the ward has to know them already."""
+        for watch in self._watches.values():
+            watch.cancel()
+        self._fleet, self._checks = fleet, dict(checks)
+        self._wakes.clear()
+        self._watches.clear()
+        self._begin(slots, background)
+
+    def _begin(self, slots: Slots, background: Background) -> None:
+        for name in self._checks:
+            self._wakes[name] = asyncio.Event()
+            self._watches[name] = background.start(self._watch(name, slots), f"probes of {name}")
+
+    def _wake(self, backend: str) -> None:
+        if backend in self._wakes:
+            self._wakes[backend].set()
+
+    async def _watch(self, name: str, slots: Slots) -> None:
+        health = self._ward.healths[name]
+        while True:
+            await self._wait_due(name)
+            if health.errand() == "trial":
+                await self._try_out(name, slots)
+            elif slots.in_flight(name) and health.usable(self._clock()) and not health.suspected:
+                self._ward.skipped(name)
+            else:
+                await self._probe(name, slots)
+
+    async def _wait_due(self, name: str) -> None:
+        health, wake = self._ward.healths[name], self._wakes[name]
+        while (delay := health.errand_at - self._clock()) > 0:
+            wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await wake.wait()
+
+    # --- a probe -----------------------------------------------------------------------------------
+
+    async def _probe(self, name: str, slots: Slots) -> None:
+        check, tries = self._checks[name], self._ward.healths[name].tries
+        try:
+            async with asyncio.timeout(check.timeout):
+                status = await self._fleet[name].client.probe(check.path)
+            end: Probe = "ok" if status < 500 else "bad_status"
+        except TimeoutError:
+            worked = slots.in_flight(name) > 0 or self._ward.healths[name].tries != tries
+            end = "busy" if worked else "timeout"
+        except GatewayError as error:
+            end = "refused" if isinstance(error, ConnectFailed) and error.refused else "failed"
+        self._note(name, end)
+        self._ward.probed(name, end)
+
+    # --- a trial -----------------------------------------------------------------------------------
+
+    async def _try_out(self, name: str, slots: Slots) -> None:
+        trial = self._checks[name].trial
+        if trial is None:
+            self._ward.trialled(name, UpstreamRejected("The trial cannot be said in this dialect."))
+        elif not slots.hold(name):
+            self._ward.skipped(name)
+        else:
+            try:
+                error = await self._generate(name, trial)
+            finally:
+                slots.let_go(name)
+            self._note(name, "trial_failed" if error else "trial_ok")
+            self._ward.trialled(name, error)
+
+    async def _generate(self, name: str, trial: Outgoing) -> GatewayError | None:
+        backend, limits = self._fleet[name], self._checks[name].limits
+        short = Limits(limits.connect, limits.first_token, limits.between_tokens, LONGEST_TRIAL)
+        try:
+            body = await backend.client.whole(trial, Patience(short, self._clock(), streams=False))
+            backend.dialect.answer(trial, body)
+        except GatewayError as error:
+            return error
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Prober of {', '.join(self._checks) or 'nobody'}>"

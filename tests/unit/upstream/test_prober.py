@@ -1,0 +1,373 @@
+"""Probes and trials against real ports: simulated servers, and servers of literal bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Outgoing, Profile
+from gateway.errors import UpstreamError, UpstreamReset
+from gateway.scheduling.health import Health, Rules
+from gateway.simulator import Options, Simulator
+from gateway.telemetry.receipt import Hooks
+from gateway.upstream.backend import Backend, limits
+from gateway.upstream.background import Background
+from gateway.upstream.prober import Check, Prober, trial_for
+from gateway.upstream.ward import Ward
+from tests.support.fleet import SERVERS, Server
+from tests.support.peer import Talk, answering, free_port, peer
+from tests.support.stack import configured, wait_until
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+BROKEN = UpstreamError("")
+
+
+class House:
+    """A prober of one backend, `a`, over a ward; it hands out the slots itself."""
+
+    def __init__(self, url: str, dialect: str, rules: Rules, **check: Any) -> None:
+        settings = configured({"a": (url, dialect)}, **check.pop("backend", {}))
+        self.backend = Backend(settings.backends[0], clock=time.monotonic, transport=None)
+        self.health = Health(1, rules, time.monotonic())
+        self.ward = Ward({"a": self.health}, clock=time.monotonic, chance=lambda: 0.0, hook=Hooks())
+        self.ends: list[str] = []
+        self.busy = 0
+        profile = self.backend.profile(settings.names["m"])
+        self.check = Check(
+            path=check.get("path", self.backend.dialect.probe),
+            timeout=check.get("timeout", 5.0),
+            trial=check.get("trial", trial_for(self.backend.dialect, profile)),
+            limits=limits(settings.timeouts),
+        )
+        self.prober = Prober(
+            {"a": self.backend},
+            {"a": self.check},
+            self.ward,
+            time.monotonic,
+            lambda _, end: self.ends.append(end),
+        )
+
+    def in_flight(self, backend: str) -> int:
+        assert backend == "a"
+        return self.busy
+
+    def hold(self, backend: str) -> bool:
+        if self.in_flight(backend):
+            return False
+        self.busy += 1
+        return True
+
+    def let_go(self, backend: str) -> None:
+        assert backend == "a"
+        self.busy -= 1
+
+    @property
+    def state(self) -> str:
+        """How the backend is."""
+        return self.ward.state("a")
+
+    async def wait_state(self, state: str) -> None:
+        """Wait until the backend is so."""
+        await wait_until(lambda: self.state == state)
+
+    async def wait_ends(self, count: int) -> list[str]:
+        """Wait until so many probes or trials have ended; give their words."""
+        await wait_until(lambda: len(self.ends) >= count)
+        return self.ends[:count]
+
+
+@asynccontextmanager
+async def probing(
+    url: str, dialect: str = "chatglm2", *, started: bool = True, rules: Rules | None = None, **check: Any
+) -> AsyncIterator[House]:
+    """A prober at work, on a backend that is looked at every 10 ms."""
+    house = House(url, dialect, rules or Rules(interval=0.01, slow_start=0), **check)
+    background = Background()
+    if started:
+        house.prober.start(house, background)
+    try:
+        yield house
+    finally:
+        await background.aclose()
+        await house.backend.aclose()
+
+
+async def silent(talk: Talk) -> None:
+    """Take requests and answer none."""
+    await talk.wait_left()
+
+
+# --- probes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.id)
+async def test_every_server_answers_the_probe_of_its_dialect(server: Server) -> None:
+    async with (
+        Simulator(server.options()) as simulator,
+        probing(simulator.url, server.dialect, backend=server.backend) as house,
+    ):
+        assert await house.wait_ends(3) == ["ok", "ok", "ok"]
+    assert simulator.started == 0
+    assert {(record.method, record.path) for record in simulator.requests} == {("GET", house.check.path)}
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [(200, "ok"), (401, "ok"), (404, "ok"), (405, "ok"), (500, "bad_status"), (503, "bad_status")],
+)
+async def test_any_answer_but_a_failure_is_a_sign_of_life(status: int, end: str) -> None:
+    answer = b"HTTP/1.1 %d Some\r\ncontent-length: 0\r\n\r\n" % status
+    async with peer(answering(*[answer] * 100)) as server, probing(server.url) as house:
+        assert await house.wait_ends(1) == [end]
+
+
+async def test_a_path_of_the_operators_is_asked_instead_of_the_dialects() -> None:
+    requests: list[bytes] = []
+    async with (
+        peer(answering(*[OK] * 100, requests=requests)) as server,
+        probing(server.url, path="/alive?deep=1") as house,
+    ):
+        await house.wait_ends(2)
+    assert requests[0].startswith(b"GET /alive?deep=1 HTTP/1.1\r\n")
+
+
+async def test_probes_share_one_connection() -> None:
+    async with peer(answering(*[OK] * 1000)) as server, probing(server.url) as house:
+        await house.wait_ends(10)
+        assert server.seen == 1
+
+
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n"
+
+    async def endless(talk: Talk) -> None:
+        await talk.wait_request()
+        await talk.send(head)
+        while True:
+            await talk.send(b" " * 65536)
+
+    async with peer(endless) as server, probing(server.url) as house:
+        assert await house.wait_ends(2) == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        pytest.param(b"", "failed", id="no-byte"),
+        pytest.param(b"\x00\xffnonsense\r\n\r\n", "failed", id="no-http"),
+        pytest.param(UNAVAILABLE, "bad_status", id="503"),
+    ],
+)
+async def test_a_backend_that_fails_its_probes_goes_down(answer: bytes, end: str) -> None:
+    async with peer(answering(answer, end="close")) as server, probing(server.url) as house:
+        await house.wait_state("down")
+    assert house.ends[:3] == [end] * 3
+    assert house.health.reason == f"probe_{end}"
+
+
+async def test_a_backend_that_is_silent_while_idle_goes_down() -> None:
+    async with peer(silent) as server, probing(server.url, timeout=0.02) as house:
+        await house.wait_state("down")
+    assert house.ends[:3] == ["timeout"] * 3
+
+
+async def test_a_refused_port_is_dead_at_once_and_back_when_somebody_listens() -> None:
+    port = free_port()
+    async with probing(f"http://127.0.0.1:{port}") as house:
+        await house.wait_state("down")
+        assert house.ends == ["refused"]
+        async with Simulator(Options(port=port)):
+            await house.wait_state("up")
+    assert house.ends[-2:] == ["ok", "ok"]
+
+
+async def test_a_backend_at_work_for_us_is_left_alone() -> None:
+    async with peer(answering(*[OK] * 1000)) as server, probing(server.url, started=False) as house:
+        house.busy = 1
+        background = Background()
+        house.prober.start(house, background)
+        looks = [house.health.errand_at]
+        await wait_until(lambda: house.health.errand_at > looks[0] + 0.03)
+        assert (server.seen, house.ends) == (0, [])
+        house.busy = 0
+        await house.wait_ends(1)
+        await background.aclose()
+
+
+async def test_a_probe_that_times_out_while_work_began_says_nothing() -> None:
+    asked = asyncio.Event()
+
+    async def busy(talk: Talk) -> None:
+        await talk.wait_request()
+        asked.set()
+        await talk.wait_left()
+
+    async with (
+        peer(busy) as server,
+        probing(server.url, timeout=0.02, rules=Rules(fall=1, interval=0.01)) as house,
+    ):
+        await asked.wait()
+        house.busy = 1  # a request came to the same server while the probe was under way
+        assert await house.wait_ends(1) == ["busy"]
+        assert house.state == "up"
+
+
+async def test_a_probe_that_times_out_while_work_came_and_went_says_nothing() -> None:
+    asked = asyncio.Event()
+
+    async def busy(talk: Talk) -> None:
+        await talk.wait_request()
+        asked.set()
+        await talk.wait_left()
+
+    async with (
+        peer(busy) as server,
+        probing(server.url, timeout=0.05, rules=Rules(fall=1, interval=0.01)) as house,
+    ):
+        await asked.wait()
+        house.ward.tried("a", None)
+        assert await house.wait_ends(1) == ["busy"]
+
+
+async def test_a_connection_that_broke_is_looked_into_though_the_backend_works() -> None:
+    async with probing(f"http://127.0.0.1:{free_port()}", started=False, rules=Rules(interval=60)) as house:
+        house.ward.skipped("a")
+        house.busy = 1
+        background = Background()
+        house.prober.start(house, background)
+        house.ward.tried("a", UpstreamReset(""))
+        await house.wait_state("down")
+        await background.aclose()
+    assert house.ends == ["refused"]
+
+
+# --- trials ----------------------------------------------------------------------------------------
+
+
+def make_sick(house: House) -> None:
+    """Let three different requests fail."""
+    for _ in range(3):
+        house.ward.tried("a", BROKEN)
+    assert house.state == "sick"
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.id)
+async def test_one_small_answer_brings_a_sick_backend_back(server: Server) -> None:
+    async with (
+        Simulator(server.options()) as simulator,
+        probing(simulator.url, server.dialect, backend=server.backend) as house,
+    ):
+        make_sick(house)
+        await house.wait_state("up")
+        assert simulator.started == 1
+        assert "trial_ok" in house.ends
+    assert house.busy == 0
+
+
+async def test_a_backend_stays_sick_as_long_as_its_trials_fail() -> None:
+    faults = ("status:500*2", "garbage", "empty")
+    async with Simulator(Options(faults=faults)) as simulator, probing(simulator.url) as house:
+        make_sick(house)
+        await house.wait_state("up")
+        assert simulator.started == 5
+    assert [end for end in house.ends if end.startswith("trial")] == ["trial_failed"] * 4 + ["trial_ok"]
+
+
+async def test_a_trial_needs_a_slot_as_a_request_does() -> None:
+    async with Simulator(Options()) as simulator, probing(simulator.url) as house:
+        house.busy = 1  # an answer that nobody waits for still runs
+        make_sick(house)
+        first = house.health.errand_at
+        await wait_until(lambda: house.health.errand_at > first + 0.03)
+        assert (simulator.started, house.state) == (0, "sick")
+        house.busy = 0
+        await house.wait_state("up")
+
+
+async def test_the_slot_is_held_as_long_as_the_trial_lasts() -> None:
+    let_go = asyncio.Event()
+
+    async def hold(_: float) -> None:
+        await let_go.wait()
+
+    async with Simulator(Options(latency=1.0, sleep=hold)) as simulator, probing(simulator.url) as house:
+        make_sick(house)
+        await wait_until(lambda: simulator.started == 1)
+        assert house.busy == 1
+        let_go.set()
+        await house.wait_state("up")
+    assert house.busy == 0
+
+
+async def test_where_no_trial_can_be_made_a_user_is_let_through() -> None:
+    async with Simulator(Options()) as simulator, probing(simulator.url, trial=None) as house:
+        make_sick(house)
+        await house.wait_state("half_open")
+        house.ward.tried("a", None)
+        house.ward.tried("a", None)
+        assert house.state == "up"
+        assert simulator.started == 0
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_a_trial_is_short_and_whole_in_every_dialect(dialect: str) -> None:
+    trial = trial_for(DIALECTS[dialect], Profile(model="m"))
+    assert isinstance(trial, Outgoing)
+    assert not trial.streams
+    assert trial.budget is None or trial.budget <= 16
+
+
+def test_a_model_that_cannot_take_even_a_trial_has_none() -> None:
+    assert trial_for(DIALECTS["chatglm"], Profile(model="m", context=4)) is None
+
+
+async def test_backends_without_probes_are_left_alone() -> None:
+    async with peer(answering(OK)) as server, probing(server.url, started=False) as house:
+        background = Background()
+        Prober({"a": house.backend}, {}, house.ward, time.monotonic, lambda *_: None).start(house, background)
+        assert len(background) == 0
+        make_sick(house)
+        assert server.seen == 0
+
+
+async def test_after_a_reload_those_are_probed_that_are_there() -> None:
+    async with (
+        peer(answering(*[OK] * 1000)) as old,
+        peer(answering(*[OK] * 1000)) as new,
+        probing(old.url) as house,
+    ):
+        await house.wait_ends(1)
+        background = Background()
+        fresh = House(new.url, "chatglm2", Rules())
+        house.ward.reconfigure({"b": (1, Rules(interval=0.01))})
+        house.prober.reconfigure({"b": fresh.backend}, {"b": house.check}, Idle(), background)
+        await wait_until(lambda: new.seen == 1)
+        await background.aclose()
+        assert repr(house.prober) == "<Prober of b>"
+        await fresh.backend.aclose()
+
+
+class Idle:
+    """Hands out no slots."""
+
+    def in_flight(self, backend: str) -> int:
+        return 0
+
+    def hold(self, backend: str) -> bool:
+        raise AssertionError(backend)
+
+    def let_go(self, backend: str) -> None:
+        raise AssertionError(backend)
+
+
+async def test_it_names_whom_it_looks_after() -> None:
+    async with probing("http://127.0.0.1:9", started=False) as house:
+        assert repr(house.prober) == "<Prober of a>"
+        assert repr(Prober({}, {}, house.ward, time.monotonic, lambda *_: None)) == "<Prober of nobody>"
