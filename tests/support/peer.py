@@ -117,7 +117,8 @@ def answering(
 ) -> Script:
     """A script that gives the answers in turn to what is asked, each connection from the first on.
 
-    `end`: what follows the last: "keep" (wait until the client leaves), "close" or "reset".
+    `end`: what follows the last: "keep" (wait until the client leaves; probes are answered), "close" or
+    "reset".
     """
 
     async def script(talk: Talk) -> None:
@@ -129,6 +130,8 @@ def answering(
                 requests.append(request)
             await talk.send(answer, size)
         if end == "keep":
+            while (await talk.wait_request()).startswith(b"GET "):
+                await talk.send(b"HTTP/1.1 204 No Content\r\n\r\n")
             await talk.wait_left()
         elif end == "reset":
             talk.reset()
