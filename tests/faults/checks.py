@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.fleet import SERVERS, Server
-from tests.support.peer import Talk
+from tests.support.peer import Script, Talk, answering
 from tests.support.site import Site, site
 from tests.support.tapes import STREAMING
 from tests.support.visitor import Answer
@@ -80,6 +80,13 @@ def over(
     """A gateway over servers of one kind at these addresses: gpu-0, gpu-1, ... Options as for `site`."""
     fleet = {f"gpu-{place}": (url, server.dialect) for place, url in enumerate(urls)}
     return site(fleet, extra, **(server.backend | options))
+
+
+def playing(
+    *answers: bytes, size: int | None = None, end: str = "keep", requests: list[bytes] | None = None
+) -> Script:
+    """A server's script: these answers in turn, each connection from the first on; probes too."""
+    return answering(*answers, size=size, end=end, requests=requests, probed=True)
 
 
 async def leave_at_once(talk: Talk) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults.checks import BOTH, EVERY, check_good, check_refused, limits, over, tries
+from tests.faults.checks import BOTH, EVERY, check_good, check_refused, limits, over, playing, tries
 from tests.support.faulty import black_hole
 from tests.support.fleet import Server
-from tests.support.peer import answering, peer
+from tests.support.peer import peer
 from tests.support.tapes import REPLY, tape
 from tests.support.visitor import ask
 
@@ -18,7 +18,7 @@ async def test_another_backend_answers_after_the_connect_time_out(server: Server
     requests: list[bytes] = []
     good = await tape(server, stream=stream)
     with black_hole() as nowhere:
-        async with peer(answering(good.chunked, requests=requests)) as here:
+        async with peer(playing(good.chunked, requests=requests)) as here:
             async with over(server, nowhere, here.url, extra=limits(connect=CONNECT)) as gateway:
                 answer = await ask(gateway, stream=stream)
                 assert tries(gateway, "connect") == 1

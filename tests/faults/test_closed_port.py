@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults.checks import BOTH, EVERY, check_good, check_refused, ended, limits, over, tries
+from tests.faults.checks import BOTH, EVERY, check_good, check_refused, ended, limits, over, playing, tries
 from tests.support.faulty import closed_port
 from tests.support.fleet import Server
-from tests.support.peer import answering, peer
+from tests.support.peer import peer
 from tests.support.tapes import REPLY, tape
 from tests.support.visitor import ask
 
@@ -18,7 +18,7 @@ async def test_another_backend_answers_and_the_client_sees_nothing_of_it(
     requests: list[bytes] = []
     good = await tape(server, stream=stream)
     with closed_port() as nowhere:
-        async with peer(answering(good.chunked, good.chunked, requests=requests)) as here:
+        async with peer(playing(good.chunked, good.chunked, requests=requests)) as here:
             async with over(server, nowhere, here.url) as gateway:
                 first = await ask(gateway, stream=stream)
                 second = await ask(gateway, stream=stream)

@@ -12,10 +12,11 @@ from tests.faults.checks import (
     check_refused,
     ended,
     over,
+    playing,
     tries,
 )
 from tests.support.fleet import Server
-from tests.support.peer import Script, answering, peer
+from tests.support.peer import Script, peer
 from tests.support.tapes import REPLY, Tape, chunks, tape
 from tests.support.visitor import ask
 
@@ -43,7 +44,7 @@ def cut(good: Tape, how: str, share: float) -> Script:
             raw = good.head("transfer-encoding: chunked") + chunks(good.body)[: len(body)]
         case _:
             raw = good.head("connection: close") + body
-    return answering(raw, end="reset" if end == "rst" else "close")
+    return playing(raw, end="reset" if end == "rst" else "close")
 
 
 @EVERY_STREAM
@@ -52,7 +53,7 @@ async def test_a_stream_that_breaks_after_content_ends_with_an_error_event(serve
     good = await tape(server, stream=True)
     requests: list[bytes] = []
     script = cut(good, how, 0.55)
-    async with peer(script) as here, peer(answering(good.chunked, requests=requests)) as other:
+    async with peer(script) as here, peer(playing(good.chunked, requests=requests)) as other:
         async with over(server, here.url, other.url) as gateway:
             answer = await ask(gateway, stream=True)
             assert tries(gateway, "truncated") == 1
@@ -82,7 +83,7 @@ async def test_before_any_content_another_backend_answers(server: Server, stream
     requests: list[bytes] = []
     async with (
         peer(cut(good, "rst-sized", 0)) as here,
-        peer(answering(good.chunked, requests=requests)) as other,
+        peer(playing(good.chunked, requests=requests)) as other,
         over(server, here.url, other.url) as gateway,
     ):
         answer = await ask(gateway, stream=stream)
@@ -101,7 +102,7 @@ async def test_behind_a_stream_a_whole_answer_that_breaks_is_asked_again_elsewhe
     requests: list[bytes] = []
     async with (
         peer(cut(good, "fin-sized", 0.9)) as here,
-        peer(answering(good.sized, requests=requests)) as other,
+        peer(playing(good.sized, requests=requests)) as other,
         over(server, here.url, other.url) as gateway,
     ):
         answer = await ask(gateway, stream=stream)

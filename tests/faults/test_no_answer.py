@@ -12,11 +12,12 @@ from tests.faults.checks import (
     ended,
     leave_at_once,
     over,
+    playing,
     reset_at_once,
     tries,
 )
 from tests.support.fleet import SERVERS, Server
-from tests.support.peer import Script, Talk, answering, peer
+from tests.support.peer import Script, Talk, peer
 from tests.support.tapes import REPLY, tape
 from tests.support.visitor import ask
 
@@ -29,7 +30,7 @@ HOW = pytest.mark.parametrize("fault", [leave_at_once, reset_at_once], ids=["fin
 async def test_another_backend_answers(server: Server, stream: bool, fault: Script) -> None:
     requests: list[bytes] = []
     good = await tape(server, stream=stream)
-    async with peer(fault) as bad, peer(answering(good.chunked, requests=requests)) as here:
+    async with peer(fault) as bad, peer(playing(good.chunked, requests=requests)) as here:
         async with over(server, bad.url, here.url) as gateway:
             answer = await ask(gateway, stream=stream)
             assert tries(gateway, "connect") == 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checks import EVERY_STREAM, check_broken, check_good, ended, over, tries
+from tests.faults.checks import EVERY_STREAM, check_broken, check_good, ended, over, playing, tries
 from tests.support.fleet import Server
-from tests.support.peer import answering, peer
+from tests.support.peer import peer
 from tests.support.tapes import REPLY, Tape, tape
 from tests.support.visitor import ask
 
@@ -45,7 +45,7 @@ def answer_in(framing: str, tape: Tape, body: bytes) -> tuple[bytes, str]:
 async def test_it_is_a_broken_answer_whatever_the_framing_says(server: Server, framing: str) -> None:
     good = await tape(server, stream=True)
     raw, end = answer_in(framing, good, b"".join(one for one in events(good.body) if not says_the_end(one)))
-    async with peer(answering(raw, end=end)) as here, over(server, here.url) as gateway:
+    async with peer(playing(raw, end=end)) as here, over(server, here.url) as gateway:
         answer = await ask(gateway, stream=True)
         assert tries(gateway, "truncated") == 1
         assert ended(gateway, "truncated", 200) == 1
@@ -57,7 +57,7 @@ async def test_it_is_a_broken_answer_whatever_the_framing_says(server: Server, f
 async def test_everything_but_done_is_whole(server: Server, framing: str) -> None:
     good = await tape(server, stream=True)
     raw, end = answer_in(framing, good, good.body.replace(b"data: [DONE]", b": "))
-    async with peer(answering(raw, end=end)) as here, over(server, here.url) as gateway:
+    async with peer(playing(raw, end=end)) as here, over(server, here.url) as gateway:
         answer = await ask(gateway, stream=True, stream_options={"include_usage": True})
         assert tries(gateway, "ok") == 1
     check_good(answer, REPLY)

@@ -15,11 +15,12 @@ from tests.faults.checks import (
     ended,
     limits,
     over,
+    playing,
     stay_silent,
     tries,
 )
 from tests.support.fleet import Server
-from tests.support.peer import Script, Talk, answering, peer
+from tests.support.peer import Script, Talk, peer
 from tests.support.stack import wait_until
 from tests.support.tapes import REPLY, STREAMING, tape
 from tests.support.visitor import ask
@@ -91,7 +92,7 @@ async def test_another_backend_answers_and_the_silent_one_is_asked_once(server: 
     times = limits(first_token=SHORT, total=4 * SHORT)
     async with (
         peer(await silent(server, stream=True, asked=asked)) as mute,
-        peer(answering(good.chunked, requests=requests)) as here,
+        peer(playing(good.chunked, requests=requests)) as here,
     ):
         async with over(server, mute.url, here.url, extra=times, settle=False) as gateway:
             answer = await ask(gateway, stream=True)

@@ -108,7 +108,7 @@ class Visitor:
     async def wait_answer(self) -> Answer:
         """Read the answer to the end of the connection."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(5):
                 raw = await self.reader.read(-1)
         finally:
             self._writer.close()
