@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.errors import ConnectFailed, GatewayError, UpstreamReset, UpstreamTimeout, UpstreamTLS
+from gateway.scheduling.claim import Claim
 from gateway.scheduling.scheduler import Effect, Granted, Scheduler, Ticket
 from gateway.telemetry.receipt import Hook
 
 
 class Lease:
-    """A held slot of one backend. Comes from `Dispatcher.lease` and ends with its `async with`.
+    """A held slot of one backend. Comes from `Dispatcher.lease`; whoever has it must `end` it.
 
     A card that cannot be interrupted works on after its client left: `linger` keeps the slot taken
     until `task`, which knows when the card is free, has ended.
     """
 
-    def __init__(self, backend: str) -> None:
+    __slots__ = ("_dispatcher", "_ended", "_task", "backend")
+
+    def __init__(self, dispatcher: Dispatcher, backend: str) -> None:
         self.backend = backend
+        self._dispatcher = dispatcher
+        self._ended = False
         self._task: asyncio.Task[Any] | None = None
 
     def linger(self, task: asyncio.Task[Any]) -> None:
@@ -32,6 +36,12 @@ class Lease:
     def lingers_for(self) -> asyncio.Task[Any] | None:
         """The task whose end frees the slot, if it still runs."""
         return self._task if self._task is not None and not self._task.done() else None
+
+    def end(self) -> None:
+        """Give the slot back, now or when what lingers has ended. Harmless when repeated."""
+        if not self._ended:
+            self._ended = True
+            self._dispatcher.take_back(self)
 
     def __repr__(self) -> str:
         return f"<Lease {self.backend}{' lingering' if self.lingers_for else ''}>"
@@ -67,26 +77,23 @@ class Dispatcher:
         self._tickets = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextlib.asynccontextmanager
-    async def lease(
-        self, model: str, backends: tuple[str, ...], waiting: Callable[[Ticket], None]
-    ) -> AsyncIterator[Lease]:
-        """Wait for a slot on one of `backends` and hold it; `waiting` is told the ticket.
+    async def lease(self, claim: Claim, waiting: Callable[[Ticket], None]) -> Lease:
+        """Wait for a slot on one of the claim's backends; `waiting` is told the ticket.
 
         Raises `QueueFull`, `QueueTimeout` and `NoBackend`, each with `retry_after`.
         """
         began = self._clock()
-        wait = self._enqueue(model, backends, began)
+        wait = self._enqueue(claim.model, claim.backends, began)
         waiting(wait.ticket)
-        lease = Lease(await self._wait_for_slot(wait, began))
-        try:
-            yield lease
-        finally:
-            if task := lease.lingers_for:
-                self._zombies[lease.backend] += 1
-                task.add_done_callback(lambda _: self._bury(lease.backend))
-            else:
-                self._give_back(lease.backend)
+        return Lease(self, await self._wait_for_slot(wait, began))
+
+    def take_back(self, lease: Lease) -> None:
+        """Take the slot of a lease that has ended. For `Lease.end` alone."""
+        if task := lease.lingers_for:
+            self._zombies[lease.backend] += 1
+            task.add_done_callback(lambda _: self._bury(lease.backend))
+        else:
+            self._give_back(lease.backend)
 
     async def _wait_for_slot(self, wait: Wait, began: float) -> str:
         outcome = "left"
@@ -154,14 +161,19 @@ class Dispatcher:
 
     # --- what the relay reports --------------------------------------------------------------------
 
-    def failed(self, backend: str, reason: str) -> None:
-        """Take note that a backend did not take a connection."""
+    def tried(self, backend: str, error: GatewayError | None) -> None:
+        """Take note of how a try on a backend ended; None for a good end."""
+        if isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
+            self._failed(backend, error.row.outcome)
+        elif not isinstance(error, UpstreamTimeout):
+            self._answered(backend)
+
+    def _failed(self, backend: str, reason: str) -> None:
         if self.up(backend):
             self._hook.backend_changed(backend, False, reason)
         self._deliver(self._scheduler.fail(backend, self._clock()))
 
-    def answered(self, backend: str) -> None:
-        """Take note that a backend has answered something."""
+    def _answered(self, backend: str) -> None:
         if not self.up(backend):
             self._hook.backend_changed(backend, True, "answered")
             self._deliver(self._scheduler.recover(backend, self._clock()))

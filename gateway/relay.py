@@ -1,20 +1,23 @@
 """THE path of a request, from the moment it is understood to the last piece of its answer.
 
-    plan       model -> backends that can take this request, translated for each (raises before waiting)
-    events     one generation, or `n` of them side by side
-    _generate  wait for a slot, try, and the only retry loop: another backend, before the first content
-    _attempt   one try on one backend: ask, decode, give what the backend lacks, note it on the receipt
-    _whole     a server that answers whole     _stream  one that streams
+    plan        model -> backends that can take this request, translated for each (raises before waiting)
+    answer      one generation, or `n` of them side by side; read it piece by piece, close it to leave
+    Generation  waits for a slot, tries, and is the only retry loop: another backend, before the first content
+    _Try        one try on one backend: ask, decode, give what the backend lacks, note it on the receipt
 
-A client that leaves cancels whichever of these is running. Its slot goes back at once where the server
-stops by itself; where the card works on, it stays taken until the card is free.
+A client that leaves cancels whichever of these is waiting, and closes the answer. Its slot goes back at
+once where the server stops by itself; where the card works on, it stays taken until the card is free.
+
+Everything here is read in batches, one for each piece that a backend's answer came in: what came
+together goes on together, and costs one way through these calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gateway import config
@@ -22,37 +25,40 @@ from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
-from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing, Profile
 from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import (
     BadRequest,
-    ConnectFailed,
     GatewayError,
     StallTimeout,
     TotalTimeout,
-    UpstreamReset,
-    UpstreamTimeout,
-    UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Patience
+from gateway.scheduling.claim import Claim
+from gateway.scheduling.patience import Limits, Patience
 from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
+from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
+from gateway.upstream.client import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
 GRACE = 0.25
 """Seconds that a stream may take to end after its last event."""
 
+Waiting = Callable[[Ticket], None]
+"""Is told the ticket of a request that has to wait."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Asking:
     """A request as clients may put it: today's form, and one without empty turns where it came as pairs."""
 
     request: ChatRequest
+    tenant: Tenant = ANONYMOUS
     lean: ChatRequest | None = None
 
     def for_dialect(self, dialect: Dialect) -> ChatRequest:
@@ -61,32 +67,24 @@ class Asking:
 
     def single(self) -> Asking:
         """The same for one choice only."""
-        return Asking(self.request.single(), self.lean.single() if self.lean else None)
+        return Asking(self.request.single(), self.tenant, self.lean.single() if self.lean else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """Where a request may go, already translated. A retry sends the same bytes."""
+    """Where a request may go, already translated. A retry sends the same bytes.
+
+    `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
+    wherever it may go; `alone` tells that one generation makes all its choices.
+    """
 
     asking: Asking
+    request: ChatRequest
     model: config.Model
     outgoing: Mapping[str, Outgoing]
+    backends: tuple[str, ...]
+    ignored: tuple[str, ...]
     alone: bool
-
-    @property
-    def request(self) -> ChatRequest:
-        """What the client asked."""
-        return self.asking.request
-
-    @property
-    def backends(self) -> tuple[str, ...]:
-        """The backends that can take it, in the order of the configuration."""
-        return tuple(self.outgoing)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """What the request loses wherever it may go."""
-        return tuple(dict.fromkeys(name for outgoing in self.outgoing.values() for name in outgoing.ignored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +99,18 @@ class _Alike:
         return self.dialect.ask(asking.for_dialect(self.dialect), self.profile, stream=stream)
 
 
-class _Try:
-    """One try: how long it may take and whether content has come."""
+class Answer(ABC):
+    """An answer as it comes. Whoever reads it closes it. `done` tells that all of it has been read."""
 
-    def __init__(self, patience: Patience, lease: Lease) -> None:
-        self.patience = patience
-        self.lease = lease
-        self.begun = False
+    done: bool = False
+
+    @abstractmethod
+    async def read(self) -> list[Event]:
+        """The next pieces; may be none. Raises whatever ends the answer before its time."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave. Does nothing after the end."""
 
 
 class Relay:
@@ -122,24 +125,24 @@ class Relay:
         clock: Callable[[], float],
         note: Callable[[str, str], None],
     ) -> None:
-        self._settings = settings
-        self._fleet = fleet
-        self._dispatcher = dispatcher
-        self._background = background
-        self._clock = clock
-        self._note = note
-        self._budget = Budget(settings.retries.budget)
-        self._timeouts = {
+        self.fleet = fleet
+        self.dispatcher = dispatcher
+        self.background = background
+        self.clock = clock
+        self.attempts = settings.retries.attempts
+        self.budget = Budget(settings.retries.budget)
+        self.limits: Mapping[tuple[str, str], Limits] = {
             (model.name, backend.name): limits(settings.timeouts_for(model, backend))
             for model in settings.resolved_models
             for backend in settings.backends_of(model)
         }
+        self._note = note
         self._alikes = {model.name: self._alike(model) for model in settings.resolved_models}
 
     def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
         names: dict[tuple[Dialect, Profile], list[str]] = {}
         for name in model.backends:
-            backend = self._fleet[name]
+            backend = self.fleet[name]
             names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
         return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
 
@@ -151,229 +154,313 @@ class Relay:
         Raises the first backend's `BadRequest` when none can, before anything has waited.
         """
         alikes = self._alikes[model.name]
-        alone = asking.request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
-        if not alone and asking.request.n > model.max_n:
+        request = asking.request
+        alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
+        if not alone and request.n > model.max_n:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
         one = asking if alone else asking.single()
+        if len(alikes) == 1:
+            alike = alikes[0]
+            dialect = alike.dialect
+            asked = one.request if one.lean is None else one.for_dialect(dialect)
+            only = dialect.ask(asked, alike.profile, stream=request.stream)
+            outgoing = dict.fromkeys(alike.backends, only)
+            return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
+        outgoing = self._translated(alikes, one)
+        ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
+        return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+
+    def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
         outgoing: dict[str, Outgoing] = {}
         refusal: BadRequest | None = None
         for alike in alikes:
             try:
-                outgoing |= dict.fromkeys(alike.backends, alike.ask(one, stream=one.request.stream))
+                outgoing |= dict.fromkeys(alike.backends, alike.ask(asking, stream=asking.request.stream))
             except BadRequest as error:
                 refusal = refusal or error
         if refusal is not None and not outgoing:
             raise refusal
-        return Plan(asking, model, outgoing, alone)
+        return outgoing
 
-    # --- events ------------------------------------------------------------------------------------
-
-    def events(
-        self, plan: Plan, receipt: Receipt, waiting: Callable[[Ticket], None]
-    ) -> AsyncGenerator[Event, None]:
-        """The pieces of the answer as they come. Close it to leave."""
-        self._budget.earn()
-        receipt.ignored = plan.ignored
-        if plan.alone:
-            return self._generate(plan, receipt, waiting)
-        return self._side_by_side(plan, receipt, waiting)
-
-    async def _side_by_side(
-        self, plan: Plan, receipt: Receipt, waiting: Callable[[Ticket], None]
-    ) -> AsyncGenerator[Event, None]:
-        """`n` generations, each with a ticket of its own (rule T8); fails as soon as one fails."""
-        queue: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue(maxsize=plan.request.n)
-        tasks = [
-            self._background.start(
-                _pump(choice, self._generate(plan, receipt, waiting), queue),
-                f"choice {choice} of {receipt.request_id}",
-            )
-            for choice in range(plan.request.n)
-        ]
-        usages: list[Usage] = []
-        try:
-            async for choice, event in _merged(queue, len(tasks)):
-                if isinstance(event, Usage):
-                    usages.append(event)
-                else:
-                    yield replace(event, choice=choice) if isinstance(event, Delta | Finish) else event
-            whole = usage.total(usages)
-            receipt.usage = whole
-            yield whole
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    # --- the retry loop ----------------------------------------------------------------------------
-
-    async def _generate(
-        self, plan: Plan, receipt: Receipt, waiting: Callable[[Ticket], None]
-    ) -> AsyncGenerator[Event, None]:
-        backends = plan.backends
-        failed: GatewayError | None = None
-        for attempt in range(1, self._settings.retries.attempts + 1):
-            content_sent = False
-            queued = self._clock()
-            tried: str | None = None
-            try:
-                async with self._dispatcher.lease(plan.model.name, backends, waiting) as lease:
-                    tried = lease.backend
-                    receipt.granted = self._clock()
-                    receipt.queue_seconds += receipt.granted - queued
-                    async with aclosing(self._attempt(plan, lease, receipt)) as events:
-                        async for event in events:
-                            content_sent = content_sent or not isinstance(event, Repair)
-                            yield event
-                return
-            except GatewayError as error:
-                if tried is None:  # nobody else was free for a second try: the first failure is the truth
-                    raise failed or error from None
-                failed = error
-                backends = tuple(name for name in backends if name != tried)
-                failure = Failure(error.row.retryable, content_sent, attempt)
-                if not backends or decide(failure, self._settings.retries.attempts, self._budget) != "retry":
-                    raise
-                receipt.retries.append(error.row.outcome)
-
-    def _learn(self, backend: str, error: GatewayError) -> None:
-        if isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
-            self._dispatcher.failed(backend, error.row.outcome)
-        elif not isinstance(error, UpstreamTimeout):
-            self._dispatcher.answered(backend)
-
-    # --- one try -----------------------------------------------------------------------------------
-
-    async def _attempt(self, plan: Plan, lease: Lease, receipt: Receipt) -> AsyncGenerator[Event, None]:
-        backend = self._fleet[lease.backend]
-        began = self._clock()
-        outcome = "client_gone"
-        receipt.backend, receipt.dialect = backend.name, backend.dialect.name
-        receipt.ignored = plan.outgoing[backend.name].ignored
-        try:
-            async with aclosing(self._ask(plan, backend, lease, receipt)) as events:
-                async for event in events:
-                    self._write_down(event, receipt)
-                    yield event
-            outcome = "ok"
-            self._dispatcher.answered(backend.name)
-            self._dispatcher.served(plan.model.name, self._clock() - began)
-        except GatewayError as error:
-            outcome = error.row.outcome
-            # While the slot is still held, so that it is not handed on before the backend rests.
-            self._learn(backend.name, error)
-            raise
-        finally:
-            seconds = self._clock() - began
-            receipt.upstream_seconds += seconds
-            receipt.attempts.append(Attempt(backend.name, outcome, seconds))
-
-    def _write_down(self, event: Event, receipt: Receipt) -> None:
-        if isinstance(event, Finish):
-            receipt.finish = event.reason
-        elif isinstance(event, Usage):
-            receipt.usage = event
-        elif isinstance(event, Repair):
-            receipt.repairs.append(event.what)
-        elif isinstance(event, Passed):
-            receipt.finish = event.finish or receipt.finish
-
-    async def _ask(
-        self, plan: Plan, backend: Backend, lease: Lease, receipt: Receipt
-    ) -> AsyncGenerator[Event, None]:
-        """The backend's answer with what it lacks added."""
-        outgoing = plan.outgoing[backend.name]
-        if outgoing.streams and backend.no_streams:
-            outgoing = self._again_whole(plan, backend)
-        patience = Patience(
-            self._timeouts[plan.model.name, backend.name], self._clock(), streams=outgoing.streams
-        )
-        attempt = _Try(patience, lease)
-        self._tell_notes(backend, outgoing)
-        row = _abilities(plan.request, backend.dialect, outgoing)
-        async with aclosing(self._decoded(plan, backend, outgoing, attempt)) as events:
-            async for event in events:
-                if isinstance(
-                    event, Delta | Passed
-                ):  # as the backend gave it: pieces of our own are no tokens
-                    attempt.begun = True
-                    receipt.last_token = self._clock()
-                    receipt.first_token = receipt.first_token or receipt.last_token
-                for ready in row.feed(event):
-                    yield ready
-                if row.done:
-                    break
-        for ready in row.flush():
-            yield ready
-
-    async def _decoded(
-        self, plan: Plan, backend: Backend, outgoing: Outgoing, attempt: _Try
-    ) -> AsyncGenerator[Event, None]:
-        if outgoing.streams:
-            try:
-                async with aclosing(self._stream(backend, outgoing, attempt)) as events:
-                    async for event in events:
-                        yield event
-                return
-            except AskWhole as instruction:
-                backend.no_streams = backend.no_streams or instruction.remember
-                yield Repair(instruction.repair)
-            outgoing = self._again_whole(plan, backend)
-        for event in backend.dialect.answer(outgoing, await self._whole(backend, outgoing, attempt)):
-            yield event
-
-    def _again_whole(self, plan: Plan, backend: Backend) -> Outgoing:
+    def asked_whole(self, plan: Plan, backend: Backend) -> Outgoing:
+        """The same request for a backend whose streams do not work."""
         asking = plan.asking if plan.alone else plan.asking.single()
         alike = next(one for one in self._alikes[plan.model.name] if backend.name in one.backends)
         return alike.ask(asking, stream=False)
 
-    async def _whole(self, backend: Backend, outgoing: Outgoing, attempt: _Try) -> bytes:
-        if outgoing.abandon == "close":
-            return await backend.client.whole(outgoing, attempt.patience)
-        # The card works on whatever happens here: the exchange outlives a client that leaves or a limit
-        # that passes, and the slot with it.
-        task = self._background.start(
-            backend.client.whole(outgoing, attempt.patience.doubled()), f"answer of {backend.name}"
-        )
-        attempt.lease.linger(task)
-        deadline = attempt.patience.deadline(self._clock(), begun=False)
-        try:
-            async with asyncio.timeout(deadline - self._clock()):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise attempt.patience.error(deadline, begun=False) from None
+    # --- answer ------------------------------------------------------------------------------------
 
-    async def _stream(
-        self, backend: Backend, outgoing: Outgoing, attempt: _Try
-    ) -> AsyncGenerator[Event, None]:
-        decoder = backend.dialect.decoder(outgoing)
-        ended = True
-        try:
-            async with backend.client.stream(outgoing, attempt.patience, lambda: attempt.begun) as chunks:
-                ended = False
-                async with aclosing(_read(chunks, decoder)) as events:
-                    async for event in events:
-                        yield event
-                ended = await _drained(chunks)
-        except AskWhole:
-            ended = True  # only without an answer
-            raise
-        finally:
-            if not ended and outgoing.abandon == "probe":
-                waiting = self._until_free(backend, attempt.patience)
-                attempt.lease.linger(self._background.start(waiting, f"end of {backend.name}'s stream"))
+    def answer(self, plan: Plan, receipt: Receipt, waiting: Waiting) -> Answer:
+        """Begin the answer to a request; nothing happens before it is read."""
+        self.budget.earn()
+        receipt.ignored = plan.ignored
+        if plan.alone:
+            return Generation(self, plan, receipt, waiting)
+        return _SideBySide(self, plan, receipt, waiting)
 
-    async def _until_free(self, backend: Backend, patience: Patience) -> None:
-        # These servers answer nothing while they generate: the first answer tells that the card is free.
-        with suppress(GatewayError, TimeoutError):
-            async with asyncio.timeout(patience.total):
-                await backend.client.probe(backend.dialect.probe)
-
-    def _tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
+    def tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
+        """Log what the dialect noted of this backend, once."""
         for what in outgoing.notes:
             if what not in backend.noted:
                 backend.noted.add(what)
                 self._note(backend.name, what)
+
+
+class Generation(Answer):
+    """One generation: the loop over its tries."""
+
+    def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
+        self._relay = relay
+        self._plan = plan
+        self._receipt = receipt
+        self._waiting = waiting
+        self._backends = plan.backends
+        self._try: _Try | None = None
+        self._tries = 0
+        self._content_sent = False
+        self._failed: GatewayError | None = None
+
+    async def read(self) -> list[Event]:
+        while True:
+            try:
+                current = self._try or await self._begin()
+                events = await current.read()
+            except GatewayError as error:
+                await self._end_try(error)
+                continue
+            for event in events:
+                if not isinstance(event, Repair):
+                    self._content_sent = True
+                    break
+            self.done = current.done
+            return events
+
+    async def _begin(self) -> _Try:
+        relay, plan, receipt = self._relay, self._plan, self._receipt
+        tenant = plan.asking.tenant
+        queued = relay.clock()
+        lease = await relay.dispatcher.lease(
+            Claim(plan.model.name, self._backends, tenant.name), self._waiting
+        )
+        receipt.granted = granted = relay.clock()
+        receipt.queue_seconds += granted - queued
+        self._tries += 1
+        self._try = current = _Try(relay, plan, lease, receipt, granted)
+        return current
+
+    async def _end_try(self, error: GatewayError) -> None:
+        """Give up, or leave the rest of the loop another backend to try."""
+        current, self._try = self._try, None
+        if current is None:  # nobody else was free for a second try: the first failure is the truth
+            raise self._failed or error
+        self._failed = error
+        await current.fail(error)
+        self._backends = tuple(name for name in self._backends if name != current.backend.name)
+        failure = Failure(error.row.retryable, self._content_sent, self._tries)
+        if not self._backends or decide(failure, self._relay.attempts, self._relay.budget) != "retry":
+            raise error
+        self._receipt.retries.append(error.row.outcome)
+
+    async def aclose(self) -> None:
+        if self._try is not None and not self.done:
+            await self._try.leave()
+
+
+class _Try:
+    """One try on one backend, from the slot to the last piece. `done` is set with that piece."""
+
+    def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
+        self.done = False
+        self.backend = backend = relay.fleet[lease.backend]
+        self._relay = relay
+        self._plan = plan
+        self._lease = lease
+        self._receipt = receipt
+        self._began = began
+        outgoing = plan.outgoing[backend.name]
+        receipt.backend, receipt.dialect, receipt.ignored = (
+            backend.name,
+            backend.dialect.name,
+            outgoing.ignored,
+        )
+        if outgoing.streams and backend.no_streams:
+            outgoing = relay.asked_whole(plan, backend)
+        if outgoing.notes:
+            relay.tell_notes(backend, outgoing)
+        self._outgoing = outgoing
+        self._patience = Patience(
+            relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
+        )
+        self._row: Row | None = None
+        self._passing = False  # bytes go on as they come
+        self._exchange: Exchange | None = None
+        self._reader: ByteDecoder | None = None
+        self._begun = False  # content has come
+        self._complete = False  # the answer is whole; its stream has still to end
+        self._over = False  # there is nothing more to read
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def read(self) -> list[Event]:
+        """The next pieces. Raises every way in which a try can fail; then `fail` must be called."""
+        outgoing = self._outgoing
+        if outgoing.streams:
+            try:
+                events = await self._read_stream()
+            except AskWhole as instruction:
+                events = [await self._begin_anew(instruction)]
+        else:
+            # Where the card works on whatever happens here, the exchange outlives a client that leaves.
+            ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+            body = await ask(outgoing, self._patience)
+            self._over = True
+            events = self.backend.dialect.answer(outgoing, body)
+        ready = self._noted(events)
+        if self._over:
+            if self._exchange is not None:
+                await self._close(self._exchange, ended=False)
+            self._settle("ok")
+            self.done = True
+        return ready
+
+    async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
+        relay = self._relay
+        task = relay.background.start(
+            self.backend.client.whole(outgoing, patience.doubled()), f"answer of {self.backend.name}"
+        )
+        self._lease.linger(task)
+        deadline = patience.deadline(relay.clock(), begun=False)
+        try:
+            async with asyncio.timeout(deadline - relay.clock()):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise patience.error(deadline, begun=False) from None
+
+    async def _read_stream(self) -> list[Event]:
+        exchange, reader = self._exchange, self._reader
+        if exchange is None or reader is None:
+            exchange, reader = await self._begin_stream()
+        if self._complete:
+            await self._see_the_end(exchange)
+            return []
+        broken: GatewayError | None = None
+        try:
+            chunk = await exchange.read(begun=self._begun)
+            if chunk:
+                events = reader.feed(chunk)
+                if reader.done:
+                    self._complete = True
+                    events += reader.end(clean=True)
+                return events
+            await self._close(exchange, ended=True)
+        except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
+            broken = error
+        self._over = True
+        return _ending(reader, broken)
+
+    async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
+        exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
+        await exchange.begin()
+        decoder = self.backend.dialect.decoder(self._outgoing)
+        reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
+        return exchange, reader
+
+    async def _see_the_end(self, exchange: Exchange) -> None:
+        """Wait until a stream that has said all it had to say really ends: its connection can serve again."""
+        self._over = True
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(GRACE):
+                while await exchange.read(begun=True):
+                    pass
+            await self._close(exchange, ended=True)
+
+    async def _begin_anew(self, instruction: AskWhole) -> Event:
+        self.backend.no_streams = self.backend.no_streams or instruction.remember
+        self._over = False
+        if self._exchange is not None:
+            await self._close(self._exchange, ended=True)  # only streams without an answer come here
+        self._outgoing = self._relay.asked_whole(self._plan, self.backend)
+        return Repair(instruction.repair)
+
+    # --- what came ---------------------------------------------------------------------------------
+
+    def _noted(self, events: list[Event]) -> list[Event]:
+        """Write on the receipt what came; give it with what the backend lacks added."""
+        receipt = self._receipt
+        for event in events:
+            if isinstance(event, _CONTENT):  # as the backend gave it: pieces of our own are no tokens
+                if not self._begun:
+                    self._begun, self._passing = True, isinstance(event, Passed)
+                receipt.last_token = now = self._relay.clock()
+                if receipt.first_token is None:
+                    receipt.first_token = now
+                break
+        ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
+        for event in ready:
+            if isinstance(event, Passed):
+                if event.finish is not None:
+                    receipt.finish = event.finish
+            elif isinstance(event, Finish):
+                receipt.finish = event.reason
+            elif isinstance(event, Usage):
+                receipt.usage = event
+            elif isinstance(event, Repair):
+                receipt.repairs.append(event.what)
+        return ready
+
+    def _completed(self, events: list[Event]) -> list[Event]:
+        row = self._row
+        if row is None:
+            row = self._row = _abilities(self._plan.request, self.backend.dialect, self._outgoing)
+        ready = [out for event in events for out in row.feed(event)]
+        if row.done:
+            self._over = True
+        return ready + row.flush() if self._over else ready
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    async def fail(self, error: GatewayError) -> None:
+        """End a try that has failed."""
+        # Told while the slot is still held, so that it is not handed on before the backend rests.
+        self._relay.dispatcher.tried(self.backend.name, error)
+        await self._end(error.row.outcome)
+
+    async def leave(self) -> None:
+        """End a try that nobody waits for any more."""
+        await self._end("client_gone")
+
+    async def _end(self, outcome: str) -> None:
+        try:
+            if self._exchange is not None:
+                await self._close(self._exchange, ended=False)
+        finally:
+            self._settle(outcome)
+
+    def _settle(self, outcome: str) -> None:
+        dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
+        seconds = self._relay.clock() - self._began
+        if outcome == "ok":
+            dispatcher.tried(name, None)
+            dispatcher.served(self._plan.model.name, seconds)
+        receipt.upstream_seconds += seconds
+        receipt.attempts.append(Attempt(name, outcome, seconds))
+        self._lease.end()
+
+    async def _close(self, exchange: Exchange, *, ended: bool) -> None:
+        self._exchange = None
+        if not ended and self._outgoing.abandon == "probe":
+            free = self._relay.background.start(self._until_free(), f"end of {self.backend.name}'s stream")
+            self._lease.linger(free)
+        await exchange.aclose()
+
+    async def _until_free(self) -> None:
+        # These servers answer nothing while they generate: the first answer tells that the card is free.
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(self._patience.total):
+                await self.backend.client.probe(self.backend.dialect.probe)
+
+
+_CONTENT = (Delta, Passed)
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:
@@ -386,60 +473,65 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
     return Row(*stages)
 
 
-async def _read(chunks: AsyncIterator[bytes], decoder: Decoder | ByteDecoder) -> AsyncGenerator[Event, None]:
-    """Decode a stream to its end; a break after the answer was complete is a good end."""
-    reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
-    broken: GatewayError | None = None
+def _ending(reader: ByteDecoder, broken: GatewayError | None) -> list[Event]:
+    """The end of a stream; a break after the answer was complete is a good end."""
     try:
-        async for chunk in chunks:
-            for event in reader.feed(chunk):
-                yield event
-            if reader.done:
-                break
-    except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
-        broken = error
-    try:
-        ending = reader.end(clean=broken is None)
+        return reader.end(clean=broken is None)
     except UpstreamTruncated as error:
         raise broken or error from None
-    for event in ending:
-        yield event
 
 
-async def _drained(chunks: AsyncIterator[bytes]) -> bool:
-    """Whether a stream that has said all it had to say really ends; then its connection can be used again."""
-    with suppress(GatewayError, TimeoutError):
-        async with asyncio.timeout(GRACE):
-            async for _ in chunks:
-                pass
-        return True
-    return False
+class _SideBySide(Answer):
+    """`n` generations, each with a ticket of its own (rule T8); fails as soon as one fails."""
+
+    def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
+        self._going = plan.request.n
+        self._receipt = receipt
+        self._usages: list[Usage] = []
+        self._queue: asyncio.Queue[tuple[int, list[Event] | Exception | None]] = asyncio.Queue(self._going)
+        self._tasks = [
+            relay.background.start(
+                _pump(choice, Generation(relay, plan, receipt, waiting), self._queue),
+                f"choice {choice} of {receipt.request_id}",
+            )
+            for choice in range(self._going)
+        ]
+
+    async def read(self) -> list[Event]:
+        choice, item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        if item is not None:
+            return [out for event in item if (out := self._of_choice(event, choice)) is not None]
+        self._going -= 1
+        if self._going:
+            return []
+        self.done = True
+        whole = usage.total(self._usages)
+        self._receipt.usage = whole
+        return [whole]
+
+    def _of_choice(self, event: Event, choice: int) -> Event | None:
+        if isinstance(event, Usage):
+            self._usages.append(event)
+            return None
+        return replace(event, choice=choice) if isinstance(event, Delta | Finish) else event
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _pump(
-    choice: int,
-    events: AsyncGenerator[Event, None],
-    queue: asyncio.Queue[tuple[int, Event | Exception | None]],
+    choice: int, answer: Generation, queue: asyncio.Queue[tuple[int, list[Event] | Exception | None]]
 ) -> None:
     try:
-        async with aclosing(events):
-            async for event in events:
-                await queue.put((choice, event))
+        while not answer.done:
+            await queue.put((choice, await answer.read()))
     except Exception as error:  # noqa: BLE001 - not swallowed: the reader of the queue raises it
         await queue.put((choice, error))
     else:
         await queue.put((choice, None))
-
-
-async def _merged(
-    queue: asyncio.Queue[tuple[int, Event | Exception | None]], going: int
-) -> AsyncIterator[tuple[int, Event]]:
-    """What the pumps put into the queue, until each has ended; raises as soon as one has failed."""
-    while going:
-        choice, item = await queue.get()
-        if isinstance(item, Exception):
-            raise item
-        if item is None:
-            going -= 1
-        else:
-            yield choice, item
+    finally:
+        await answer.aclose()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,8 +11,9 @@ from gateway.api.body import require_json
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
-from gateway.relay import Asking, Plan
+from gateway.relay import Answer, Asking, Plan
 from gateway.scheduling.scheduler import Ticket
+from gateway.tenancy.keys import Tenant
 from gateway.wire import openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 
@@ -31,56 +30,87 @@ class ChatDoor:
         visit, tenant = desk.admit(scope, "chat")
         require_json(scope["headers"])
         raw = await desk.read(scope, receive)
-        request = await desk.offload.run(len(raw), openai.read_chat, raw)
-        visit.receipt.stream = request.stream
-        model = desk.model(request.model, tenant, visit)
-        plan = await desk.offload.run(len(raw), desk.relay.plan, Asking(request), model)
-        asked = request.model or model.name
-        if not request.stream:
-            async with desk.stay(receive):
-                await self._whole(plan, visit, asked, send)
+        if desk.offload.small(raw):
+            plan = self._understood(raw, tenant, visit)
+        else:
+            plan = await desk.offload.run(self._understood, raw, tenant, visit)
+        if not plan.request.stream:
+            async with desk.stay(scope, receive):
+                await _Whole(desk, plan, visit).run(send)
             return
-        streaming = _Streaming(desk, plan, visit, asked)
+        streaming = _Streaming(desk, plan, visit)
         try:
-            async with desk.stay(receive):
+            async with desk.stay(scope, receive):
                 await streaming.run(send)
         except GatewayError as error:
             if not visit.began or isinstance(error, ClientGone):
                 raise
             await streaming.fail(error, send)
 
-    async def _whole(self, plan: Plan, visit: Visit, asked: str, send: Send) -> None:
-        desk = self._desk
-        choices: dict[int, openai.Choice] = {}
-        usage: Usage | None = None
+    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> Plan:
+        """Read the request and plan it. Large ones do so beside the event loop."""
+        request = openai.read_chat(raw)
+        visit.receipt.stream = request.stream
+        model = self._desk.model(request.model, tenant, visit)
+        return self._desk.relay.plan(Asking(request, tenant), model)
+
+
+def _nobody_told(_: Ticket) -> None:
+    """Whoever wants a whole answer cannot be told that it waits."""
+
+
+class _Whole:
+    """One whole answer: bytes that pass, or choices put together from their pieces."""
+
+    def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
+        self._desk = desk
+        self._plan = plan
+        self._visit = visit
+        self._choices: dict[int, openai.Choice] = {}
+        self._usage: Usage | None = None
+
+    async def run(self, send: Send) -> None:
+        """Read the answer and send it."""
         passed = b""
-        async with aclosing(desk.relay.events(plan, visit.receipt, lambda _: None)) as events:
-            async for event in events:
-                if isinstance(event, Passed):
-                    passed = event.data
-                elif isinstance(event, Usage):
-                    usage = event
-                elif not isinstance(event, Repair):
-                    choice = choices.setdefault(event.choice, openai.Choice())
-                    _add(choice, desk.identified(event))
-        if usage is None or any(choice.finish is None for choice in choices.values()):
+        receipt = self._visit.receipt
+        answer = self._desk.relay.answer(self._plan, receipt, _nobody_told)
+        try:
+            while not answer.done:
+                for event in await answer.read():
+                    if isinstance(event, Passed):
+                        passed = event.data
+                    elif not passed:
+                        self._take(event)
+        finally:
+            if not answer.done:
+                await answer.aclose()
+        await replies.send_whole(
+            send, 200, passed or self._written(), [*replies.JSON, *gateway_headers(receipt)]
+        )
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Usage):
+            self._usage = event
+        elif isinstance(event, Delta):
+            self._choice(event.choice).add(self._desk.identified(event))
+        elif isinstance(event, Finish):
+            self._choice(event.choice).finish = event.reason
+
+    def _choice(self, index: int) -> openai.Choice:
+        return self._choices.setdefault(index, openai.Choice())
+
+    def _written(self) -> bytes:
+        if self._usage is None or any(choice.finish is None for choice in self._choices.values()):
             raise UpstreamTruncated("The backend's answer broke off.")
-        body = passed or openai.write_completion(
+        desk, request = self._desk, self._plan.request
+        return openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
-            model=asked,
-            choices=choices,
-            usage=usage,
-            legacy=plan.request.legacy_functions,
+            model=request.model or self._plan.model.name,
+            choices=self._choices,
+            usage=self._usage,
+            legacy=request.legacy_functions,
         )
-        await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
-
-
-def _add(choice: openai.Choice, event: Event) -> None:
-    if isinstance(event, Delta):
-        choice.add(event)
-    elif isinstance(event, Finish):
-        choice.finish = event.reason
 
 
 class _Streaming:
@@ -91,7 +121,7 @@ class _Streaming:
     the head is one error event, without a finish reason and without `[DONE]`.
     """
 
-    def __init__(self, desk: Desk, plan: Plan, visit: Visit, asked: str) -> None:
+    def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
         self._desk = desk
         self._plan = plan
         self._visit = visit
@@ -99,22 +129,22 @@ class _Streaming:
         self._usage: Usage | None = None
         self._open: set[int] = set()
         self._passing = False
-        self._writer = openai.ChunkWriter(
-            answer_id=desk.new_id("chatcmpl-"),
-            created=int(desk.now().timestamp()),
-            model=asked,
-            include_usage=plan.request.include_usage,
-            legacy=plan.request.legacy_functions,
-        )
+        self._writer: openai.ChunkWriter | None = None
+        self._comforter: asyncio.Task[None] | None = None
 
     async def run(self, send: Send) -> None:
         """Send the whole answer. Raises every failure; whether the head has gone out, `visit.began` tells."""
-        events = self._desk.relay.events(self._plan, self._visit.receipt, self._queued)
-        async with aclosing(events):
-            first = await self._wait_for_first(events, send)
+        answer = self._desk.relay.answer(self._plan, self._visit.receipt, self._queued)
+        try:
+            first = await self._wait_for_first(answer, send)
+            if not self._visit.began:
+                await self._start(send)
             await self._send(first, send)
-            async for event in events:
-                await self._send(event, send)
+            while not answer.done:
+                await self._send(await answer.read(), send)
+        finally:
+            if not answer.done:
+                await answer.aclose()
         await self._end(send)
 
     async def fail(self, error: GatewayError, send: Send) -> None:
@@ -126,24 +156,32 @@ class _Streaming:
     def _queued(self, ticket: Ticket) -> None:
         self._ticket = ticket
 
-    async def _wait_for_first(self, events: AsyncGenerator[Event, None], send: Send) -> Event:
-        settings = self._desk.settings
-        first = self._desk.background.start(_first_content(events), "first content")
+    # --- until there is content --------------------------------------------------------------------
+
+    async def _wait_for_first(self, answer: Answer, send: Send) -> list[Event]:
+        # Hardly any stream needs comfort: a timer costs less than a task that waits for each of them.
+        wait = self._desk.settings.server.stream_head_wait
+        timer = asyncio.get_running_loop().call_later(wait, self._begin_comfort, send)
         try:
-            await asyncio.wait({first}, timeout=settings.server.stream_head_wait)
-            if first.done():
-                event = first.result()
-                await self._start(send)
-                return event
-            await self._start(send)
-            while not first.done():
-                await replies.send_event(send, sse.comment(self._news()))
-                await asyncio.wait({first}, timeout=settings.queue.keepalive)
-            return first.result()
+            while not answer.done:
+                events = await answer.read()
+                if any(map(_shows, events)):
+                    return events
         finally:
-            if not first.done():
-                first.cancel()
-                await asyncio.gather(first, return_exceptions=True)
+            timer.cancel()
+            if self._comforter is not None:
+                self._comforter.cancel()
+                await asyncio.wait({self._comforter})
+        raise UpstreamTruncated("The backend's answer ended before it began.")
+
+    def _begin_comfort(self, send: Send) -> None:
+        self._comforter = self._desk.background.start(self._comfort(send), "a waiting stream's comments")
+
+    async def _comfort(self, send: Send) -> None:
+        await self._start(send)
+        while True:
+            await replies.send_event(send, sse.comment(self._news()))
+            await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
         # Who counts is known only at the end: the usage chunk tells the counts themselves.
@@ -156,34 +194,52 @@ class _Streaming:
         position, seconds = place
         return f"queued position={position} wait={max(1, round(seconds))}s"
 
-    async def _send(self, event: Event, send: Send) -> None:
+    # --- from then on ------------------------------------------------------------------------------
+
+    async def _send(self, events: list[Event], send: Send) -> None:
+        """Send what came together in one piece."""
+        data = b"".join([self._written(event) for event in events])
+        if data:
+            await replies.send_event(send, data)
+
+    def _written(self, event: Event) -> bytes:
         if isinstance(event, Passed):
             self._passing = True
-            await replies.send_event(send, event.data)
-            return
-        event = self._desk.identified(event)
+            return event.data
         if isinstance(event, Delta):
             if event.empty:
-                return
+                return b""
             self._open.add(event.choice)
-            await replies.send_event(send, self._writer.delta(event))
-        elif isinstance(event, Finish):
+            return self._chunks.delta(self._desk.identified(event))
+        if isinstance(event, Finish):
             self._open.discard(event.choice)
-            await replies.send_event(send, self._writer.finish(event.reason, event.choice))
-        elif isinstance(event, Usage):
+            return self._chunks.finish(event.reason, event.choice)
+        if isinstance(event, Usage):
             self._usage = event
+        return b""
+
+    @property
+    def _chunks(self) -> openai.ChunkWriter:
+        if self._writer is None:
+            desk, request = self._desk, self._plan.request
+            self._writer = openai.ChunkWriter(
+                answer_id=desk.new_id("chatcmpl-"),
+                created=int(desk.now().timestamp()),
+                model=request.model or self._plan.model.name,
+                include_usage=request.include_usage,
+                legacy=request.legacy_functions,
+            )
+        return self._writer
 
     async def _end(self, send: Send) -> None:
         if self._open or self._usage is None:
             raise UpstreamTruncated("The backend's answer broke off.")
         told = self._passing or not self._plan.request.include_usage
-        usage = b"" if told else self._writer.usage(self._usage)
+        usage = b"" if told else self._chunks.usage(self._usage)
         await replies.send_event(send, usage + sse.DONE)
         await replies.end_stream(send)
 
 
-async def _first_content(events: AsyncGenerator[Event, None]) -> Event:
-    async for event in events:
-        if not (isinstance(event, Repair) or (isinstance(event, Delta) and event.empty)):
-            return event
-    raise UpstreamTruncated("The backend's answer ended before it began.")
+def _shows(event: Event) -> bool:
+    """Whether the client will see something of it, or the end."""
+    return not (isinstance(event, Repair) or (isinstance(event, Delta) and event.empty))

@@ -20,7 +20,7 @@ from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Door, Hook
 from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant
 from gateway.upstream.background import Background
-from gateway.wire.events import Delta, Event
+from gateway.wire.events import Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Desk:
             self.hook.auth_failed(error.reason)
             raise
 
-    def stay(self, receive: Receive) -> Leaving:
+    def stay(self, scope: Scope, receive: Receive) -> Leaving:  # noqa: ARG002 - the scope will tell it
         """Serve as long as the client stays and the gateway lives; to be used with `async with`."""
         return Leaving(receive, self.background, self.life)
 
@@ -81,13 +81,14 @@ class Desk:
         model = self.settings.names.get(name)
         if model is None:
             raise ModelNotFound("There is no model of that name. GET /v1/models lists them.", param="model")
-        tenant.require(model.name, name)
+        if tenant.models is not None:
+            tenant.require(model.name, name)
         visit.receipt.model = model.name
         return model
 
-    def identified(self, event: Event) -> Event:
+    def identified(self, event: Delta) -> Delta:
         """Give tool calls an id whose backend gave them none."""
-        if not isinstance(event, Delta) or not event.tools:
+        if not event.tools:
             return event
         tools = tuple(
             replace(piece, id=self.new_id("call_")) if piece.name and not piece.id else piece

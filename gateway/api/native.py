@@ -5,16 +5,15 @@ Answers exactly what `api.py` answers; errors have true status codes and a JSON 
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
-from gateway.config import Model
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
+from gateway.scheduling.scheduler import Ticket
+from gateway.tenancy.keys import Tenant
 from gateway.wire import native, openai
 from gateway.wire.events import Delta
 
@@ -32,21 +31,31 @@ class NativeDoor:
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
         raw = await desk.read(scope, receive)
-        asked = await desk.offload.run(len(raw), native.read_request, raw)
-        model = desk.model(self._model_name(), tenant, visit)
-        plan = await desk.offload.run(len(raw), self._plan, asked, model)
-        async with desk.stay(receive):
+        if desk.offload.small(raw):
+            asked, plan = self._understood(raw, tenant, visit)
+        else:
+            asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)
+        async with desk.stay(scope, receive):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
 
-    def _plan(self, asked: native.NativeRequest, model: Model) -> Plan:
+    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> tuple[native.NativeRequest, Plan]:
+        """Read the request and plan it. Large ones do so beside the event loop."""
+        asked = native.read_request(raw)
+        model = self._desk.model(self._model_name(), tenant, visit)
         whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
-        return self._desk.relay.plan(Asking(whole, lean), model)
+        return asked, self._desk.relay.plan(Asking(whole, tenant, lean), model)
 
     async def _text(self, plan: Plan, visit: Visit) -> str:
-        async with aclosing(self._desk.relay.events(plan, visit.receipt, lambda _: None)) as events:
-            texts = [event.text async for event in events if isinstance(event, Delta)]
+        answer = self._desk.relay.answer(plan, visit.receipt, _nobody_told)
+        texts: list[str] = []
+        try:
+            while not answer.done:
+                texts += [event.text for event in await answer.read() if isinstance(event, Delta)]
+        finally:
+            if not answer.done:
+                await answer.aclose()
         return "".join(texts).strip()
 
     def _model_name(self) -> str:
@@ -57,3 +66,7 @@ class NativeDoor:
 def error_body(error: GatewayError) -> bytes:
     """The error as native clients read it."""
     return native.write_error(error.message, error.row.status)
+
+
+def _nobody_told(_: Ticket) -> None:
+    """Native clients cannot be told that they wait."""

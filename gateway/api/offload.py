@@ -24,12 +24,12 @@ class Offload:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-body")
 
-    async def run(
-        self, size: int, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Result:
-        """Do `work`, which reads a body of `size` bytes: at once if it is small, else beside the loop."""
-        if size <= SMALL:
-            return work(*args, **kwargs)
+    def small(self, body: bytes) -> bool:
+        """Whether work on this body may be done at once."""
+        return len(body) <= SMALL
+
+    async def run(self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        """Do `work`, which reads a large body, beside the loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
 

@@ -7,7 +7,8 @@ gives equal bytes each time. A `Decoder` belongs to one stream.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from gateway.errors import UpstreamGarbled
@@ -48,17 +49,17 @@ class Profile:
 class Outgoing:
     """A request as one backend will get it, and what reading the answer needs to know of it.
 
-    `prompt_tokens` is an estimate (P); `budget` the most tokens the answer may have (B); `total` the
-    `max_length` sent, which counts both; `tool_names` are the functions that may be called; `ignored`
-    the parameters that this request loses on this backend. `passes`: bytes of the answer may go on
-    unread, as the client speaks what the backend speaks; then `model` is the name the client must see, and
-    `usage_wanted` whether its stream shall end with the usage.
+    `prompt` is an estimate (P), or what makes one if somebody asks; `budget` the most tokens the answer may
+    have (B); `total` the `max_length` sent, which counts both; `tool_names` are the functions that may be
+    called; `ignored` the parameters that this request loses on this backend. `passes`: bytes of the answer
+    may go on unread, as the client speaks what the backend speaks; then `model` is the name the client must
+    see, and `usage_wanted` whether its stream shall end with the usage.
     """
 
     path: str
     body: bytes
     streams: bool
-    prompt_tokens: int
+    prompt: int | Callable[[], int] = field(compare=False)
     budget: int | None = None
     total: int | None = None
     tool_names: frozenset[str] = frozenset()
@@ -68,6 +69,11 @@ class Outgoing:
     passes: bool = False
     model: str = ""
     usage_wanted: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """P, the estimated tokens of the prompt."""
+        return self.prompt if isinstance(self.prompt, int) else self.prompt()
 
 
 class AskWhole(Exception):

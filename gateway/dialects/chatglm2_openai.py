@@ -41,7 +41,7 @@ class ChatGLM2OpenAI(Dialect):
             path="/v1/chat/completions",
             body=jsontext.write(body),
             streams=stream,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
             total=context,  # not sent, but where the server itself ends
             ignored=lost(request, profile, frozenset(), *refuse_tools(request, profile)),

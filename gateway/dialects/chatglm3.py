@@ -55,7 +55,7 @@ class ChatGLM3(Dialect):
                 }
             ),
             streams=streams,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=wanted,
             tool_names=frozenset(function.name for function in functions),
             ignored=lost(request, profile, _HONOURED, *_forced(request)),

@@ -70,7 +70,7 @@ class ChatGLMCpp(Dialect):
             path="/v1/chat/completions",
             body=jsontext.write(body),
             streams=streams,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=wanted,
             total=total,
             tool_names=tool_names(tools),

@@ -44,7 +44,7 @@ class ChatGLMStream(Dialect):
             path="/stream" if stream else "/chat",
             body=jsontext.write({"query": folded.prompt.text, "history": folded.history}),
             streams=stream,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
             total=context,  # not sent, but where the model itself ends
             ignored=lost(request, profile, frozenset(), *refuse_tools(request, profile)),

@@ -82,7 +82,7 @@ class GLM4(Dialect):
             path="/v1/chat/completions",
             body=jsontext.write(body),
             streams=stream,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=most,
             tool_names=tool_names(tools),
             ignored=lost(request, profile, _HONOURED, *([choice_name(request)] if forced else [])),

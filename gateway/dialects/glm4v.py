@@ -57,7 +57,7 @@ class GLM4V(Dialect):
             path="/v1/chat/completions",
             body=jsontext.write(body),
             streams=stream,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=most,
             ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),
             abandon="close" if stream else "drain",

@@ -45,7 +45,7 @@ class NativeDialect(Dialect):
                 }
             ),
             streams=False,
-            prompt_tokens=prompt_tokens,
+            prompt=prompt_tokens,
             budget=wanted,
             total=total,
             ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),

@@ -8,6 +8,7 @@ Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gateway.dialects import budget
@@ -26,11 +27,13 @@ from gateway.dialects.openai_like import (
 )
 from gateway.dialects.passing import PassingDecoder, passed_whole
 from gateway.errors import BadRequest, UpstreamGarbled
-from gateway.wire import jsontext
+from gateway.wire import jsontext, splice
 from gateway.wire.events import Delta, Event, Finish, Repair
 from gateway.wire.openai import ChatRequest, Message
 
+_USAGE_WANTED = b'"stream_options":{"include_usage":true}'
 _LIMITS = ("max_completion_tokens", "max_tokens")
+_NO_NAMES: frozenset[str] = frozenset()
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
 """Members of a message or delta that have a place of their own in a `Delta`."""
 _STEERING = frozenset(
@@ -50,28 +53,21 @@ class OpenAI(Dialect):
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
         if request.n > profile.max_n:
             raise BadRequest(f"n: this model gives at most {profile.max_n} choices.", param="n")
-        prompt_tokens = _count(request)
         if profile.context is not None:
-            budget.require_room(prompt_tokens, profile.context)
-        limits = _limits(request, profile, prompt_tokens)
-        body = {
-            **{name: value for name, value in request.body.items() if name not in _STEERING},
-            "model": profile.model,
-            **limits,
-            **_temperature(request, profile),
-            **_streaming(request, stream),
-        }
+            budget.require_room(_count(request), profile.context)
+        changes = {} if _leaves(request, profile) else _changes(request, profile)
+        body = None if changes else _as_received(request, profile, stream)
         return Outgoing(
             path="/v1/chat/completions",
-            body=jsontext.write({name: value for name, value in body.items() if value is not None}),
+            body=body or _written(request, profile, stream, changes),
             streams=stream,
-            prompt_tokens=prompt_tokens,
-            budget=next(iter(limits.values()), None),
-            tool_names=frozenset(tool.function.name for tool in request.offered if tool.function),
+            prompt=partial(_count, request),
+            budget=_limit(changes) or request.budget,
+            tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             abandon="close",
             passes=request.model == profile.model and request.n == 1 and not request.paired,
             model=profile.model,
-            usage_wanted=request.include_usage,
+            usage_wanted=stream and request.include_usage,
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -88,12 +84,7 @@ class OpenAI(Dialect):
     def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:
         if not outgoing.passes:
             return _Decoder()
-        return PassingDecoder(
-            _Decoder(),
-            outgoing.model,
-            usage_wanted=outgoing.usage_wanted,
-            prompt_tokens=outgoing.prompt_tokens,
-        )
+        return PassingDecoder(_Decoder(), outgoing)
 
 
 class _Decoder(ChunkDecoder):
@@ -101,6 +92,41 @@ class _Decoder(ChunkDecoder):
 
     def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
         return _piece(choice, delta, index)
+
+
+def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes | None:
+    """The client's own bytes, with no more changed than the model's name and a wish for usage.
+
+    None where more would have to be changed.
+    """
+    raw, body = request.raw, request.body
+    if not raw or request.stream is not stream or not _STEERING.isdisjoint(body):
+        return None
+    if stream and not request.include_usage:
+        if "stream_options" in body:
+            return None
+        raw = splice.with_member(raw, _USAGE_WANTED)
+    elif not stream and "stream_options" in body:
+        return None
+    return raw if request.model == profile.model else splice.with_model(raw, request.model, profile.model)
+
+
+def _written(request: ChatRequest, profile: Profile, stream: bool, changes: dict[str, Any]) -> bytes:
+    body = {
+        **{name: value for name, value in request.body.items() if name not in _STEERING},
+        "model": profile.model,
+        **changes,
+        **_streaming(request, stream),
+    }
+    return jsontext.write({name: value for name, value in body.items() if value is not None})
+
+
+def _limit(changes: dict[str, Any]) -> int | None:
+    return changes.get("max_completion_tokens") or changes.get("max_tokens")
+
+
+def _names(request: ChatRequest) -> frozenset[str]:
+    return frozenset(tool.function.name for tool in request.offered if tool.function)
 
 
 def _count(request: ChatRequest) -> int:
@@ -116,25 +142,39 @@ def _texts(message: Message) -> list[str]:
     return ["".join(parts)]
 
 
-def _limits(request: ChatRequest, profile: Profile, prompt_tokens: int) -> dict[str, int]:
-    """The limits of the answer, lowered where the model is known to give less.
+def _leaves(request: ChatRequest, profile: Profile) -> bool:
+    """Whether the model has no limits that a request could meet."""
+    limits = profile.max_output is profile.context is profile.max_temperature is None
+    return limits and request.total_length is None
+
+
+def _changes(request: ChatRequest, profile: Profile) -> dict[str, Any]:
+    """The members to send otherwise than the client did."""
+    return _limits(request, profile) | _temperature(request, profile)
+
+
+def _limits(request: ChatRequest, profile: Profile) -> dict[str, Any]:
+    """The limits of the answer that are not as the client gave them: lowered, where the model gives less.
 
     A client that named none gets none, but for native clients, whose limit counts the prompt in.
     """
     if request.total_length is not None:
+        prompt_tokens = _count(request)
         wanted = budget.wanted_output(request, profile, prompt_tokens)
         return {"max_tokens": budget.clamped(wanted, prompt_tokens, profile.context)}
-    most = profile.max_output
-    limits: dict[str, int] = {}
-    for name in _LIMITS:
-        if name in request.body:
-            asked = request.body[name]
-            wanted = min(asked, most) if most else asked
-            limits[name] = budget.clamped(wanted, prompt_tokens, profile.context)
-    return limits
+    most, context = profile.max_output, profile.context
+    if most is None and context is None:
+        return {}
+    prompt_tokens = _count(request) if context is not None else 0
+    asked = {name: request.body[name] for name in _LIMITS if name in request.body}
+    given = {
+        name: budget.clamped(min(limit, most) if most else limit, prompt_tokens, context)
+        for name, limit in asked.items()
+    }
+    return {name: limit for name, limit in given.items() if limit != asked[name]}
 
 
-def _temperature(request: ChatRequest, profile: Profile) -> dict[str, float]:
+def _temperature(request: ChatRequest, profile: Profile) -> dict[str, Any]:
     most = profile.max_temperature
     return {"temperature": most} if most is not None and (request.temperature or 0) > most else {}
 

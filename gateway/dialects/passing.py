@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.dialects.base import ByEvent, ByteDecoder, Decoder
+from gateway.dialects.base import ByEvent, ByteDecoder, Decoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
-from gateway.wire.events import Event, Finish, FinishReason, Passed, Repair, Usage
+from gateway.wire.events import Event, FinishReason, Passed, Repair, Usage
 from gateway.wire.openai import ChunkWriter
 
 _END = b"\n\n"
+_ASSISTANT = b'"role":"assistant"'
 _WORDS = (
     b'finish_reason":"',
     b'finish_reason": "',
@@ -33,16 +34,16 @@ _WORDS = (
 class PassingDecoder(ByteDecoder):
     """One stream of one choice. `fallback` reads it if it turns out to need mending.
 
-    `model` is the name the client must see; `usage_wanted` whether the usage chunk is the client's wish;
-    `prompt_tokens` an estimate, for servers that give no usage.
+    Of `outgoing` it takes the name that the client must see, whether the usage chunk is the client's wish,
+    and the estimate of the prompt, for servers that give no usage.
     """
 
-    def __init__(self, fallback: Decoder, model: str, *, usage_wanted: bool, prompt_tokens: int) -> None:
+    def __init__(self, fallback: Decoder, outgoing: Outgoing) -> None:
         self._fallback = ByEvent(fallback)
         self._mending = False
-        self._model = model
-        self._usage_wanted = usage_wanted
-        self._prompt = prompt_tokens
+        self._outgoing = outgoing
+        self._model = outgoing.model
+        self._usage_wanted = outgoing.usage_wanted
         self._held = b""
         self._first: dict[str, Any] = {}
         self._begun = False
@@ -79,7 +80,7 @@ class PassingDecoder(ByteDecoder):
         if self._usage is not None:
             return [*mended, self._usage]
         # The server left the usage out: an event is about a token.
-        usage = Usage(self._prompt, self._events, "estimate")
+        usage = Usage(self._outgoing.prompt_tokens, self._events, "estimate")
         return [*mended, *([self._told(usage)] if self._usage_wanted else []), usage]
 
     def _told(self, usage: Usage) -> Passed:
@@ -186,7 +187,10 @@ def _says_words(chunk: dict[str, Any]) -> bool:
 
 
 def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | None:
-    """A whole answer as it came, if it has every member that clients expect; else None."""
+    """A whole answer as it came, if it has every member that clients expect; else None.
+
+    Of these `refusal`, which many servers leave out, is put in where it belongs.
+    """
     match answer:
         case {
             "id": str() as name,
@@ -196,13 +200,21 @@ def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event]
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": str(), "refusal": None},
+                    "message": {"role": "assistant", "content": str()} as message,
                     "logprobs": _,
-                    "finish_reason": str() as reason,
+                    "finish_reason": ("stop" | "length" | "tool_calls" | "content_filter") as reason,
                 }
             ],
         } if name and seen == model:
-            usage, finish = usage_of(answer), reason_of(reason)
-            if usage is not None and finish == reason:
-                return [Passed(body), Finish(finish), usage]
+            usage = usage_of(answer)
+            whole = body if message.get("refusal", message) is None else _with_refusal(body, message)
+            if usage is not None and whole:
+                return [Passed(whole, reason), usage]
     return None
+
+
+def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:
+    # In a text the quotes would be escaped: what looks like the member is the member.
+    if "refusal" in message or body.count(_ASSISTANT) != 1:
+        return None
+    return body.replace(_ASSISTANT, _ASSISTANT + b',"refusal":null')

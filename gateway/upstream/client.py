@@ -59,7 +59,7 @@ class Client:
 
         Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
         """
-        exchange = _Exchange(self._http, self._clock, outgoing, patience, _never)
+        exchange = Exchange(self._http, self._clock, outgoing, patience, _never)
         async with exchange as answer:
             short = exchange.come()
             if short is not None:
@@ -81,7 +81,11 @@ class Client:
         `begun` tells whether content has been seen, which decides what a pause means. The iterator
         raises `UpstreamTruncated` when the body breaks off.
         """
-        return _Exchange(self._http, self._clock, outgoing, patience, begun)
+        return Exchange(self._http, self._clock, outgoing, patience, begun)
+
+    def exchange(self, outgoing: Outgoing, patience: Patience) -> Exchange:
+        """One request and its streamed answer."""
+        return Exchange(self._http, self._clock, outgoing, patience, _never)
 
     async def probe(self, path: str) -> int:
         """Ask for `path` and give the status. Raises what connecting and reading may raise."""
@@ -99,10 +103,20 @@ def _never() -> bool:
     return False
 
 
-class _Exchange(AsyncIterator[bytes]):
+class Exchange(AsyncIterator[bytes]):
     """One request and its answer: a context manager, and the iterator of the answer's pieces."""
 
-    __slots__ = ("_begun", "_clock", "_http", "_limit", "_outgoing", "_patience", "_pieces", "_response")
+    __slots__ = (
+        "_begun",
+        "_clock",
+        "_http",
+        "_limit",
+        "_open",
+        "_outgoing",
+        "_patience",
+        "_pieces",
+        "_response",
+    )
 
     def __init__(
         self,
@@ -117,6 +131,26 @@ class _Exchange(AsyncIterator[bytes]):
         self._outgoing = outgoing
         self._patience = patience
         self._begun = begun
+
+    async def begin(self) -> None:
+        """Send the request and wait for the head of its answer."""
+        self._open = False
+        await self.__aenter__()
+        self._open = True
+
+    async def read(self, *, begun: bool) -> bytes:
+        """The next bytes; none at the end."""
+        self._begun = lambda: begun
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            return b""
+
+    async def aclose(self) -> None:
+        """End it."""
+        if self._open:
+            self._open = False
+            await self.__aexit__()
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         self._limit = Deadline()

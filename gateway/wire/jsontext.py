@@ -2,9 +2,12 @@
 
 The reader takes UTF-8 only, without a byte order mark; numbers are finite and of sane length; a key
 stands once in its object; strings are well formed (no lone surrogate); nesting ends at 64; values are
-20,000 at most, since it is their number that costs time, not the length of texts. It is Python's own
-decoder with four hooks: what the hooks cannot refuse at once they mark, and one walk over the value,
-made only when something was marked, finds the place to name.
+20,000 at most, since it is their number that costs time, not the length of texts.
+
+Theory of operation. Bodies without a doubt are read by jiter, which refuses most of this by itself and
+takes a fifth of the time. Whatever it refuses, and whatever a cheap look at the bytes makes doubtful (deep
+brackets, long numbers), is read by Python's own decoder with four hooks: what the hooks cannot refuse at
+once they mark, and one walk over the value, made only when something was marked, finds the place to name.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+import jiter
 
 from gateway.errors import BadRequest
 
@@ -28,6 +33,12 @@ _PIECE = 65_536
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+# Numbers that may be too long or not finite, as they look when all digits are zeros and all pluses gone.
+_AS_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG_NUMBER = b"0" * (_MAX_DIGITS + 1)
+_LARGE_EXPONENT = b"0e000"
+
+
 class _Doubled(dict[str, Any]):
     """An object that held a key twice; remembers which."""
 
@@ -39,6 +50,18 @@ def read(raw: bytes) -> Any:
 
     Raises `BadRequest` that says what is wrong and, where it can be told, names the place.
     """
+    # In doubt: deep brackets, many values, or numbers that may be too long or not finite.
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and raw.count(b",") <= MAX_VALUES - MAX_DEPTH:
+        shape = raw.translate(_AS_ZEROS, b"+")
+        if _LARGE_EXPONENT not in shape and _LONG_NUMBER not in shape:
+            try:
+                return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+            except ValueError:
+                pass  # the careful reader says what is wrong, and where
+    return _read_carefully(raw)
+
+
+def _read_carefully(raw: bytes) -> Any:
     _require_few_values(raw)
     hooks = _Hooks()
     try:
@@ -59,12 +82,22 @@ def read_object(raw: bytes) -> dict[str, Any]:
     """Parse a client's body that must be a JSON object."""
     value = read(raw)
     if not isinstance(value, dict):
-        raise BadRequest("The body must be a JSON object.")
+        raise no_object()
     return value
+
+
+def no_object() -> BadRequest:
+    """The error for a body that is no JSON object."""
+    return BadRequest("The body must be a JSON object.")
 
 
 def read_lenient(raw: bytes | str) -> Any:
     """Parse what a backend sent. Raises ValueError when it is not JSON; mends nothing, trusts nothing."""
+    if isinstance(raw, bytes):
+        try:
+            return jiter.from_json(raw)
+        except ValueError:
+            pass  # it may still be what Python takes for JSON, such as half a surrogate pair
     try:
         return json.loads(raw)
     except RecursionError:

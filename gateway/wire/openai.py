@@ -6,7 +6,6 @@ the types of known ones; null means absent everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -103,13 +102,6 @@ class StreamOptions(_Value):
     include_usage: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    body: dict[str, Any]
-    total_length: int | None = None
-    paired: bool = False
-
-
 class ChatRequest(_Value):
     """A chat request, checked. `body` keeps what was received, for backends that take it unread.
 
@@ -141,29 +133,22 @@ class ChatRequest(_Value):
     response_format: dict[str, Any] | None = None
     user: str | None = None
 
-    origin: ClassVar[_Origin] = _Origin({})
-    """Where the request came from. Not a field: `_checked` gives each request its own, as an ordinary
-    attribute, since pydantic's private ones cost as much as all the checks."""
+    # What follows is no field of the body: `_checked` gives each request its own, as ordinary attributes,
+    # since pydantic's private ones cost as much as all the checks.
 
-    @property
-    def body(self) -> dict[str, Any]:
-        """The members as they were received, nulls left out. Not to be changed."""
-        return self.origin.body
-
-    @property
-    def total_length(self) -> int | None:
-        """The most tokens of prompt and answer together, where a native client said so."""
-        return self.origin.total_length
-
-    @property
-    def paired(self) -> bool:
-        """Whether a native client asked it, with pairs for messages."""
-        return self.origin.paired
+    body: ClassVar[dict[str, Any]] = {}
+    """The members as they were received, nulls left out. Not to be changed."""
+    raw: ClassVar[bytes] = b""
+    """The very bytes of the body, where a client sent them and no member was left out; else empty."""
+    total_length: ClassVar[int | None] = None
+    """The most tokens of prompt and answer together, where a native client said so."""
+    paired: ClassVar[bool] = False
+    """Whether a native client asked it, with pairs for messages."""
 
     def single(self) -> ChatRequest:
         """The same request for one choice."""
         body = {name: value for name, value in self.body.items() if name != "n"}
-        return _checked(_Origin(body, self.total_length, self.paired))
+        return _checked(body, total_length=self.total_length, paired=self.paired)
 
     @property
     def budget(self) -> int | None:
@@ -213,15 +198,18 @@ class ChatRequest(_Value):
 
 def read_chat(raw: bytes) -> ChatRequest:
     """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
-    body = jsontext.read_object(raw)
-    given = {name: value for name, value in body.items() if value is not None}
-    messages = given.get("messages")
+    body = jsontext.read(raw)
+    if not isinstance(body, dict):
+        raise jsontext.no_object()
+    if None in body.values():
+        body, raw = {name: value for name, value in body.items() if value is not None}, b""
+    messages = body.get("messages")
     if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
         raise BadRequest(f"messages: the list should have at most {MAX_MESSAGES} items.", param="messages")
     try:
-        return _checked(_Origin(given))
+        return _checked(body, raw=raw)
     except ValidationError as error:
-        raise _refusal(error, given) from None
+        raise _refusal(error, body) from None
 
 
 def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> ChatRequest:
@@ -237,12 +225,21 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
         "messages": [*messages, {"role": "user", "content": native.prompt}],
         **{name: value for name, value in sampling.items() if value is not None},
     }
-    return _checked(_Origin(body, native.max_length, paired=True))
+    return _checked(body, total_length=native.max_length, paired=True)
 
 
-def _checked(origin: _Origin) -> ChatRequest:
-    request = ChatRequest.model_validate(origin.body)
-    request.__dict__["origin"] = origin
+_validate = ChatRequest.__pydantic_validator__.validate_python
+
+
+def _checked(
+    body: dict[str, Any], *, raw: bytes = b"", total_length: int | None = None, paired: bool = False
+) -> ChatRequest:
+    request: ChatRequest = _validate(body)
+    own = request.__dict__
+    own["body"] = body
+    own["raw"] = raw
+    own["total_length"] = total_length
+    own["paired"] = paired
     return request
 
 

@@ -31,8 +31,8 @@ from gateway.upstream.client import MAX_ANSWER, Client
 from gateway.upstream.transport import BrokenOff, Disconnected, Malformed, make_transport
 from tests.support.peer import Talk, peer
 
-ASKING = Outgoing("/v1/chat/completions", b"{}", streams=False, prompt_tokens=1)
-STREAMING = Outgoing("/v1/chat/completions", b"{}", streams=True, prompt_tokens=1)
+ASKING = Outgoing("/v1/chat/completions", b"{}", streams=False, prompt=1)
+STREAMING = Outgoing("/v1/chat/completions", b"{}", streams=True, prompt=1)
 OK = b"HTTP/1.1 200 OK\r\n"
 
 Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]

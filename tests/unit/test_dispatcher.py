@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.dispatcher import Dispatcher, Lease
-from gateway.errors import NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.errors import ConnectFailed, NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.scheduling.claim import Claim
 from gateway.scheduling.scheduler import REST, Ticket
 from gateway.telemetry.receipt import Receipt
+
+
+@asynccontextmanager
+async def held(
+    dispatcher: Dispatcher,
+    backends: tuple[str, ...] = ("a",),
+    waiting: Callable[[Ticket], None] = lambda _: None,
+) -> AsyncIterator[Lease]:
+    """A lease for the length of an `async with`."""
+    lease = await dispatcher.lease(Claim("m", backends), waiting)
+    try:
+        yield lease
+    finally:
+        lease.end()
 
 
 class Clock:
@@ -72,7 +88,7 @@ class House:
     ) -> str:
         """Take a lease, hold it until the event, and say which backend it was."""
         waiting = (tickets if tickets is not None else []).append
-        async with self.dispatcher.lease("m", self.backends, waiting) as lease:
+        async with held(self.dispatcher, self.backends, waiting) as lease:
             self.served.append(name)
             if until is not None:
                 await until.wait()
@@ -102,7 +118,7 @@ async def gone(task: asyncio.Task[str]) -> None:
 
 async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
     house = House()
-    async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+    async with held(house.dispatcher) as lease:
         assert lease.backend == "a"
         assert house.dispatcher.in_flight("a") == 1
     assert house.dispatcher.in_flight("a") == 0
@@ -112,14 +128,14 @@ async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
 async def test_a_slot_is_given_back_when_its_holder_fails() -> None:
     house = House()
     with pytest.raises(ZeroDivisionError):
-        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+        async with held(house.dispatcher):
             raise ZeroDivisionError
     assert house.dispatcher.in_flight("a") == 0
 
 
 async def test_those_who_wait_are_served_in_their_order() -> None:
     house = House()
-    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+    async with asyncio.TaskGroup() as group, held(house.dispatcher):
         for name in ("first", "second", "third"):
             group.create_task(house.visit(name))
         await turns()
@@ -134,7 +150,7 @@ async def test_those_who_wait_are_served_in_their_order() -> None:
 async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts() -> None:
     house = House()
     tickets: list[Ticket] = []
-    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+    async with asyncio.TaskGroup() as group, held(house.dispatcher):
         house.dispatcher.served("m", 4.0)
         group.create_task(house.visit("first", tickets=tickets))
         group.create_task(house.visit("second", tickets=tickets))
@@ -148,7 +164,7 @@ async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts
 
 async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
     house = House()
-    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+    async with asyncio.TaskGroup() as group, held(house.dispatcher):
         leaver = group.create_task(house.visit("leaver"))
         group.create_task(house.visit("stayer"))
         await turns()
@@ -162,7 +178,7 @@ async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
 async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+        async with held(house.dispatcher):
             leaver = group.create_task(house.visit("leaver"))
             stayer = group.create_task(house.visit("stayer"))
             await turns()
@@ -177,7 +193,7 @@ async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> 
 async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with house.dispatcher.lease("m", ("a",), lambda _: None):
+        async with held(house.dispatcher):
             leaver = group.create_task(house.visit("leaver"))
             stayer = group.create_task(house.visit("stayer"))
             await turns()
@@ -189,7 +205,7 @@ async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
 
 async def test_one_who_leaves_in_the_step_of_its_refusal_is_just_gone() -> None:
     house = House(timeout=5)
-    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+    async with asyncio.TaskGroup() as group, held(house.dispatcher):
         leaver = group.create_task(house.visit("leaver"))
         await turns()
         house.tick(5)
@@ -236,7 +252,7 @@ async def test_a_slot_is_never_lost_whenever_somebody_leaves(leave_after: int) -
 
 async def test_a_full_queue_refuses_and_tells_when_to_come_back() -> None:
     house = House(length=1)
-    async with asyncio.TaskGroup() as group, house.dispatcher.lease("m", ("a",), lambda _: None):
+    async with asyncio.TaskGroup() as group, held(house.dispatcher):
         house.dispatcher.served("m", 3.0)
         group.create_task(house.visit())
         await turns()
@@ -248,7 +264,7 @@ async def test_a_full_queue_refuses_and_tells_when_to_come_back() -> None:
 
 async def test_waiting_ends_at_the_time_limit() -> None:
     house = House(timeout=30)
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+    async with held(house.dispatcher), asyncio.TaskGroup() as group:
         waiter = group.create_task(_refused(house, QueueTimeout))
         await turns()
         house.tick(29.9)
@@ -268,7 +284,7 @@ async def _refused(house: House, kind: type[Unavailable]) -> Unavailable:
 async def test_the_time_limit_needs_no_other_event() -> None:
     house = House(timeout=0.01)
     house.dispatcher._clock = asyncio.get_running_loop().time
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.timeout(10):
+    async with held(house.dispatcher), asyncio.timeout(10):
         with pytest.raises(QueueTimeout):
             await house.visit()
 
@@ -277,14 +293,14 @@ async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.Monkey
     monkeypatch.setattr("gateway.scheduling.scheduler.REST", 0.02)
     house = House({"a": 1, "b": 1})
     house.dispatcher._clock = asyncio.get_running_loop().time
-    house.dispatcher.failed("b", "connect")
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.timeout(10):
+    house.dispatcher.tried("b", ConnectFailed("down"))
+    async with held(house.dispatcher), asyncio.timeout(10):
         assert await house.visit() == "b"
 
 
 async def test_nobody_waits_for_backends_that_all_rest() -> None:
     house = House()
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", ConnectFailed("down"))
     with pytest.raises(NoBackend) as refused:
         await house.visit()
     assert refused.value.retry_after == REST
@@ -293,10 +309,10 @@ async def test_nobody_waits_for_backends_that_all_rest() -> None:
 
 async def test_those_who_wait_learn_at_once_that_their_backend_went_down() -> None:
     house = House()
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+    async with held(house.dispatcher), asyncio.TaskGroup() as group:
         waiter = group.create_task(_refused(house, NoBackend))
         await turns()
-        house.dispatcher.failed("a", "connect")
+        house.dispatcher.tried("a", ConnectFailed("down"))
         await waiter
     assert house.hook.outcomes == ["granted", "no_backend"]
 
@@ -308,7 +324,7 @@ async def test_a_lingering_answer_keeps_its_slot_until_it_has_come() -> None:
     house = House()
     answer = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+        async with held(house.dispatcher) as lease:
             lease.linger(group.create_task(answer.wait()))
         assert house.dispatcher.zombies("a") == 1
         assert house.dispatcher.in_flight("a") == 1
@@ -324,7 +340,7 @@ async def test_a_lingering_answer_keeps_its_slot_until_it_has_come() -> None:
 async def test_a_lingering_task_that_is_done_keeps_nothing() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+        async with held(house.dispatcher) as lease:
             task = group.create_task(turns(1))
             lease.linger(task)
             await task
@@ -339,7 +355,7 @@ async def test_a_lingering_task_that_fails_or_is_cancelled_frees_the_slot_too() 
     fails = loop.create_task(_fail_after(forever))
     cancelled = loop.create_task(forever.wait())
     for task in (fails, cancelled):
-        async with house.dispatcher.lease("m", ("a",), lambda _: None) as lease:
+        async with held(house.dispatcher) as lease:
             lease.linger(task)
     assert house.dispatcher.zombies("a") == 2
     cancelled.cancel()
@@ -358,7 +374,7 @@ async def _fail_after(event: asyncio.Event) -> None:
 
 
 async def test_a_lease_shows_whether_it_lingers() -> None:
-    lease = Lease("a")
+    lease = Lease(House().dispatcher, "a")
     assert repr(lease) == "<Lease a>"
     event = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -373,19 +389,19 @@ async def test_a_lease_shows_whether_it_lingers() -> None:
 
 async def test_hooks_are_told_once_when_a_backend_goes_down_and_once_when_it_is_back() -> None:
     house = House()
-    house.dispatcher.answered("a")
-    house.dispatcher.failed("a", "connect")
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", None)
+    house.dispatcher.tried("a", ConnectFailed("down"))
+    house.dispatcher.tried("a", ConnectFailed("down"))
     assert not house.dispatcher.up("a")
-    house.dispatcher.answered("a")
-    house.dispatcher.answered("a")
+    house.dispatcher.tried("a", None)
+    house.dispatcher.tried("a", None)
     assert house.dispatcher.up("a")
     assert house.hook.changes == [("a", False, "connect"), ("a", True, "answered")]
 
 
 async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_yet() -> None:
     house = House({"a": 1, "b": 1})
-    house.dispatcher.failed("a", "connect")
+    house.dispatcher.tried("a", ConnectFailed("down"))
     assert house.dispatcher.usable() == {"a": False, "b": True}
     house.clock.now += REST
     assert house.dispatcher.usable() == {"a": True, "b": True}
@@ -394,18 +410,18 @@ async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_y
 
 async def test_an_answer_lets_those_who_wait_use_the_backend_at_once() -> None:
     house = House({"a": 1, "b": 1})
-    house.dispatcher.failed("b", "connect")
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+    house.dispatcher.tried("b", ConnectFailed("down"))
+    async with held(house.dispatcher), asyncio.TaskGroup() as group:
         waiter = group.create_task(house.visit())
         await turns()
         assert not waiter.done()
-        house.dispatcher.answered("b")
+        house.dispatcher.tried("b", None)
         assert await waiter == "b"
 
 
 async def test_closing_stops_the_timer() -> None:
     house = House()
-    async with house.dispatcher.lease("m", ("a",), lambda _: None), asyncio.TaskGroup() as group:
+    async with held(house.dispatcher), asyncio.TaskGroup() as group:
         waiter = group.create_task(house.visit())
         await turns()
         timer = house.dispatcher._timer

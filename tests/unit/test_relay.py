@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -91,7 +92,17 @@ class House:
 
     def events(self, **body: Any) -> AsyncGenerator[Event, None]:
         """The answer to a request, as it comes."""
-        return self.relay.events(self.plan(**body), self.receipt, lambda _: None)
+        return self.events_of(self.plan(**body))
+
+    async def events_of(self, plan: Plan) -> AsyncGenerator[Event, None]:
+        """The answer to what was planned, as it comes."""
+        answer = self.relay.answer(plan, self.receipt, lambda _: None)
+        try:
+            while not answer.done:
+                for event in await answer.read():
+                    yield event
+        finally:
+            await answer.aclose()
 
     async def answer(self, **body: Any) -> list[Event]:
         """The whole answer."""
@@ -266,7 +277,7 @@ async def test_what_a_request_may_lose_is_known_before_it_waits() -> None:
 async def test_the_lean_form_goes_to_servers_that_have_no_pairs() -> None:
     servers = Servers(old=native(), new=whole())
     empty = [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]
-    asking = Asking(ask(messages=[*empty, *ask().request.body["messages"]]).request, ask().request)
+    asking = Asking(ask(messages=[*empty, *ask().request.body["messages"]]).request, lean=ask().request)
     async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
         outgoing = house.plan(asking).outgoing
     assert jsontext.read(outgoing["old"].body)["history"] == [["", "x"]]
@@ -420,10 +431,10 @@ async def test_where_nobody_else_is_free_the_first_failure_is_told() -> None:
     release = asyncio.Event()
     servers = Servers(a=[NO_CONNECTION], b=held(release, whole()))
     async with open_house(servers, extra=NOBODY_WAITS, slots=1) as house, asyncio.TaskGroup() as group:
-        house.dispatcher.failed("a", "connect")
+        house.dispatcher.tried("a", ConnectFailed("down"))
         holder = group.create_task(house.answer())
         await wait_until(lambda: servers.order == ["b"])
-        house.dispatcher.answered("a")
+        house.dispatcher.tried("a", None)
         came, failure = await house.failure(ConnectFailed)
         assert came == []
         assert failure.retry_after == 1
@@ -544,7 +555,7 @@ async def test_a_request_planned_before_that_was_known_is_asked_for_whole_too() 
     async with open_house(servers, "chatglm2-openai") as house:
         plan = house.plan(stream=True)
         house.fleet["a"].no_streams = True
-        events = [event async for event in house.relay.events(plan, house.receipt, lambda _: None)]
+        events = [event async for event in house.events_of(plan)]
     assert text(events).strip() == "ok"
     assert [asked.body.get("stream", False) for asked in servers.asked] == [False]
 
@@ -635,9 +646,9 @@ async def test_one_failing_choice_fails_all_and_ends_the_others() -> None:
     servers = Servers(a=[refusing(200, b"?"), held(never, whole())])
     async with open_house(servers, {"a": "openai"}, slots=2) as house:
         plan = house.plan(n=2)
-        split = Plan(plan.asking, plan.model, house.plan().outgoing, alone=False)
+        split = replace(plan, outgoing=house.plan().outgoing, alone=False)
         with pytest.raises(UpstreamGarbled):
-            async with aclosing(house.relay.events(split, house.receipt, lambda _: None)) as events:
+            async with aclosing(house.events_of(split)) as events:
                 [event async for event in events]
         assert len(house.background) == 0
         assert house.busy == {"a": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.errors import ConnectFailed
 from tests.support.asgi import fetch, rig
 from tests.support.servers import Servers, native
 
@@ -23,19 +24,19 @@ async def test_a_probe_needs_no_key_and_is_not_accounted_for(path: str) -> None:
 
 async def test_a_gateway_whose_backends_all_rest_is_alive_but_not_ready() -> None:
     async with rig(Servers(a=native(), b=native()), "chatglm2") as house:
-        house.gateway.dispatcher.failed("a", "connect")
+        house.gateway.dispatcher.tried("a", ConnectFailed("down"))
         assert (await house.get("/readyz")).json == {"status": "ready"}
-        house.gateway.dispatcher.failed("b", "connect")
+        house.gateway.dispatcher.tried("b", ConnectFailed("down"))
         call = await house.get("/readyz")
         assert (call.status, call.json) == (503, {"status": "not ready"})
         assert (await house.get("/livez")).json == {"status": "ok"}
-        house.gateway.dispatcher.answered("b")
+        house.gateway.dispatcher.tried("b", None)
         assert (await house.get("/readyz")).status == 200
 
 
 async def test_verbose_lists_the_checks() -> None:
     async with rig(Servers(a=native(), b=native()), "chatglm2") as house:
-        house.gateway.dispatcher.failed("a", "connect")
+        house.gateway.dispatcher.tried("a", ConnectFailed("down"))
         call = await house.get("/readyz", query=b"verbose")
     assert call.json == {"status": "ready", "draining": False, "backends": {"a": False, "b": True}}
 

@@ -10,7 +10,7 @@ from gateway.errors import UpstreamGarbled
 from gateway.wire.events import Event
 from gateway.wire.openai import ChatRequest
 
-OUTGOING = Outgoing(path="/", body=b"{}", streams=False, prompt_tokens=1)
+OUTGOING = Outgoing(path="/", body=b"{}", streams=False, prompt=1)
 
 
 class Mute(Dialect):

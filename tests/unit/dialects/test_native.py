@@ -30,7 +30,7 @@ def sent(outgoing: Outgoing) -> dict[str, Any]:
 
 
 def outgoing(*, most: int | None = 100, prompt_tokens: int = 10, total: int | None = 2048) -> Outgoing:
-    return Outgoing("/", b"{}", streams=False, prompt_tokens=prompt_tokens, budget=most, total=total)
+    return Outgoing("/", b"{}", streams=False, prompt=prompt_tokens, budget=most, total=total)
 
 
 @pytest.mark.parametrize(

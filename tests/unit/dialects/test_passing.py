@@ -201,7 +201,7 @@ def test_what_cannot_pass_unread_is_read(more: dict[str, Any], profile: Profile)
     assert not isinstance(openai.decoder(outgoing), ByteDecoder)
 
 
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 7,
@@ -227,7 +227,18 @@ def whole(answer: dict[str, Any]) -> tuple[bytes, list[Event]]:
 
 def test_a_whole_answer_goes_on_as_it_came() -> None:
     body, events = whole(ANSWER)
-    assert events == [Passed(body), Finish("stop"), Usage(5, 3, "backend")]
+    assert events == [Passed(body, "stop"), Usage(5, 3, "backend")]
+
+
+def test_a_refusal_that_is_left_out_is_put_in() -> None:
+    choice = {**ANSWER["choices"][0], "message": {"role": "assistant", "content": '"role":"assistant"'}}
+    body = json.dumps({**ANSWER, "choices": [choice]}, separators=(",", ":")).encode()
+    openai = DIALECTS["openai"]
+    events = openai.answer(openai.ask(request(), Profile(model="m"), stream=False), body)
+    (told,) = [one for one in events if isinstance(one, Passed)]
+    choice["message"]["refusal"] = None
+    assert json.loads(told.data) == {**ANSWER, "choices": [choice]}
+    assert others(events) == [Usage(5, 3, "backend")]
 
 
 @pytest.mark.parametrize(
