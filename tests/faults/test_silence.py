@@ -16,7 +16,6 @@ from tests.faults.checks import (
     limits,
     over,
     playing,
-    stay_silent,
     tries,
 )
 from tests.support.fleet import Server
@@ -33,14 +32,6 @@ STOPPABLE = {"chatglm3", "glm4", "glm4v", "openai"}
 def streams(server: Server, *, stream: bool) -> bool:
     """Whether the server itself streams."""
     return stream and server in STREAMING
-
-
-async def silent(server: Server, *, stream: bool, asked: list[bytes] | None = None) -> Script:
-    """A script that says nothing; the head of a stream is no word, and some servers send it at once."""
-    head = b""
-    if streams(server, stream=stream) and server.dialect not in STOPPABLE:
-        head = (await tape(server, stream=True)).head("transfer-encoding: chunked")
-    return muttering(head, asked)
 
 
 def muttering(head: bytes, asked: list[bytes] | None = None) -> Script:
@@ -69,7 +60,7 @@ async def test_with_none_left_it_is_a_504_and_the_slot_is_freed_or_booked_as_a_z
 ) -> None:
     times = limits(first_token=SHORT, total=4 * SHORT if streams(server, stream=stream) else SHORT)
     async with (
-        peer(await silent(server, stream=stream)) as mute,
+        peer(muttering(b"")) as mute,
         over(server, mute.url, extra=times, settle=False, slots=1) as gateway,
     ):
         answer = await ask(gateway, stream=stream)
@@ -91,7 +82,7 @@ async def test_another_backend_answers_and_the_silent_one_is_asked_once(server: 
     good = await tape(server, stream=True)
     times = limits(first_token=SHORT, total=4 * SHORT)
     async with (
-        peer(await silent(server, stream=True, asked=asked)) as mute,
+        peer(muttering(b"", asked)) as mute,
         peer(playing(good.chunked, requests=requests)) as here,
     ):
         async with over(server, mute.url, here.url, extra=times, settle=False) as gateway:
@@ -105,7 +96,7 @@ async def test_another_backend_answers_and_the_silent_one_is_asked_once(server: 
 @EVERY
 async def test_a_whole_answer_that_does_not_come_is_not_asked_for_elsewhere(server: Server) -> None:
     """Such a server is silent while it works: at the limit of all there is no time left for another."""
-    async with peer(stay_silent) as mute, peer(stay_silent) as other:
+    async with peer(muttering(b"")) as mute, peer(muttering(b"")) as other:
         async with over(server, mute.url, other.url, extra=limits(total=SHORT), settle=False) as gateway:
             answer = await ask(gateway)
             assert gateway.metric("gateway_retries_total") == 0

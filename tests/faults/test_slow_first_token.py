@@ -10,7 +10,7 @@ from tests.support.stack import wait_until
 from tests.support.tapes import REPLY, STREAMING, tape
 from tests.support.visitor import Visitor, ask, chat
 
-DELAY = 0.25
+DELAY = 0.3
 
 
 def eager() -> str:
