@@ -1,5 +1,6 @@
 # One word for each habit; `make` alone lists them. Everything lives in this folder: .venv (the tools), .clients (foreign
-# clients, one environment each), .models (the small model of `make demo-llm`). Deleting them is always safe.
+# clients, one environment each), .models (the small model of `make demo-llm`), .bench (what `make bench` measured).
+# Deleting them is always safe.
 #
 #   PYTHON=python3.13 make setup     another interpreter (3.11 or newer) for a new .venv
 #   make test ARGS="tests/unit -x"   arguments for pytest
@@ -8,6 +9,12 @@ PYTHON ?= python3
 ARGS ?=
 UV ?= uv
 UPGRADE ?=
+ROUNDS ?= 3
+WORKLOADS ?=
+TARGETS ?=
+SCALE ?= 1
+SOAK_REQUESTS ?= 200000
+SOAK_EVENTS ?= 2000000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -61,6 +68,14 @@ test-clients: $(DEV_STAMP) $(CLIENT_STAMPS) ## run the tests of foreign clients;
 .PHONY: test-llm
 test-llm: $(DEV_STAMP) $(LLM_STAMP) $(MODEL_STAMP) ## run the tests with a real, very small model behind ChatGLM's wire
 	$(PY) -m pytest -rs tests/e2e/test_llama.py $(ARGS)
+
+.PHONY: bench
+bench: $(DEV_STAMP) ## measure what requests and events cost; ROUNDS=5 WORKLOADS=c32,s100 TARGETS=nginx,gateway
+	ROUNDS=$(ROUNDS) SCALE=$(SCALE) WORKLOADS=$(WORKLOADS) TARGETS=$(TARGETS) $(PY) -m tests.bench
+
+.PHONY: soak
+soak: $(DEV_STAMP) ## many requests and events through one gateway, whose memory must stay flat
+	SOAK_REQUESTS=$(SOAK_REQUESTS) SOAK_EVENTS=$(SOAK_EVENTS) $(PY) -m tests.bench.soak
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## style, format, types, import contracts, Dockerfile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from gateway.api import routes
 from gateway.api.chat import ChatDoor
 from gateway.api.door import Desk
 from gateway.api.health import Live, Ready
+from gateway.api.ids import Ids
 from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
@@ -23,6 +23,7 @@ from gateway.api.native import NativeDoor
 from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
+from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Hooks
@@ -65,6 +66,7 @@ def create_app(
 ) -> Gateway:
     """Build the gateway for one configuration. `transport` replaces the real one in tests."""
     life = Life()
+    new_id = Ids()
     background = Background()
     offload = Offload()
     fleet = {
@@ -84,7 +86,7 @@ def create_app(
         keyring=Keyring(settings.keys) if settings.auth_required else None,
         hook=hooks,
         now=_now,
-        new_id=_new_id,
+        new_id=new_id,
         life=life,
         place=dispatcher.place,
     )
@@ -93,8 +95,8 @@ def create_app(
         hook=hooks,
         crash_log=logs,
         clock=time.monotonic,
-        new_id=lambda: _new_id("req_"),
-        draining=lambda: life.draining,
+        new_id=new_id,
+        life=life,
     )
     probes = routes.health_routes(live=Live(), ready=Ready(dispatcher.usable, lambda: life.draining))
     doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
@@ -113,8 +115,10 @@ def create_app(
 
 def _dispatcher(settings: config.Config, hooks: Hooks) -> Dispatcher:
     return Dispatcher(
-        {backend.name: backend.slots for backend in settings.backends},
-        {model.name: model.backends for model in settings.resolved_models},
+        Fleet(
+            slots={backend.name: backend.slots for backend in settings.backends},
+            models={model.name: model.backends for model in settings.resolved_models},
+        ),
         length=settings.queue.length,
         timeout=settings.queue.timeout,
         clock=time.monotonic,
@@ -139,10 +143,6 @@ NOTES = {
 
 def _note(logs: Logs, backend: str, what: str) -> None:
     logs.note(NOTES.get(what, what), level="warning", backend=backend)
-
-
-def _new_id(prefix: str) -> str:
-    return prefix + secrets.token_hex(12)
 
 
 def _now() -> datetime:

@@ -3,184 +3,225 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.errors import ConnectFailed, GatewayError, UpstreamReset, UpstreamTimeout, UpstreamTLS
-from gateway.scheduling.claim import Claim
-from gateway.scheduling.scheduler import Effect, Granted, Scheduler, Ticket
+from gateway.scheduling.claim import Claim, Effect, Granted, Ticket
+from gateway.scheduling.fitness import Rest
+from gateway.scheduling.scheduler import MOST_BYTES, Fleet, Scheduler
+from gateway.scheduling.turns import BackendState
 from gateway.telemetry.receipt import Hook
 
 
 class Lease:
-    """A held slot of one backend. Comes from `Dispatcher.lease`; whoever has it must `end` it.
+    """A held slot of one backend. Comes from `Dispatcher.lease`; whoever holds it ends it, whatever happens.
 
     A card that cannot be interrupted works on after its client left: `linger` keeps the slot taken
     until `task`, which knows when the card is free, has ended.
     """
 
-    __slots__ = ("_dispatcher", "_ended", "_task", "backend")
+    __slots__ = ("_dispatcher", "_task", "backend")
 
     def __init__(self, dispatcher: Dispatcher, backend: str) -> None:
         self.backend = backend
-        self._dispatcher = dispatcher
-        self._ended = False
+        self._dispatcher: Dispatcher | None = dispatcher
         self._task: asyncio.Task[Any] | None = None
 
     def linger(self, task: asyncio.Task[Any]) -> None:
         """Keep the slot until `task` is done, even past the end of the lease."""
         self._task = task
 
-    @property
-    def lingers_for(self) -> asyncio.Task[Any] | None:
-        """The task whose end frees the slot, if it still runs."""
-        return self._task if self._task is not None and not self._task.done() else None
-
     def end(self) -> None:
-        """Give the slot back, now or when what lingers has ended. Harmless when repeated."""
-        if not self._ended:
-            self._ended = True
-            self._dispatcher.take_back(self)
+        """Give the slot back, now or when what lingers has ended. A second time does nothing."""
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return
+        self._dispatcher = None
+        if self._task is None or self._task.done():
+            dispatcher.give_back(self.backend)
+        else:
+            dispatcher.keep_until(self.backend, self._task)
 
     def __repr__(self) -> str:
-        return f"<Lease {self.backend}{' lingering' if self.lingers_for else ''}>"
-
-
-@dataclass(eq=False, slots=True)
-class Wait:
-    """A ticket and the future that its grant will fill."""
-
-    ticket: Ticket
-    future: asyncio.Future[str]
+        lingers = self._task is not None and not self._task.done()
+        ended = self._dispatcher is None
+        return f"<Lease {self.backend}{' ended' if ended else ''}{' lingering' if lingers else ''}>"
 
 
 class Dispatcher:
-    """The one place where requests wait. Safe against leaving at any moment: a slot is never lost."""
+    """The one place where requests wait. Safe against leaving at any moment: a slot is never lost.
+
+    `length` bounds the queue of each model, `size` the bytes of all who wait, `timeout` (seconds) how long.
+    """
 
     def __init__(
         self,
-        slots: Mapping[str, int],
-        models: Mapping[str, tuple[str, ...]],
+        fleet: Fleet,
         *,
         length: int,
         timeout: float,
         clock: Callable[[], float],
         hook: Hook,
+        size: int = MOST_BYTES,
     ) -> None:
-        self._scheduler = Scheduler(slots, models, length=length)
+        self._rests = {name: Rest(slots) for name, slots in fleet.slots.items()}
+        self._scheduler = Scheduler(self._resting(fleet), length=length, size=size)
         self._timeout = timeout
         self._clock = clock
         self._hook = hook
-        self._waits: dict[int, Wait] = {}
-        self._zombies = dict.fromkeys(slots, 0)
+        self._waits: dict[int, asyncio.Future[str]] = {}
+        self._zombies: dict[str, int] = {}
         self._tickets = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def _resting(self, fleet: Fleet) -> Fleet:
+        return Fleet(
+            fleet.slots, fleet.models, fleet.weights, fleet.balancers, {**self._rests, **fleet.fitness}
+        )
+
+    # --- leases ------------------------------------------------------------------------------------
 
     async def lease(self, claim: Claim, waiting: Callable[[Ticket], None]) -> Lease:
-        """Wait for a slot on one of the claim's backends; `waiting` is told the ticket.
+        """Get a slot, at once or after a wait, of which `waiting` is told with its ticket.
 
-        Raises `QueueFull`, `QueueTimeout` and `NoBackend`, each with `retry_after`.
+        Cancelled, it leaves the queue and takes nothing with it. Raises `QueueFull`, `QueueTimeout`,
+        `NoBackend` and `Draining`, each with `retry_after`.
         """
-        began = self._clock()
-        wait = self._enqueue(claim.model, claim.backends, began)
-        waiting(wait.ticket)
-        return Lease(self, await self._wait_for_slot(wait, began))
-
-    def take_back(self, lease: Lease) -> None:
-        """Take the slot of a lease that has ended. For `Lease.end` alone."""
-        if task := lease.lingers_for:
-            self._zombies[lease.backend] += 1
-            task.add_done_callback(lambda _: self._bury(lease.backend))
+        backend = self._scheduler.seize(claim, self._clock())
+        if backend is None:
+            backend = await self._wait_for_slot(claim, waiting)
         else:
-            self._give_back(lease.backend)
+            self._hook.queue_wait(claim.model, "granted", 0.0)
+        return Lease(self, backend)
 
-    async def _wait_for_slot(self, wait: Wait, began: float) -> str:
+    async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> str:
+        began = self._clock()
+        self._tickets += 1
+        ticket = Ticket(self._tickets, claim, began + self._timeout)
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waits[ticket.number] = future
         outcome = "left"
         try:
-            backend = await wait.future
+            self._deliver(self._scheduler.arrive(ticket, began))
+            if not future.done():
+                waiting(ticket)
+            backend = await future
+            outcome = "granted"
         except GatewayError as error:
             outcome = error.row.outcome
             raise
         except asyncio.CancelledError:
-            self._abandon(wait)
+            self._abandon(ticket, future)
             raise
-        else:
-            outcome = "granted"
-            return backend
         finally:
-            self._waits.pop(wait.ticket.number, None)
-            self._hook.queue_wait(wait.ticket.model, outcome, self._clock() - began)
+            del self._waits[ticket.number]
+            self._hook.queue_wait(claim.model, outcome, self._clock() - began)
+        return backend
 
-    def _enqueue(self, model: str, backends: tuple[str, ...], now: float) -> Wait:
-        self._tickets += 1
-        ticket = Ticket(self._tickets, model, backends, now + self._timeout)
-        wait = Wait(ticket, asyncio.get_running_loop().create_future())
-        self._waits[ticket.number] = wait
-        self._deliver(self._scheduler.arrive(ticket, now))
-        return wait
-
-    def _abandon(self, wait: Wait) -> None:
+    def _abandon(self, ticket: Ticket, future: asyncio.Future[str]) -> None:
         # The grant may have come in the same moment in which the client left: then it goes back.
-        if wait.future.done() and not wait.future.cancelled() and wait.future.exception() is None:
-            self._give_back(wait.future.result())
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self.give_back(future.result())
         else:
-            self._scheduler.leave(wait.ticket)
+            self._scheduler.leave(ticket)
 
-    def _give_back(self, backend: str) -> None:
-        self._deliver(self._scheduler.release(backend, self._clock()))
+    def give_back(self, backend: str) -> None:
+        """Take a slot back and hand it on: what `Lease.end` does."""
+        effects = self._scheduler.release(backend, self._clock())
+        if effects:
+            self._deliver(effects)
+
+    def keep_until(self, backend: str, task: asyncio.Task[Any]) -> None:
+        """Keep a slot whose lease has ended until `task` has: a zombie."""
+        self._zombies[backend] = self._zombies.get(backend, 0) + 1
+        task.add_done_callback(lambda _: self._bury(backend))
 
     def _bury(self, backend: str) -> None:
         self._zombies[backend] -= 1
-        self._give_back(backend)
+        self.give_back(backend)
 
-    def _deliver(self, effects: list[Effect]) -> None:
+    def _deliver(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            wait = self._waits.get(effect.ticket.number)
-            if wait is None or wait.future.done():
+            future = self._waits.get(effect.ticket.number)
+            if future is None or future.done():
                 if isinstance(effect, Granted):
-                    self._give_back(effect.backend)
+                    self.give_back(effect.backend)
             elif isinstance(effect, Granted):
-                wait.future.set_result(effect.backend)
+                future.set_result(effect.backend)
             else:
-                wait.future.set_exception(effect.error)
+                future.set_exception(effect.error)
         self._set_timer()
 
+    # --- time --------------------------------------------------------------------------------------
+
     def _set_timer(self) -> None:
+        """See that a tick comes in time. A timer that is due before is left: it will set the next."""
+        due = self._scheduler.next_tick()
+        if due is None or (self._timer is not None and self._due <= due):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        now = self._clock()
-        due = self._scheduler.next_tick(now)
-        if due is not None:
-            delay = max(0.0, due - now)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+        self._due = due
+        delay = max(0.0, due - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
+        self._timer = None
         self._deliver(self._scheduler.tick(self._clock()))
 
     # --- what the relay reports --------------------------------------------------------------------
 
     def tried(self, backend: str, error: GatewayError | None) -> None:
         """Take note of how a try on a backend ended; None for a good end."""
-        if isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
-            self._failed(backend, error.row.outcome)
-        elif not isinstance(error, UpstreamTimeout):
-            self._answered(backend)
+        if error is None or not isinstance(
+            error, ConnectFailed | UpstreamReset | UpstreamTLS | UpstreamTimeout
+        ):
+            self.answered(backend)
+        elif not isinstance(error, UpstreamTimeout):  # a silent backend is busy, not down
+            self.failed(backend, error.row.outcome)
 
-    def _failed(self, backend: str, reason: str) -> None:
-        if self.up(backend):
+    def failed(self, backend: str, reason: str) -> None:
+        """Take note that a backend did not take a connection."""
+        if (rest := self._rests.get(backend)) is None:
+            return
+        if not rest.failures:
             self._hook.backend_changed(backend, False, reason)
-        self._deliver(self._scheduler.fail(backend, self._clock()))
+        rest.failed(self._clock())
+        self.changed(backend)
 
-    def _answered(self, backend: str) -> None:
-        if not self.up(backend):
+    def answered(self, backend: str) -> None:
+        """Take note that a backend has answered something."""
+        rest = self._rests.get(backend)
+        if rest is not None and rest.failures:
             self._hook.backend_changed(backend, True, "answered")
-            self._deliver(self._scheduler.recover(backend, self._clock()))
+            rest.answered()
+            self.changed(backend)
 
-    def served(self, model: str, seconds: float) -> None:
-        """Take note of how long a whole answer took."""
-        self._scheduler.learn(model, seconds)
+    def changed(self, backend: str) -> None:
+        """Take note that a backend's fitness was told something and may be different now."""
+        self._deliver(self._scheduler.changed(backend, self._clock()))
+
+    def served(self, model: str, seconds: float, backend: str = "") -> None:
+        """Take note of how long a whole answer took, and on which backend."""
+        self._scheduler.learn(model, seconds, backend)
+
+    # --- changes of the whole ----------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Answer all who wait with `Draining`, and from now on all who would have to wait."""
+        self._deliver(self._scheduler.drain())
+
+    def reconfigure(self, fleet: Fleet, *, length: int, timeout: float, size: int = MOST_BYTES) -> None:
+        """Go on with another fleet; see `Scheduler.reconfigure`. Who waits already keeps the old time-out."""
+        rests = {name: self._rests.get(name) or Rest(slots) for name, slots in fleet.slots.items()}
+        for name, slots in fleet.slots.items():
+            rests[name].slots = slots
+        self._rests = rests
+        self._timeout = timeout
+        now = self._clock()
+        self._deliver(self._scheduler.reconfigure(self._resting(fleet), now, length=length, size=size))
 
     # --- views -------------------------------------------------------------------------------------
 
@@ -194,16 +235,19 @@ class Dispatcher:
 
     def zombies(self, backend: str) -> int:
         """Slots held for answers that nobody waits for."""
-        return self._zombies[backend]
+        return self._zombies.get(backend, 0)
 
     def up(self, backend: str) -> bool:
         """Whether the last attempt to reach this backend succeeded (or none was made yet)."""
-        return self._scheduler.state(backend).failures == 0
+        return self._rests[backend].failures == 0
 
     def usable(self) -> dict[str, bool]:
         """Every backend, and whether it may be asked."""
-        now = self._clock()
-        return {name: self._scheduler.state(name).rested(now) for name in self._zombies}
+        return self._scheduler.usable(self._clock())
+
+    def state(self, backend: str) -> BackendState:
+        """What the scheduler knows of a backend; not to be changed."""
+        return self._scheduler.state(backend)
 
     def place(self, ticket: Ticket) -> tuple[int, float] | None:
         """Position in the queue (from 1) and expected wait in seconds, while the ticket waits."""

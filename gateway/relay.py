@@ -35,15 +35,14 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Limits, Patience
 from gateway.scheduling.retry import Budget, Failure, decide
-from gateway.scheduling.scheduler import Ticket
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
-from gateway.upstream.client import Exchange
+from gateway.upstream.exchange import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -225,7 +224,10 @@ class Generation(Answer):
         while True:
             try:
                 current = self._try or await self._begin()
-                events = await current.read()
+                events = current.noted(await current.read())
+                if current.over:
+                    await current.end()
+                    self.done = True
             except GatewayError as error:
                 await self._end_try(error)
                 continue
@@ -233,7 +235,6 @@ class Generation(Answer):
                 if not isinstance(event, Repair):
                     self._content_sent = True
                     break
-            self.done = current.done
             return events
 
     async def _begin(self) -> _Try:
@@ -268,10 +269,10 @@ class Generation(Answer):
 
 
 class _Try:
-    """One try on one backend, from the slot to the last piece. `done` is set with that piece."""
+    """One try on one backend, from the slot to the last piece; `over` tells that this has come."""
 
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
-        self.done = False
+        self.over = False
         self.backend = backend = relay.fleet[lease.backend]
         self._relay = relay
         self._plan = plan
@@ -298,31 +299,46 @@ class _Try:
         self._reader: ByteDecoder | None = None
         self._begun = False  # content has come
         self._complete = False  # the answer is whole; its stream has still to end
-        self._over = False  # there is nothing more to read
 
     # --- reading -----------------------------------------------------------------------------------
 
     async def read(self) -> list[Event]:
-        """The next pieces. Raises every way in which a try can fail; then `fail` must be called."""
-        outgoing = self._outgoing
-        if outgoing.streams:
+        """The next pieces as the dialect reads them.
+
+        Raises every way in which a try can fail; then `fail` must be called.
+        """
+        if not self._outgoing.streams:
+            return await self._read_whole(self._outgoing)
+        try:
+            exchange, reader = self._exchange, self._reader
+            if exchange is None or reader is None:
+                exchange, reader = await self._begin_stream()
+            if self._complete:
+                await self._see_the_end(exchange)
+                return []
             try:
-                events = await self._read_stream()
-            except AskWhole as instruction:
-                events = [await self._begin_anew(instruction)]
-        else:
-            # Where the card works on whatever happens here, the exchange outlives a client that leaves.
-            ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
-            body = await ask(outgoing, self._patience)
-            self._over = True
-            events = self.backend.dialect.answer(outgoing, body)
-        ready = self._noted(events)
-        if self._over:
-            if self._exchange is not None:
-                await self._close(self._exchange, ended=False)
-            self._settle("ok")
-            self.done = True
-        return ready
+                chunk = await exchange.read(begun=self._begun)
+                if chunk:
+                    events = reader.feed(chunk)
+                    if reader.done:
+                        events += reader.end(clean=True)
+                        self._complete, self.over = True, exchange.ended
+                    return events
+            except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
+                self.over = True
+                return _broken_off(reader, error)
+            await self._close(exchange, ended=True)
+            self.over = True
+            return reader.end(clean=True)
+        except AskWhole as instruction:
+            return [await self._begin_anew(instruction)]
+
+    async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
+        # Where the card works on whatever happens here, the exchange outlives a client that leaves.
+        ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+        body = await ask(outgoing, self._patience)
+        self.over = True
+        return self.backend.dialect.answer(outgoing, body)
 
     async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
         relay = self._relay
@@ -336,28 +352,6 @@ class _Try:
                 return await asyncio.shield(task)
         except TimeoutError:
             raise patience.error(deadline, begun=False) from None
-
-    async def _read_stream(self) -> list[Event]:
-        exchange, reader = self._exchange, self._reader
-        if exchange is None or reader is None:
-            exchange, reader = await self._begin_stream()
-        if self._complete:
-            await self._see_the_end(exchange)
-            return []
-        broken: GatewayError | None = None
-        try:
-            chunk = await exchange.read(begun=self._begun)
-            if chunk:
-                events = reader.feed(chunk)
-                if reader.done:
-                    self._complete = True
-                    events += reader.end(clean=True)
-                return events
-            await self._close(exchange, ended=True)
-        except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
-            broken = error
-        self._over = True
-        return _ending(reader, broken)
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
@@ -373,7 +367,7 @@ class _Try:
 
     async def _see_the_end(self, exchange: Exchange) -> None:
         """Wait until a stream that has said all it had to say really ends: its connection can serve again."""
-        self._over = True
+        self.over = True
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(GRACE):
                 while await exchange.read(begun=True):
@@ -382,7 +376,7 @@ class _Try:
 
     async def _begin_anew(self, instruction: AskWhole) -> Event:
         self.backend.no_streams = self.backend.no_streams or instruction.remember
-        self._over = False
+        self.over = False
         if self._exchange is not None:
             await self._close(self._exchange, ended=True)  # only streams without an answer come here
         self._outgoing = self._relay.asked_whole(self._plan, self.backend)
@@ -390,7 +384,7 @@ class _Try:
 
     # --- what came ---------------------------------------------------------------------------------
 
-    def _noted(self, events: list[Event]) -> list[Event]:
+    def noted(self, events: list[Event]) -> list[Event]:
         """Write on the receipt what came; give it with what the backend lacks added."""
         receipt = self._receipt
         for event in events:
@@ -420,22 +414,28 @@ class _Try:
             row = self._row = _abilities(self._plan.request, self.backend.dialect, self._outgoing)
         ready = [out for event in events for out in row.feed(event)]
         if row.done:
-            self._over = True
-        return ready + row.flush() if self._over else ready
+            self.over = True
+        return ready + row.flush() if self.over else ready
 
     # --- ends --------------------------------------------------------------------------------------
+
+    async def end(self) -> None:
+        """End a try whose last piece has come."""
+        if self._exchange is not None:
+            await self._close(self._exchange, ended=False)
+        self._settle("ok")
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
         self._relay.dispatcher.tried(self.backend.name, error)
-        await self._end(error.row.outcome)
+        await self._leave(error.row.outcome)
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""
-        await self._end("client_gone")
+        await self._leave("client_gone")
 
-    async def _end(self, outcome: str) -> None:
+    async def _leave(self, outcome: str) -> None:
         try:
             if self._exchange is not None:
                 await self._close(self._exchange, ended=False)
@@ -479,12 +479,12 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
     return Row(*stages)
 
 
-def _ending(reader: ByteDecoder, broken: GatewayError | None) -> list[Event]:
-    """The end of a stream; a break after the answer was complete is a good end."""
+def _broken_off(reader: ByteDecoder, error: GatewayError) -> list[Event]:
+    """The end of a stream that broke: a good one, if the answer was complete."""
     try:
-        return reader.end(clean=broken is None)
-    except UpstreamTruncated as error:
-        raise broken or error from None
+        return reader.end(clean=False)
+    except UpstreamTruncated:
+        raise error from None
 
 
 class _SideBySide(Answer):

@@ -187,6 +187,8 @@ async def _serve(settings: config.Config) -> int:
     except OSError as error:
         logs.note("An address cannot be bound.", level="critical", reason=error.strerror or "unknown")
         return 2
+    finally:
+        logs.flush()
 
 
 async def _serve_until(settings: config.Config, logs: Logs, stops: asyncio.Queue[str]) -> int:

@@ -6,6 +6,9 @@ from gateway.abilities.stage import Stage
 from gateway.wire import tokens
 from gateway.wire.events import Delta, Event, Usage
 
+_KEPT = 4096
+"""Characters that are kept to be counted together: one by one is dear, all of them fill memory."""
+
 
 class Count(Stage):
     """Passes everything on and gives one `Usage` at the very end.
@@ -17,7 +20,9 @@ class Count(Stage):
     def __init__(self, prompt_tokens: int, cjk: int) -> None:
         self._prompt = prompt_tokens
         self._cjk = cjk
+        self._tally = tokens.Tally()
         self._texts: list[str] = []
+        self._length = 0
         self._seen: Usage | None = None
 
     def feed(self, event: Event) -> list[Event]:
@@ -27,13 +32,21 @@ class Count(Stage):
         if isinstance(event, Delta):
             self._texts.append(event.text)
             self._texts.extend((piece.name or "") + piece.arguments for piece in event.tools)
+            self._length += len(event.text)
+            if self._length > _KEPT:
+                self._count()
         return [event]
+
+    def _count(self) -> None:
+        self._tally.add("".join(self._texts))
+        self._texts.clear()
+        self._length = 0
 
     def flush(self) -> list[Event]:
         if self._seen is not None:
             return [self._seen]
-        counted = tokens.estimate("".join(self._texts), self._cjk)
-        return [Usage(self._prompt, counted, "estimate")]
+        self._count()
+        return [Usage(self._prompt, self._tally.tokens(self._cjk), "estimate")]
 
 
 def total(usages: list[Usage]) -> Usage:

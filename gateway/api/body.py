@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from gateway.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 
-Headers = Sequence[tuple[bytes, bytes]]
-
-
-def header(headers: Headers, name: bytes) -> bytes | None:
-    """The first header of that name (lower case)."""
-    return next((value for key, value in headers if key == name), None)
+Headers = Mapping[bytes, bytes]
+"""A request's headers by name in lower case; of several with one name, the first."""
+_USUAL = frozenset({None, b"", b"application/json", b"application/json; charset=utf-8"})
 
 
 def require_json(headers: Headers) -> None:
     """Raise `UnsupportedMediaType` for a body that says it is not JSON in UTF-8. Saying nothing is fine."""
-    kind = (header(headers, b"content-type") or b"").decode("latin-1")
+    said = headers.get(b"content-type")
+    if said not in _USUAL:
+        _require_json((said or b"").decode("latin-1"))
+
+
+def _require_json(kind: str) -> None:
     media, *parameters = [piece.strip().lower() for piece in kind.split(";")]
     if media and media != "application/json" and not media.endswith("+json"):
         raise UnsupportedMediaType("Send the body as `Content-Type: application/json`.")
@@ -29,26 +31,33 @@ def require_json(headers: Headers) -> None:
 
 def require_identity(headers: Headers) -> None:
     """Raise `UnsupportedMediaType` for a compressed body."""
-    encoding = header(headers, b"content-encoding")
+    encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaType("Compressed request bodies are not read. Send the body as it is.")
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Read the whole body. Raises `BodyTooLarge` beyond `limit` bytes, `ClientGone` when it breaks off."""
-    length = header(headers, b"content-length")
+    length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
-    body = bytearray()
-    while True:
+    message = await receive()
+    body: bytes | bytearray = _piece(message)
+    while message.get("more_body", False) and len(body) <= limit:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("The client left while it sent its request.")
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
+        if isinstance(body, bytes):
+            body = bytearray(body)
+        body += _piece(message)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return bytes(body)
+
+
+def _piece(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientGone("The client left while it sent its request.")
+    piece: bytes = message.get("body", b"")
+    return piece
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -12,7 +12,7 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.relay import Answer, Asking, Plan
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -28,19 +28,19 @@ class ChatDoor:
         """Serve one request. Raises every `GatewayError` that comes before the head of the answer."""
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
-        require_json(scope["headers"])
+        require_json(visit.headers)
         raw = await desk.read(scope, receive)
         if desk.offload.small(raw):
             plan = self._understood(raw, tenant, visit)
         else:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)
         if not plan.request.stream:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await _Whole(desk, plan, visit).run(send)
             return
         streaming = _Streaming(desk, plan, visit)
         try:
-            async with desk.stay(scope, receive):
+            with desk.stay(scope):
                 await streaming.run(send)
         except GatewayError as error:
             if not visit.began or isinstance(error, ClientGone):
@@ -198,7 +198,10 @@ class _Streaming:
 
     async def _send(self, events: list[Event], send: Send) -> None:
         """Send what came together in one piece."""
-        data = b"".join([self._written(event) for event in events])
+        if self._passing and len(events) == 1:
+            data = self._written(events[0])
+        else:
+            data = b"".join([self._written(event) for event in events])
         if data:
             await replies.send_event(send, data)
 

@@ -16,7 +16,7 @@ from gateway.api.middleware import Visit
 from gateway.api.offload import Offload
 from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
 from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant
 from gateway.upstream.background import Background
@@ -64,14 +64,15 @@ class Desk:
             self.hook.auth_failed(error.reason)
             raise
 
-    def stay(self, scope: Scope, receive: Receive) -> Leaving:  # noqa: ARG002 - the scope will tell it
-        """Serve as long as the client stays and the gateway lives; to be used with `async with`."""
-        return Leaving(receive, self.background, self.life)
+    def stay(self, scope: Scope) -> Leaving:
+        """Serve as long as the client stays and the gateway lives; to be used with `with`."""
+        return Leaving(scope["presence"], self.life)
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the body. Raises `BodyTooLarge`, `UnsupportedMediaType`, `ClientGone`."""
-        require_identity(scope["headers"])
-        return await read_body(scope["headers"], receive, self.settings.server.max_body)
+        headers = scope["visit"].headers
+        require_identity(headers)
+        return await read_body(headers, receive, self.settings.server.max_body)
 
     def model(self, asked: str, tenant: Tenant, visit: Visit) -> config.Model:
         """Find the model a request is for. Raises `ModelNotFound`, `ModelNotAllowed`, `BadRequest`."""

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
-
-from starlette.types import Receive
+from typing import Protocol
 
 from gateway.api.life import Life
 from gateway.errors import ClientGone, GatewayError
-from gateway.upstream.background import Background
+
+
+class Presence(Protocol):
+    """Whether a client is still there. Lies in the scope as `presence`, put there by `inbound`.
+
+    `on_leaving` is called, by the event loop and not by the request's own task, when `gone` becomes true.
+    `fault` is the reason where the server itself sent the client away, with an answer of its own.
+    """
+
+    gone: bool
+    fault: GatewayError | None
+    on_leaving: Callable[[], None] | None
 
 
 class Leaving:
-    """`async with Leaving(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
+    """`with Leaving(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
 
     Works like asyncio's own time-outs: the task inside is cancelled, and the cancellation turned into
-    the error at the edge. The request's body must have been read; from then on the server's next
-    message can only say that the client is gone.
+    the error at the edge. Costs no task: the connection itself tells.
     """
 
-    def __init__(self, receive: Receive, background: Background, life: Life) -> None:
-        self._receive = receive
-        self._background = background
+    __slots__ = ("_inside", "_life", "_presence", "_reason")
+
+    def __init__(self, presence: Presence, life: Life) -> None:
+        self._presence = presence
         self._life = life
         self._reason: GatewayError | None = None
 
-    async def __aenter__(self) -> Leaving:
+    def __enter__(self) -> Leaving:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("Leaving needs a task to cancel")
+        if self._presence.gone:
+            raise _gone()
         self._inside = task
-        self._watch = self._background.start(self._wait_until_gone(), "a client's leaving")
+        self._presence.on_leaving = self._leave
         self._life.enter(self.end)
         return self
 
-    async def _wait_until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.end(ClientGone("The client left before its answer was complete."))
+    def _leave(self) -> None:
+        self.end(_gone())
 
     def end(self, reason: GatewayError) -> None:
         """Cancel what is inside, for this reason. The first reason counts."""
@@ -46,10 +57,14 @@ class Leaving:
             self._reason = reason
             self._inside.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._presence.on_leaving = None
         self._life.leave(self.end)
-        self._watch.cancel()
         if self._reason and self._inside.uncancel() <= 0 and isinstance(error, asyncio.CancelledError):
             raise self._reason from None
+
+
+def _gone() -> ClientGone:
+    return ClientGone("The client left before its answer was complete.")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import replies
-from gateway.api.body import header
+from gateway.api.leaving import Presence
+from gateway.api.life import Life
 from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError
 from gateway.telemetry.receipt import Hook, Receipt
 
-OPENAI_VERSION = b"2020-10-01"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_NO_STORE = (b"cache-control", b"no-store")
+_CLOSE = (b"connection", b"close")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_VERSION = (b"openai-version", b"2020-10-01")
 
 
 class CrashLog(Protocol):
@@ -25,17 +28,59 @@ class CrashLog(Protocol):
         """Take note of an exception that should not have been."""
 
 
-@dataclass(slots=True)
 class Visit:
     """One request on its way through the doors. Lies in the scope as `visit`.
 
-    `error_body` writes an error as the door's clients read it; a `quiet` visit is not accounted for.
+    `headers` are the request's, the first of each name; `error_body` writes an error as the door's clients
+    read it; a `quiet` visit is not accounted for; `began` tells that the answer has.
     """
 
-    receipt: Receipt
-    error_body: Callable[[GatewayError], bytes] = replies.error_body
-    quiet: bool = False
-    began: bool = False
+    __slots__ = ("_life", "_now", "_send", "began", "error_body", "headers", "quiet", "receipt")
+
+    def __init__(
+        self,
+        receipt: Receipt,
+        headers: Mapping[bytes, bytes],
+        life: Life,
+        now: Callable[[], float],
+        send: Send,
+    ) -> None:
+        self.receipt = receipt
+        self.headers = headers
+        self.error_body: Callable[[GatewayError], bytes] = replies.error_body
+        self.quiet = False
+        self.began = False
+        self._life = life
+        self._now = now
+        self._send = send
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the doors send with: adds the standing headers."""
+        if message["type"] == "http.response.start":
+            self._dress(message)
+        return self._send(message)
+
+    def _dress(self, message: Message) -> None:
+        self.began = True
+        receipt = self.receipt
+        status = receipt.status = message["status"]
+        if receipt.outcome == "internal":
+            receipt.outcome = "ok" if status < 400 else "client_error" if status < 500 else "internal"
+        headers = [
+            *message.get("headers", ()),
+            (b"x-request-id", receipt.request_id.encode()),
+            _NOSNIFF,
+            _VERSION,
+            (b"openai-processing-ms", b"%d" % int((self._now() - receipt.received) * 1000)),
+        ]
+        for name, _ in headers:
+            if name == b"cache-control":
+                break
+        else:
+            headers.append(_NO_STORE)
+        if self._life.draining:
+            headers.append(_CLOSE)
+        message["headers"] = headers
 
 
 class Reception:
@@ -48,92 +93,67 @@ class Reception:
         hook: Hook,
         crash_log: CrashLog,
         clock: Callable[[], float],
-        new_id: Callable[[], str],
-        draining: Callable[[], bool],
+        new_id: Callable[[str], str],
+        life: Life,
     ) -> None:
         self._app = app
         self._hook = hook
         self._crash_log = crash_log
         self._clock = clock
         self._new_id = new_id
-        self._draining = draining
+        self._life = life
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other kinds of scope pass."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = scope["visit"] = self._open(scope)
+        visit = scope["visit"] = self._open(scope, send)
         try:
-            await self._guarded(visit, scope, receive, self._sender(visit, send))
+            if b"expect" in visit.headers:
+                _require_expectation(visit.headers[b"expect"])
+            await self._app(scope, receive, visit.send)
+        except ClientGone as error:
+            self._note_leaving(visit, scope["presence"], error)
+        except GatewayError as error:
+            await self._refuse(visit, error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
+            self._crash_log.crash(visit.receipt.request_id, error)
+            await self._refuse(visit, InternalError("The gateway failed. Its log knows more."))
         finally:
             visit.receipt.finished = self._clock()
             if not visit.quiet:
                 self._hook.settled(visit.receipt)
 
-    def _open(self, scope: Scope) -> Visit:
-        given = header(scope["headers"], b"x-request-id")
-        request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else self._new_id()
-        return Visit(
-            Receipt(request_id, "other", self._clock(), method=scope["method"], path=scope["path"][:256])
+    def _open(self, scope: Scope, send: Send) -> Visit:
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        given = headers.get(b"x-request-id")
+        known = given is not None and _REQUEST_ID.fullmatch(given)
+        receipt = Receipt(
+            known[0].decode() if known else self._new_id("req_"),
+            "other",
+            self._clock(),
+            scope["method"],
+            scope["path"][:256],
         )
+        return Visit(receipt, headers, self._life, self._clock, send)
 
-    async def _guarded(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            self._require_expectation(scope)
-            await self._app(scope, receive, send)
-        except ClientGone as error:
-            self._note_leaving(visit, scope.get("fault"), error)
-        except GatewayError as error:
-            await self._refuse(visit, error, send)
-        except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
-            self._crash_log.crash(visit.receipt.request_id, error)
-            await self._refuse(visit, InternalError("The gateway failed. Its log knows more."), send)
-
-    def _note_leaving(self, visit: Visit, fault: GatewayError | None, error: ClientGone) -> None:
-        """Some were sent away: the server has answered them, and left the reason in the scope as `fault`."""
-        if fault is None:
+    def _note_leaving(self, visit: Visit, presence: Presence, error: ClientGone) -> None:
+        """Some were sent away: the server has answered them, and left the reason as `fault`."""
+        if presence.fault is None:
             visit.receipt.left_while = visit.receipt.phase
-        note_error(visit.receipt, fault or error)
+        note_error(visit.receipt, presence.fault or error)
 
-    async def _refuse(self, visit: Visit, error: GatewayError, send: Send) -> None:
+    async def _refuse(self, visit: Visit, error: GatewayError) -> None:
         note_error(visit.receipt, error)
         if not visit.began:
             extra = gateway_headers(visit.receipt)
-            await replies.send_error(send, error, visit.error_body(error), extra)
+            await replies.send_error(visit.send, error, visit.error_body(error), extra)
 
-    def _require_expectation(self, scope: Scope) -> None:
-        expect = header(scope["headers"], b"expect")
-        if expect is not None and expect.strip().lower() != b"100-continue":
-            raise ExpectationFailed("Only `Expect: 100-continue` is understood.")
 
-    def _sender(self, visit: Visit, send: Send) -> Send:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._dress(visit, message)
-            await send(message)
-
-        return send_with_headers
-
-    def _dress(self, visit: Visit, message: Message) -> None:
-        receipt = visit.receipt
-        visit.began = True
-        receipt.status = message["status"]
-        if receipt.outcome == "internal":
-            receipt.outcome = _outcome_of(message["status"])
-        headers = message["headers"] = list(message.get("headers", ()))
-        names = {name for name, _ in headers}
-        if b"cache-control" not in names:
-            headers.append((b"cache-control", b"no-store"))
-        if self._draining():
-            headers.append((b"connection", b"close"))
-        elapsed = str(int((self._clock() - receipt.received) * 1000)).encode()
-        headers += [
-            (b"x-request-id", receipt.request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"openai-version", OPENAI_VERSION),
-            (b"openai-processing-ms", elapsed),
-        ]
+def _require_expectation(expect: bytes) -> None:
+    if expect.strip().lower() != b"100-continue":
+        raise ExpectationFailed("Only `Expect: 100-continue` is understood.")
 
 
 def note_error(receipt: Receipt, error: GatewayError) -> None:
@@ -150,16 +170,10 @@ def gateway_headers(receipt: Receipt, *, counted: bool = True) -> replies.Pairs:
     if receipt.backend:
         headers.append((b"x-gateway-backend", receipt.backend.encode()))
         attempts = max(1, len(receipt.attempts), len(receipt.retries) + 1)
-        headers.append((b"x-gateway-attempts", str(attempts).encode()))
-        headers.append((b"x-gateway-queue-ms", str(int(receipt.queue_seconds * 1000)).encode()))
+        headers.append((b"x-gateway-attempts", b"%d" % attempts))
+        headers.append((b"x-gateway-queue-ms", b"%d" % int(receipt.queue_seconds * 1000)))
     if receipt.ignored:
         headers.append((b"x-gateway-ignored", ",".join(receipt.ignored).encode()))
     if counted and receipt.usage is not None:
         headers.append((b"x-gateway-usage", receipt.usage.source.encode()))
     return headers
-
-
-def _outcome_of(status: int) -> str:
-    if status < 400:
-        return "ok"
-    return "client_error" if status < 500 else "internal"

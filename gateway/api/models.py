@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.door import Desk
 from gateway.errors import ModelNotFound
 from gateway.wire import openai
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ModelsDoor:
@@ -22,7 +27,7 @@ class ModelsDoor:
         _, tenant = self._desk.admit(scope, "models")
         names = self._desk.settings.names
         seen = [name for name, model in names.items() if tenant.sees(model.name)]
-        wanted = scope["path_params"].get("model")
+        wanted = scope.get("path_params", _NONE).get("model")
         if wanted is None:
             body = openai.write_models(seen, self._created)
         elif wanted in seen:

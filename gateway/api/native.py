@@ -12,7 +12,7 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
-from gateway.scheduling.scheduler import Ticket
+from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import native, openai
 from gateway.wire.events import Delta
@@ -35,7 +35,7 @@ class NativeDoor:
             asked, plan = self._understood(raw, tenant, visit)
         else:
             asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)
-        async with desk.stay(scope, receive):
+        with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
             await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
@@ -44,11 +46,37 @@ def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
     return [Exact("/metrics", metrics, methods=["GET"]), Exact("/version", version, methods=["GET"])]
 
 
+class Plane(Starlette):
+    """One plane. A path that stands in the list as it is leads straight to its door.
+
+    What the list does not know word for word (other methods, paths with a part that varies, nothing at all)
+    takes Starlette's way. The reception stands before the doors on both ways.
+    """
+
+    def __init__(self, routes: list[Route], reception: Middleware) -> None:
+        super().__init__(routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused})
+        self.router.redirect_slashes = False
+        self._doors: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): reception.cls(route.app, *reception.args, **reception.kwargs)
+            for route in routes
+            for method in (route.methods or ())
+            if method != "HEAD" and not route.param_convertors
+        }
+
+    def __call__(  # type: ignore[override]  # a coroutine as well, but not one more around it
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """Serve one request."""
+        if scope["type"] == "http":
+            door = self._doors.get((scope["method"], scope["path"]))
+            if door is not None:
+                return door(scope, receive, send)
+        return super().__call__(scope, receive, send)
+
+
 def application(routes: list[Route], reception: Middleware) -> Starlette:
     """One plane."""
-    app = Starlette(routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused})
-    app.router.redirect_slashes = False
-    return app
+    return Plane(routes, reception)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

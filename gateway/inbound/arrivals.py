@@ -36,6 +36,7 @@ class Arrivals(ServerState):
     """
 
     def __init__(self, limits: Server, refused: Callable[[str], None]) -> None:
+        self.standing = b""
         super().__init__()
         self.limits = limits
         self.refused = refused
@@ -45,6 +46,19 @@ class Arrivals(ServerState):
         shortest = min(limits.header_timeout, limits.body_timeout, limits.write_timeout)
         self._period = min(SLOWEST_SWEEP, shortest / 4)
         self._next = 0.0
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every answer. uvicorn sets them once a second, as the date is among them.
+
+        `standing` are the same as bytes.
+        """
+        return self._default_headers
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._default_headers = headers
+        self.standing = b"".join([b"%b: %b\r\n" % header for header in headers])
 
     def enter(self, guest: Guest, peer: str | None) -> GatewayError | None:
         """Take note of a connection; give the error it must be refused with, if it is one too many.

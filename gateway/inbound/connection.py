@@ -1,4 +1,4 @@
-"""Connection: one client's connection, with limits where uvicorn's protocol has none.
+"""Connection: one client's connection, in the place of uvicorn's own protocol, which has no limits.
 
 A connection goes round through the stages:
 
@@ -19,18 +19,29 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, TargetTooLong
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    HeadersTooLarge,
+    InternalError,
+    RequestTimeout,
+    TargetTooLong,
+)
 from gateway.inbound import head, refusal
 from gateway.inbound.arrivals import Arrivals
+from gateway.inbound.cycle import Cycle
 
 MAX_TARGET = 8_192
 """Longest request target, in bytes: what RFC 9112 asks servers to take."""
@@ -40,6 +51,8 @@ LINGER = 2.0
 """Seconds a client has to read its last answer. Closing at once, with bytes unread, would reset the
 connection and could take the answer from it."""
 NEVER = math.inf
+Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+"""An ASGI application that gives a coroutine, and not only something to wait for."""
 _WATCHED = head.WATCHED | {b"expect"}
 
 
@@ -62,27 +75,23 @@ class _Behind(Exception):
     """Something stands behind a request whose answer is not complete."""
 
 
-class _LastTransport:
-    """A connection's transport for its last answer: closing it gives the client time to read the answer."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def write(self, data: bytes) -> None:
-        self._connection.transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._connection.transport.is_closing()
-
-    def close(self) -> None:
-        self._connection.end()
+def _target(method: bytes, url: bytes) -> dict[str, Any]:
+    """What a scope says of where a request goes."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return {
+        "method": method.decode("ascii"),
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": parsed.path,
+        "query_string": parsed.query or b"",
+    }
 
 
 def _size(headers: list[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
 
 
-class Connection(HttpToolsProtocol):
+class Connection(asyncio.Protocol):
     """One client's connection. Made by uvicorn, which must have been given `Arrivals` as its state."""
 
     def __init__(
@@ -92,19 +101,37 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
         if not isinstance(server_state, Arrivals):
             raise TypeError("Connection needs Arrivals as the server's state")
+        if not config.loaded:
+            config.load()
         self.arrivals = server_state
         self.limits = server_state.limits
+        self.app = cast("Application", config.loaded_app)
+        self.loop = _loop or asyncio.get_event_loop()
+        self.nothing = self.loop.create_future()
+        self.nothing.set_result(None)
+        self.parser = httptools.HttpRequestParser(self)
+        # What stands behind a last request is refused here, with its answer, and not by the parser.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
+        self.flow: FlowControl = cast("FlowControl", None)
+        self.cycle: Cycle | None = None
         self.stage = _IDLE
         self.deadline = NEVER
+        self._idle_time = config.timeout_keep_alive
+        self._app_state = app_state
+        self._scope: dict[str, Any] = {}  # what all requests of the connection have in common
         self._deaf = False
         self._framing = 0  # bytes since the request began, or since a piece of its body
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
         self._watched: list[tuple[bytes, bytes]] = []
+        self._expects = False
         self._approved: tuple[str, list[tuple[bytes, bytes]]] = ("", [])
+        self._aimed: tuple[bytes, bytes] = (b"", b"")
+        self._target: dict[str, Any] = {}
         self._keep_alive = False
-        self._last = cast("asyncio.Transport", _LastTransport(self))  # has what an answer needs of one
         self._unsent = 0
         self._stalled_since = 0.0
 
@@ -112,10 +139,22 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin; or refuse at once, where there are too many already."""
-        super().connection_made(transport)
+        self.arrivals.connections.add(cast("Any", self))
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        client = get_remote_addr(transport)
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": get_local_addr(transport),
+            "client": client,
+            "scheme": "http",
+            "root_path": "",
+        }
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.deadline = self.loop.time() + self.limits.header_timeout
-        error = self.arrivals.enter(self, self.client[0] if self.client else None)
+        error = self.arrivals.enter(self, client[0] if client else None)
         if error is None:
             return
         if self.arrivals.crowded:
@@ -125,13 +164,31 @@ class Connection(HttpToolsProtocol):
             self._refuse(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        """End, and let the application know."""
         self._deaf = True
+        self.arrivals.connections.discard(cast("Any", self))
         self.arrivals.leave(self)
+        if self.cycle is not None:
+            self.cycle.leave()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        del self.parser  # it knows us, and we know it
+
+    def pause_writing(self) -> None:
+        """Let whoever answers wait."""
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let the answer go on."""
+        self.flow.resume_writing()
 
     def shutdown(self) -> None:
-        super().shutdown()
-        self._keep_alive = False
+        """End after the answer in work, if there is one: the server is about to end."""
+        if self.cycle is None or self.cycle.complete:
+            self.transport.close()
+        else:
+            self._keep_alive = self.cycle.keep_alive = False
 
     def end(self) -> None:
         """Say that no more comes, and let the client read what was said before the connection closes."""
@@ -200,83 +257,122 @@ class Connection(HttpToolsProtocol):
         if self.stage is not _IDLE:
             raise _Behind
         self.stage = _HEAD
+        self._url = b""
+        self._headers = []
         self._watched = []
-        super().on_message_begin()
+        self._expects = False
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; a trailer in a list that nobody sees."""
         name = name.lower()
         if name in _WATCHED:
             self._watched.append((name, value))
-            self.expect_100_continue |= name == b"expect" and value.lower() == b"100-continue"
-        self.headers.append((name, value))
+            self._expects |= name == b"expect" and value.lower() == b"100-continue"
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Start the application, if the head is as it should be."""
         self._require_small_head()
-        heard = (self.parser.get_http_version(), self._watched)
+        parser = self.parser
+        version = parser.get_http_version()
+        heard = (version, self._watched)
         if heard != self._approved:  # one client says the same each time
             head.check(*heard)
             self._approved = heard
-        super().on_headers_complete()
-        self.headers = []  # what comes from now on are trailers; the application never sees them
+        aimed = (parser.get_method(), self._url)
+        if aimed != self._aimed:
+            self._target = _target(*aimed)
+            self._aimed = aimed
+        cycle = self.cycle = Cycle(self, head_only=aimed[0] == b"HEAD", expects=self._expects)
+        scope = self._scope | self._target
+        if version != "1.1":
+            scope["http_version"] = version
+        scope["headers"] = self._headers
+        scope["state"] = self._app_state.copy()
+        scope["presence"] = cycle
+        self._headers = []  # what comes from now on are trailers; the application never sees them
         self._framing = 0
         self.stage = _BODY
         # An answer that begins before the request is complete is the last one: the rest is not waited for.
-        cycle = self.cycle
-        self._keep_alive = cycle.keep_alive
-        cycle.keep_alive = False
-        cycle.transport = self._last
+        self._keep_alive = version != "1.0" and parser.should_keep_alive()
+        self._start(scope, cycle)
+
+    def _start(self, scope: dict[str, Any], cycle: Cycle) -> None:
+        task = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
+        tasks = self.arrivals.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(cycle.finish)
 
     def _require_small_head(self) -> None:
         limits = self.limits
-        if len(self.url) > MAX_TARGET:
+        if len(self._url) > MAX_TARGET:
             raise TargetTooLong(f"The request's target is longer than {MAX_TARGET} bytes.")
-        if len(self.headers) > limits.max_headers:
+        if len(self._headers) > limits.max_headers:
             raise self._too_large()
         most = limits.max_header_bytes  # what was counted may hold a piece of the body: then look closely
-        if self._framing > most and _size(self.headers) + len(self.url) > most:
+        if self._framing > most and _size(self._headers) + len(self._url) > most:
             raise self._too_large()
 
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
         self._framing = 0
-        cycle = self.cycle
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
+        if self.cycle is not None:
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         """Let the answer leave the connection open, if it has not begun yet."""
-        if self.headers and _size(self.headers) > self.limits.max_header_bytes:
+        if self._headers and _size(self._headers) > self.limits.max_header_bytes:
             raise self._too_large()
         self.stage = _ANSWER
         self.deadline = NEVER
         cycle = self.cycle
-        cycle.more_body = False
-        cycle.message_event.set()
-        if not cycle.response_started:
-            cycle.keep_alive = self._keep_alive
-            cycle.transport = self.transport
+        if cycle is not None:
+            cycle.end_body()
+            cycle.keep_alive = self._keep_alive and not cycle.started
 
-    def on_response_complete(self) -> None:
-        """Wait for the next request. The sweep ends the wait; uvicorn's own timer is not used."""
-        self.server_state.total_requests += 1
-        if self.stage is not _ANSWER or self.transport.is_closing():
+    def on_response_complete(self, *, keep_alive: bool) -> None:
+        """Wait for the next request, or end. The sweep ends the wait: it needs no timer."""
+        self.arrivals.total_requests += 1
+        if self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        self._framing = 0
-        self.stage = _IDLE
-        self.deadline = self.loop.time() + self.timeout_keep_alive
+        if self.stage is not _ANSWER:
+            self.end()
+        elif not keep_alive:
+            self.transport.close()
+        else:
+            if self.flow.read_paused:
+                self.flow.resume_reading()
+            self._framing = 0
+            self.stage = _IDLE
+            self.deadline = self.loop.time() + self._idle_time
+
+    @property
+    def _running(self) -> Cycle:
+        if self.cycle is None:
+            raise RuntimeError("There is no request.")
+        return self.cycle
 
     # --- ends --------------------------------------------------------------------------------------
 
     def _answer_last(self) -> None:
         """Complete the answer in work and read no more."""
         self._enter(_LAST, NEVER)
-        self.cycle.keep_alive = False
-        self.cycle.transport = self._last
+        self._running.keep_alive = False
+
+    def fail(self) -> None:
+        """Answer in the place of an application that did not; cut the answer off where it has begun."""
+        if self._running.started:
+            self.transport.close()
+        else:
+            self.transport.write(
+                refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers)
+            )
+            self.end()
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer in the application's place and end. Does not answer where an answer has begun."""
@@ -284,15 +380,15 @@ class Connection(HttpToolsProtocol):
         if self.stage is _BODY and self._disconnect(error):
             self.transport.close()
             return
-        self.transport.write(refusal.answer(error, self.server_state.default_headers))
+        self.transport.write(refusal.answer(error, self.arrivals.default_headers))
         self.end()
 
     def _disconnect(self, error: GatewayError) -> bool:
         """Let the application see its client gone, and why; tell whether it has begun its answer."""
-        cast("dict[str, Any]", self.cycle.scope)["fault"] = error
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
-        return self.cycle.response_started
+        cycle = self._running
+        cycle.fault = error
+        cycle.leave()
+        return cycle.started
 
     def check(self, now: float) -> None:
         """End what has taken too long by `now`."""

@@ -1,13 +1,26 @@
-"""What a request asks of the dispatcher."""
+"""Claim: what a request asks of the dispatcher. Ticket: its place in the queue. And what becomes of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.errors import Unavailable
+
+if TYPE_CHECKING:
+    from gateway.scheduling.turns import Lane
 
 
 @dataclass(slots=True)
 class Claim:
-    """A wish for a slot on one of `backends`, which serve `model`, on behalf of `tenant`."""
+    """What a request asks: one slot on one of `backends`, for a `model`, on behalf of a `tenant`.
+
+    A larger `priority` goes first, a larger `weight` gets more turns. `size` is what the request holds in
+    memory, in bytes. `affinity` names the session it belongs to, `prefix` holds the hashes of its
+    beginnings, the shortest first (see `balancers.prefix.chain`); only the balancers of those names look at
+    them. What may be served by several models (fallbacks) lists the backends of all of them and waits in
+    the queue of `model`.
+    """
 
     model: str
     backends: tuple[str, ...]
@@ -16,3 +29,43 @@ class Claim:
     priority: int = 0
     size: int = 0
     affinity: str = ""
+    prefix: tuple[bytes, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """The place of a request that has to wait. Numbers rise in the order of arrival.
+
+    `lane` and `order` belong to the queue: where the ticket waits, and the how manyth it was there. Without a
+    lane it waits no more.
+    """
+
+    number: int
+    claim: Claim
+    deadline: float
+    lane: Lane | None = field(default=None, repr=False)
+    order: int = field(default=0, repr=False)
+
+    @property
+    def model(self) -> str:
+        """The model whose queue it waits in."""
+        return self.claim.model
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The ticket holds a slot of this backend."""
+
+    ticket: Ticket
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The ticket is out, for this reason."""
+
+    ticket: Ticket
+    error: Unavailable
+
+
+Effect: TypeAlias = Granted | Refused

@@ -1,253 +1,400 @@
 """The queues and the slots: who waits, and who gets which backend. Pure: events in, effects out.
 
-Rules. A model has one queue, first come first served. A ticket gets a backend only when one of those
-it may use has a free slot and is not resting after a failure; nobody is tied to a busy card. No slot is
-free while a ticket waits that could use it. A ticket that can never be served as things stand (all its
-backends rest) is refused at once, never parked behind the dead.
+Rules. A ticket gets a backend only when one of those it may use is free and may be asked; nobody is tied to
+a busy card. No backend is free while a ticket waits that could use it. Who is next is for `turns` to say:
+higher classes, then tenants in turn by weight, then the order of arrival. A ticket that can never be served
+as things stand (none of its backends may be asked) is refused at once, never parked behind the dead. What
+waits is bounded in number for each model, in bytes for all, and in time for each ticket; `bounds` says who
+gives way.
 
-Theory of operation. `arrive`, `leave`, `release`, `fail`, `recover` and `tick` change the state and
-return the effects in order: `Granted` (the ticket holds a slot of that backend until `release`) and
-`Refused`. The caller delivers them; it owns clocks and futures, this module neither.
+Theory of operation. `arrive`, `leave`, `release`, `changed`, `tick`, `drain` and `reconfigure` change the
+state and return the effects in order: `Granted` (the ticket holds a slot of that backend until `release`)
+and `Refused`. The caller delivers them; it owns clocks and futures, this module neither. `seize` is the
+short way of those who need not wait: no ticket, no turn, for whoever takes what nobody waits for takes it
+from nobody.
+
+Costs. With T tenants waiting, B backends and R reaches that have tickets (sets of backends that requests
+may use: usually one a model) `arrive` costs O(B + log T), `release` O(R log T), `leave` and `place` O(log
+n), a tick as much as it has effects; nothing goes through the tickets but `drain` and `reconfigure`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from heapq import heapify, heappop, heappush
+from math import inf
 
-from gateway.errors import NoBackend, QueueFull, QueueTimeout, Unavailable
-from gateway.scheduling.balance import least_busy
+from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.scheduling.balancers.base import Balancer
+from gateway.scheduling.balancers.least_busy import LeastBusy
+from gateway.scheduling.bounds import Bound
+from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
+from gateway.scheduling.fitness import Fitness, Rest
 from gateway.scheduling.service import ServiceTime
+from gateway.scheduling.turns import SLACK, BackendState, Band, Flow, Pool, Reach, next_ticket
 
-REST = 1.0
-"""Seconds a backend rests after its first failure to connect; doubles with each further one."""
-LONGEST_REST = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A request's place in the queue of its model; `backends` are those it may use."""
-
-    number: int
-    model: str
-    backends: tuple[str, ...]
-    deadline: float
+MOST_REACHES = 1024
+"""Sets of backends that are remembered, so that requests need not put them together again."""
+MOST_BYTES = 2**26
+"""Bytes of requests that may wait in all, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
-    """The ticket holds a slot of this backend."""
+class Fleet:
+    """What there is to hand out: a value, made from the configuration.
 
-    ticket: Ticket
-    backend: str
+    `slots` and `models` (each with its backends) are in the order of the configuration; a backend without a
+    fitness or weight has the usual one, a model without a balancer the least busy.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The ticket is out, for this reason."""
-
-    ticket: Ticket
-    error: Unavailable
-
-
-Effect: TypeAlias = Granted | Refused
+    slots: Mapping[str, int]
+    models: Mapping[str, tuple[str, ...]]
+    weights: Mapping[str, int] = field(default_factory=dict)
+    balancers: Mapping[str, Balancer] = field(default_factory=dict)
+    fitness: Mapping[str, Fitness] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class BackendState:
-    """What is known of one backend. Available = rested and not full."""
-
-    name: str
-    slots: int
-    busy: int = 0
-    granted: int = 0
-    failures: int = 0
-    rests_until: float = 0.0
-
-    def rested(self, now: float) -> bool:
-        """Whether it may be asked at all."""
-        return now >= self.rests_until
-
-    def available(self, now: float) -> bool:
-        """Whether it may be asked now."""
-        return self.busy < self.slots and self.rested(now)
-
-
-@dataclass(slots=True)
 class _Queue:
-    tickets: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
-    service: ServiceTime = field(default_factory=ServiceTime)
+    """What is known of one model."""
 
-
-def rest_after(failures: int) -> float:
-    """Seconds of rest after so many failures in a row, from 1."""
-    doublings = min(failures - 1, 16)  # far beyond the longest rest, far below what a float can hold
-    return min(LONGEST_REST, REST * 2.0**doublings)
+    def __init__(self, length: int) -> None:
+        self.bound = Bound(length, lambda _: 1)
+        self.service = ServiceTime()
+        self.balancer: Balancer = LeastBusy()
 
 
 class Scheduler:
     """The state of all queues and slots."""
 
-    def __init__(
-        self, slots: Mapping[str, int], models: Mapping[str, tuple[str, ...]], *, length: int
-    ) -> None:
-        self._backends = {name: BackendState(name, count) for name, count in slots.items()}
-        self._models = dict(models)
-        self._queues = {model: _Queue() for model in models}
+    def __init__(self, fleet: Fleet, *, length: int, size: int = MOST_BYTES) -> None:
         self._length = length
+        self._bytes = Bound(size, lambda ticket: ticket.claim.size)
+        self._backends: dict[str, BackendState] = {}
+        self._queues: dict[str, _Queue] = {}
+        self._reaches: dict[tuple[str, ...], Reach] = {}
+        self._flows: dict[tuple[str, int], Flow] = {}
+        self._most_flows = MOST_REACHES
+        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._changes_at = inf
         self._grants = 0
+        self._draining = False
+        self.waiting = 0
+        self._install(fleet, 0.0)
 
     # --- events ------------------------------------------------------------------------------------
 
+    def seize(self, claim: Claim, now: float) -> str | None:
+        """Grant a backend to a request that need not wait; None where it must `arrive`."""
+        queue = self._queues.get(claim.model)
+        if queue is None or now >= self._changes_at:
+            return None
+        reach = self._reaches.get(claim.backends)
+        if reach is None:
+            reach = self._new_reach(claim.backends)
+        free = [state for state in reach.states if state.busy < state.room]
+        if not free:
+            return None
+        balancer = queue.balancer
+        state = free[0] if len(free) == 1 else balancer.choose(free, claim, reach.states)
+        state.busy += 1
+        self._grants = state.granted = self._grants + 1
+        if balancer.learns:
+            balancer.took(claim, state)
+        return state.name
+
     def arrive(self, ticket: Ticket, now: float) -> list[Effect]:
-        """Take a new ticket: grant it, queue it (no effect), or refuse it."""
-        if not self._usable(ticket, now):
-            return [Refused(ticket, self._no_backend(ticket, now))]
-        queue = self._queues[ticket.model]
-        if not queue.tickets and (backend := self._choose(ticket, now)):
-            return [self._grant(ticket, backend)]
-        queue.tickets[ticket.number] = ticket
-        effects = self._serve([ticket.model], now)
-        if ticket.number in queue.tickets and len(queue.tickets) > self._length:
-            del queue.tickets[ticket.number]
-            effects.append(Refused(ticket, self._queue_full(ticket)))
-        return effects
+        """Take a new ticket: grant it, queue it (no effect of its own), or refuse it."""
+        effects = self._advance(now)
+        if (backend := self.seize(ticket.claim, now)) is not None:
+            return [*effects, Granted(ticket, backend)]
+        return effects + self._let_in(ticket, now)
 
     def leave(self, ticket: Ticket) -> None:
         """Forget a ticket whose client left while it waited."""
-        self._queues[ticket.model].tickets.pop(ticket.number, None)
+        if ticket.lane is not None:
+            self._take_out(ticket)
 
     def release(self, backend: str, now: float) -> list[Effect]:
         """Take a slot back and hand it on."""
-        self._backends[backend].busy -= 1
-        return self._serve(self._served_by(backend), now)
-
-    def learn(self, model: str, seconds: float) -> None:
-        """Take note of how long a whole answer of this model took."""
-        self._queues[model].service.learn(seconds)
-
-    def fail(self, backend: str, now: float) -> list[Effect]:
-        """Let a backend rest that did not take a connection; refuse whom only it could have served."""
         state = self._backends[backend]
-        if not state.rested(now):
-            return []  # what was under way when it went down is part of the same failure
-        state.failures += 1
-        state.rests_until = now + rest_after(state.failures)
-        effects: list[Effect] = []
-        for model in self._served_by(backend):
-            for ticket in list(self._queues[model].tickets.values()):
-                if not self._usable(ticket, now):
-                    self.leave(ticket)
-                    effects.append(Refused(ticket, self._no_backend(ticket, now)))
-        return effects
+        state.busy -= 1
+        if self.waiting:
+            return self._advance(now) + self._serve(state)
+        if not state.slots and not state.busy:
+            del self._backends[backend]  # it was taken out of the configuration long ago
+        return []
 
-    def recover(self, backend: str, now: float) -> list[Effect]:
-        """Take note that a backend has answered."""
-        state = self._backends[backend]
-        state.failures, state.rests_until = 0, 0.0
-        return self._serve(self._served_by(backend), now)
+    def learn(self, model: str, seconds: float, backend: str = "") -> None:
+        """Take note of how long a whole answer of this model took, and which backend gave it."""
+        if (queue := self._queues.get(model)) is not None:
+            queue.service.learn(seconds)
+        if (state := self._backends.get(backend)) is not None:
+            state.learn(seconds)
+
+    def changed(self, backend: str, now: float) -> list[Effect]:
+        """Take note that a backend's fitness is different; serve or refuse whom that concerns."""
+        state = self._backends.get(backend)
+        if state is None:
+            return []
+        effects = self._advance(now)
+        self._refresh([state], now)
+        return effects + self._refuse_stranded(state, now) + self._serve(state)
 
     def tick(self, now: float) -> list[Effect]:
         """Refuse tickets past their deadline, and serve backends that have rested."""
         effects: list[Effect] = []
-        for queue in self._queues.values():
-            for ticket in [ticket for ticket in queue.tickets.values() if now >= ticket.deadline]:
-                effects.append(Refused(ticket, self._queue_timeout(ticket)))
-                del queue.tickets[ticket.number]
-        return effects + self._serve(self._models, now)
+        while (first := self._first_deadline()) is not None and first.deadline <= now:
+            band = self._take_out(first)
+            error = QueueTimeout(
+                "No backend became free within the queue's time limit.",
+                retry_after=self._retry_after(first.claim, band),
+            )
+            effects.append(Refused(first, error))
+        return effects + self._advance(now)
+
+    def drain(self) -> list[Effect]:
+        """Refuse all who wait, and from now on all who would have to."""
+        self._draining = True
+        tickets = self._tickets()
+        return [Refused(ticket, self._draining_error(self._take_out(ticket), ticket)) for ticket in tickets]
 
     # --- views -------------------------------------------------------------------------------------
 
-    def next_tick(self, now: float) -> float | None:
-        """When `tick` is next of use: the first deadline, or the end of a rest somebody waits for."""
-        waiting = [ticket for queue in self._queues.values() for ticket in queue.tickets.values()]
-        if not waiting:
-            return None
-        rests = [state.rests_until for state in self._backends.values() if not state.rested(now)]
-        return min([*(ticket.deadline for ticket in waiting), *rests])
+    def next_tick(self) -> float | None:
+        """When `tick` is next of use: the first deadline, or a change of fitness while somebody waits."""
+        first = self._first_deadline()
+        return None if first is None else min(first.deadline, self._changes_at)
 
     def depth(self, model: str) -> int:
         """Tickets waiting."""
-        return len(self._queues[model].tickets)
+        queue = self._queues.get(model)
+        return queue.bound.used if queue else 0
 
     def place(self, ticket: Ticket) -> tuple[int, float] | None:
-        """A waiting ticket's position (from 1) and expected wait in seconds; None when it waits no more."""
-        queue = self._queues[ticket.model]
-        for position, number in enumerate(queue.tickets, start=1):
-            if number == ticket.number:
-                return position, queue.service.wait(position, self._slots(ticket.model))
-        return None
+        """A waiting ticket's position (from 1) and expected wait in seconds; None when it waits no more.
+
+        An estimate from counts: all tenants are taken to have as many waiting as this one has before the
+        ticket.
+        """
+        lane = ticket.lane
+        if lane is None:
+            return None
+        position = lane.band.position(lane.rank(ticket), lane.flow.weight)
+        return position, self._queues[ticket.model].service.wait(position, lane.band.reach.slots)
 
     def state(self, backend: str) -> BackendState:
         """A backend's state; not to be changed."""
         return self._backends[backend]
 
+    def usable(self, now: float) -> dict[str, bool]:
+        """Every backend of the configuration, and whether it may be asked."""
+        return {name: state.fitness.usable(now) for name, state in self._backends.items() if state.slots}
+
+    def service(self, model: str) -> ServiceTime:
+        """How long answers of this model take."""
+        return self._queues[model].service
+
     def __repr__(self) -> str:
         backends = ", ".join(f"{s.name} {s.busy}/{s.slots}" for s in self._backends.values())
-        waiting = ", ".join(f"{model} {len(queue.tickets)}" for model, queue in self._queues.items())
+        waiting = ", ".join(f"{model} {queue.bound.used}" for model, queue in self._queues.items())
         return f"<Scheduler busy: {backends}; waiting: {waiting}>"
 
-    # --- decisions ---------------------------------------------------------------------------------
+    # --- waiting -----------------------------------------------------------------------------------
 
-    def _serve(self, models: Iterable[str], now: float) -> list[Effect]:
-        # One backend may serve several models: the oldest ticket of all of them goes first.
+    def _let_in(self, ticket: Ticket, now: float) -> list[Effect]:
+        """Let a ticket wait if it may, and say who is out for that."""
+        claim = ticket.claim
+        reach = self._reaches.get(claim.backends) or self._new_reach(claim.backends)
+        if claim.model not in self._queues or not reach.usable:
+            return [Refused(ticket, self._no_backend(claim, now))]
+        flow = self._flow(claim)
+        band = reach.band(claim.priority)
+        if self._draining:
+            return [Refused(ticket, self._draining_error(band, ticket))]
+        too_much: dict[Ticket, Bound] = {}
+        for bound in (self._queues[claim.model].bound, self._bytes):
+            too_much |= dict.fromkeys(bound.too_much(ticket, flow), bound)
+        if ticket in too_much:
+            return [Refused(ticket, self._queue_full(ticket, band, too_much[ticket]))]
         effects: list[Effect] = []
-        waiting = sorted(
-            (ticket for model in models for ticket in self._queues[model].tickets.values()),
-            key=lambda ticket: ticket.number,
-        )
-        for ticket in waiting:
-            if not self._any_available(now):
-                break
-            if backend := self._choose(ticket, now):
-                self.leave(ticket)
-                effects.append(self._grant(ticket, backend))
+        for other, bound in too_much.items():
+            effects.append(Refused(other, self._queue_full(other, band, bound)))
+            self._take_out(other)
+        self._put_in(ticket, band, flow)
         return effects
 
-    def _choose(self, ticket: Ticket, now: float) -> str | None:
-        free = [self._backends[name] for name in ticket.backends if self._backends[name].available(now)]
-        return free[least_busy(free)].name if free else None
+    def _put_in(self, ticket: Ticket, band: Band, flow: Flow) -> None:
+        if not flow.lanes:
+            flow.weight = ticket.claim.weight
+        band.append(ticket, flow)
+        self._queues[ticket.model].bound.add(ticket, flow)
+        self._bytes.add(ticket, flow)
+        self.waiting += 1
+        heappush(self._deadlines, (ticket.deadline, ticket.number, ticket))
+        if len(self._deadlines) > 2 * self.waiting + SLACK:  # most of them have been served long ago
+            self._deadlines = [entry for entry in self._deadlines if entry[2].lane is not None]
+            heapify(self._deadlines)
 
-    def _grant(self, ticket: Ticket, backend: str) -> Granted:
-        self._grants += 1
-        state = self._backends[backend]
-        state.busy += 1
-        state.granted = self._grants
-        return Granted(ticket, backend)
+    def _take_out(self, ticket: Ticket) -> Band:
+        lane = ticket.lane
+        assert lane is not None, "takes out who waits"  # noqa: S101 - tells mypy what every caller has seen
+        self._queues[ticket.model].bound.remove(ticket, lane.flow)
+        self._bytes.remove(ticket, lane.flow)
+        lane.band.remove(ticket, lane)
+        self.waiting -= 1
+        return lane.band
 
-    def _any_available(self, now: float) -> bool:
-        return any(state.available(now) for state in self._backends.values())
+    def _tickets(self) -> list[Ticket]:
+        waiting = [ticket for _, _, ticket in self._deadlines if ticket.lane is not None]
+        return sorted(waiting, key=lambda ticket: ticket.number)
 
-    def _usable(self, ticket: Ticket, now: float) -> bool:
-        return any(self._backends[name].rested(now) for name in ticket.backends)
+    def _first_deadline(self) -> Ticket | None:
+        while self._deadlines:
+            ticket = self._deadlines[0][2]
+            if ticket.lane is not None:
+                return ticket
+            heappop(self._deadlines)
+        return None
 
-    def _served_by(self, backend: str) -> list[str]:
-        return [model for model, backends in self._models.items() if backend in backends]
+    def _flow(self, claim: Claim) -> Flow:
+        key = (claim.tenant, claim.priority)
+        if (flow := self._flows.get(key)) is None:
+            if len(self._flows) >= self._most_flows:
+                self._flows = {name: one for name, one in self._flows.items() if not one.forgettable}
+                self._most_flows = max(MOST_REACHES, 2 * len(self._flows))
+            flow = self._flows[key] = Flow(*key)
+        return flow
 
-    def _slots(self, model: str) -> int:
-        return sum(self._backends[name].slots for name in self._models[model])
+    def _new_reach(self, backends: tuple[str, ...]) -> Reach:
+        if len(self._reaches) >= MOST_REACHES:
+            busy = {names: reach for names, reach in self._reaches.items() if reach.waited_for}
+            self._reaches = busy
+        known = [self._backends[name] for name in backends if name in self._backends]
+        reach = self._reaches[backends] = Reach(known)
+        return reach
+
+    # --- serving -----------------------------------------------------------------------------------
+
+    def _serve(self, state: BackendState) -> list[Effect]:
+        effects: list[Effect] = []
+        while state.busy < state.room and (ticket := next_ticket(state)) is not None:
+            self._take_out(ticket)
+            state.busy += 1
+            self._grants = state.granted = self._grants + 1
+            balancer = self._queues[ticket.model].balancer
+            if balancer.learns:
+                balancer.took(ticket.claim, state)
+            effects.append(Granted(ticket, state.name))
+        return effects
+
+    def _advance(self, now: float) -> list[Effect]:
+        """Let the changes take place that time alone has brought."""
+        if now < self._changes_at:
+            return []
+        due = [state for state in self._backends.values() if state.changes_at <= now]
+        self._refresh(due, now)
+        effects: list[Effect] = []
+        for state in due:
+            effects += self._refuse_stranded(state, now) + self._serve(state)
+        return effects
+
+    def _refresh(self, states: Iterable[BackendState], now: float) -> None:
+        for state in states:
+            state.refresh(now)
+        self._changes_at = min([state.changes_at for state in self._backends.values()], default=inf)
+
+    def _refuse_stranded(self, state: BackendState, now: float) -> list[Effect]:
+        if state.usable:
+            return []
+        effects: list[Effect] = []
+        for band in [band for band in state.bands if not band.reach.usable]:
+            for ticket in band.tickets():
+                self._take_out(ticket)
+                effects.append(Refused(ticket, self._no_backend(ticket.claim, now)))
+        return effects
+
+    # --- the fleet ---------------------------------------------------------------------------------
+
+    def reconfigure(self, fleet: Fleet, now: float, *, length: int, size: int = MOST_BYTES) -> list[Effect]:
+        """Go on with another fleet.
+
+        Requests in flight end where they are; a backend that is gone gets no new ones. Tickets keep their
+        places and the backends that are left of theirs; one whose model or last backend is gone is refused.
+        Turns begin anew, with all tenants equal.
+        """
+        tickets = self._tickets()
+        for ticket in tickets:
+            self._take_out(ticket)
+        self._length = length
+        self._deadlines = []
+        self._bytes = Bound(size, lambda ticket: ticket.claim.size)
+        self._install(fleet, now)
+        effects: list[Effect] = []
+        for ticket in tickets:
+            effects += self._let_in(ticket, now)
+        for state in list(self._backends.values()):
+            effects += self._serve(state)
+        return effects
+
+    def _install(self, fleet: Fleet, now: float) -> None:
+        old = self._backends
+        self._backends = {}
+        for place, (name, slots) in enumerate(fleet.slots.items()):
+            fitness = fleet.fitness.get(name) or Rest(slots)
+            state = BackendState(name, slots, fitness, place=place, weight=fleet.weights.get(name, 1))
+            if name in old:
+                state.take_over(old[name])
+            self._backends[name] = state
+        for name, state in old.items():
+            if name not in fleet.slots and state.busy:
+                self._backends[name] = state.retired()
+        self._install_models(fleet)
+        self._refresh(list(self._backends.values()), now)
+
+    def _install_models(self, fleet: Fleet) -> None:
+        serves: dict[str, list[str]] = {name: [] for name in self._backends}
+        queues = self._queues
+        self._queues = {}
+        for model, backends in fleet.models.items():
+            queue = self._queues[model] = _Queue(self._length)
+            if model in queues:
+                queue.service = queues[model].service
+            queue.balancer = fleet.balancers.get(model, queue.balancer)
+            for name in backends:
+                serves[name].append(model)
+        pools: dict[tuple[str, ...], Pool] = {}
+        for name, models in serves.items():
+            self._backends[name].pool = pools.setdefault(tuple(models), Pool())
+        self._reaches, self._flows = {}, {}
 
     # --- refusals ----------------------------------------------------------------------------------
 
-    def _no_backend(self, ticket: Ticket, now: float) -> NoBackend:
-        rests = [self._backends[name].rests_until - now for name in ticket.backends]
+    def _no_backend(self, claim: Claim, now: float) -> NoBackend:
+        known = [self._backends[name] for name in claim.backends if name in self._backends]
+        back = min((state.changes_at for state in known), default=inf)
         return NoBackend(
-            "No backend of this model can be reached.", retry_after=max(1.0, min(rests, default=1.0))
+            "No backend of this model can be reached.",
+            retry_after=max(1.0, back - now) if back < inf else 1.0,
         )
 
-    def _queue_full(self, ticket: Ticket) -> QueueFull:
-        return QueueFull(
-            f"The queue of this model is full ({self._length} requests).",
-            retry_after=self._retry_after(ticket),
+    def _queue_full(self, ticket: Ticket, band: Band, bound: Bound) -> QueueFull:
+        if bound is self._bytes:
+            what = f"too much is waiting (queue.bytes: {bound.limit})"
+        else:
+            what = f"the queue of this model is full ({bound.limit} requests)"
+        if ticket.lane is not None:
+            band, what = ticket.lane.band, f"{what}, and others have fewer requests in it"
+        return QueueFull(f"{what[0].upper()}{what[1:]}.", retry_after=self._retry_after(ticket.claim, band))
+
+    def _draining_error(self, band: Band, ticket: Ticket) -> Unavailable:
+        return Draining(
+            "The gateway is shutting down. Ask again.", retry_after=self._retry_after(ticket.claim, band)
         )
 
-    def _queue_timeout(self, ticket: Ticket) -> QueueTimeout:
-        return QueueTimeout(
-            "No backend became free within the queue's time limit.", retry_after=self._retry_after(ticket)
-        )
-
-    def _retry_after(self, ticket: Ticket) -> int:
-        queue = self._queues[ticket.model]
-        return queue.service.retry_after(len(queue.tickets) + 1, self._slots(ticket.model))
+    def _retry_after(self, claim: Claim, band: Band) -> int:
+        """Seconds after which the request, had it come now, would have been served."""
+        flow = self._flows.get((claim.tenant, claim.priority))
+        lane = flow.lanes.get(band) if flow else None
+        position = band.position_of_next(len(lane) if lane else 0, claim.weight)
+        return self._queues[claim.model].service.retry_after(position, band.reach.slots)

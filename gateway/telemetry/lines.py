@@ -132,18 +132,18 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def to_json(fields: Fields) -> str:
-    """Give one JSON object without a character that is not safe in a line."""
-    text = _plain(fields)
+def to_json(value: object) -> str:
+    """Give an event, or one of its values, as JSON without a character that is not safe in a line."""
+    text = _plain(value)
     # A line that is short and ASCII as a whole (nearly all are) has no string to cut or to mend.
     if text is None or len(text) > LIMIT or not text.isascii():
-        text = _ENCODER.encode(_clean(fields))
+        text = _ENCODER.encode(_clean(value))
     return _escaped(text)
 
 
-def _plain(fields: Fields) -> str | None:
+def _plain(value: object) -> str | None:
     try:
-        return _ENCODER.encode(fields)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError):
         return None
 

@@ -73,7 +73,7 @@ class Hook(Protocol):
     """Somebody who is told. Methods never block and never raise."""
 
     def settled(self, receipt: Receipt) -> None:
-        """Take note of a request that is over."""
+        """Take note of a request that is over; its receipt, which may be kept, does not change any more."""
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
         """Take note of a ticket's end: `granted`, `left`, or the outcome of its refusal."""

@@ -65,15 +65,21 @@ def credential(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 
     None where there is none, or where two Authorization headers leave it open which counts.
     """
-    authorizations = [value for name, value in headers if name == b"authorization"]
-    api_keys = [value for name, value in headers if name == b"x-api-key"]
-    if len(authorizations) > 1 or len(api_keys) > 1:
-        return None
-    scheme, _, value = authorizations[0].partition(b" ") if authorizations else (b"", b"", b"")
+    authorization = api_key = None
+    for name, value in headers:
+        if name == b"authorization":
+            if authorization is not None:
+                return None
+            authorization = value
+        elif name == b"x-api-key":
+            if api_key is not None:
+                return None
+            api_key = value.strip()
+    scheme, _, value = (authorization or b"").partition(b" ")
     if scheme.lower() == b"bearer" and value.strip():
         return value.strip()
-    if api_keys and api_keys[0].strip():
-        return api_keys[0].strip()
+    if api_key:
+        return api_key
     return _password(value) if scheme.lower() == b"basic" else None
 
 

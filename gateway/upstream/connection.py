@@ -6,6 +6,16 @@ for each read of the socket and looks again. There is at most one waiter, as one
 connection. What cannot be told from the socket's state is never guessed: bytes nobody asked for, an answer
 that came before the request was gone, or a doubtful head make the connection good for this one answer only.
 
+Head. The parser checks it but does not take it apart: that would cost a call for each field, and hardly one
+is ever looked at. Its bytes are kept, and searched for the few fields that matter.
+
+Memory. All connections of a loop read into one buffer: the event loop fills it and hands it on in one step.
+Reading pauses at a mark of undelivered bytes, and goes on only when the reader asks for more than it has
+got: while the reader is busy with somebody who takes slowly, nothing is taken from the server either.
+
+Time. `limit` sets when waiting ends. The timer behind it outlives the exchange: moving the limit later, which
+is what nearly every wait does, leaves it alone, and when it strikes too early it arms itself again.
+
 Over TLS neither event loop tells a close_notify from a bare end, so that the end of a close-delimited
 body proves nothing there either: whoever reads one must know the end by its content.
 """
@@ -13,25 +23,32 @@ body proves nothing there either: whoever reads one must know the end by its con
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterable, Callable
 from typing import cast
 
 import httptools
 
-HIGH_WATER = 64 * 1024
-"""Undelivered bytes of a body at which reading pauses."""
+HIGH_WATER = 32 * 1024
+"""Undelivered bytes of a body (and its framing) at which reading pauses."""
+READ = 16 * 1024
+"""The most bytes taken from the socket at once; as much as a TLS record holds."""
 MAX_HEAD = 64 * 1024
 """The largest head of an answer, interim answers before it included; also the most framing (chunk sizes,
 trailers) that may come without a byte of body. In bytes."""
 MAX_HEADERS = 100
-"""The most header fields of an answer, and the most trailers."""
+"""The most header fields of an answer."""
 MAX_INTERIM = 10
 """The most interim (1xx) answers before the real one."""
 ONE_WRITE = 64 * 1024
 """How much of a body leaves together with the head, and by how much the rest follows. In bytes."""
 
+GRAIN = 0.001
+"""How much too early the event loops' timers may strike, in seconds."""
+
 _H = ord("H")
+_VERSIONS = {b"HTTP/1.1 ": "1.1", b"HTTP/1.0 ": "1.0"}
 
 
 class ConnectionFault(Exception):
@@ -54,19 +71,30 @@ class Garbled(ConnectionFault):
     """The answer is not HTTP/1.1 as it is accepted here."""
 
 
-class Connection(asyncio.Protocol):
+class Overdue(ConnectionFault):
+    """The time set by `limit` has passed while somebody waited."""
+
+
+def make_buffer() -> memoryview:
+    """The buffer that connections of one event loop read into."""
+    return memoryview(bytearray(READ))
+
+
+class Connection(asyncio.BufferedProtocol):
     """One connection. Belongs to one request at a time; `lost` is told once when it has ended.
 
-    `status`, `version` and `headers` are those of the answer once `wait_head` has returned.
-    `close_delimited`: the body ends where the connection does, so that a cut cannot be seen.
+    `status`, `version` and `head` (`low_head`: in lower case) are those of the answer; until they have come
+    `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
+    connection does, so that a cut cannot be seen.
+    `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
     `served`: answers given so far. `counted` and `idle_since` belong to the pool.
     """
 
     __slots__ = (
-        "_error", "_headed", "_held", "_interim", "_keep", "_loop", "_lost", "_overhead", "_parser",
-        "_paused", "_pieces", "_socket", "_trailers", "_transport", "_waiter", "_without_body", "_writable",
-        "answered", "close_delimited", "closed", "complete", "counted", "headers", "idle_since", "served",
-        "status", "version",
+        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_overhead",
+        "_parser", "_paused", "_socket", "_timer", "_transport", "_waiter", "_when", "_whole",
+        "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error",
+        "head", "idle_since", "low_head", "on_body", "pieces", "ready", "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -74,40 +102,47 @@ class Connection(asyncio.Protocol):
         lost: Callable[[Connection], None],
         sock: socket.socket | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        buffer: memoryview | None = None,
     ) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._lost = lost
         self._socket = sock
+        self._buffer = make_buffer() if buffer is None else buffer
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = math.inf
         self._paused = False
         self._writable = True
-        self._error: ConnectionFault | None = None
+        self._head_pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
+        self.error: ConnectionFault | None = None
         self.closed = False
-        self.complete = True
         self.counted = False
         self.idle_since = 0.0
         self.served = 0
-        self._reset(without_body=False)
+        self._reset(without_body=False, whole=False)
         self.complete = True
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     # --- asking ------------------------------------------------------------------------------------
 
-    def start(self, head: bytes, body: bytes = b"", *, without_body: bool = False) -> None:
+    def start(
+        self, head: bytes, body: bytes = b"", *, without_body: bool = False, whole: bool = False
+    ) -> None:
         """Write a request, of a large body only the beginning; `wait_rest` sends what is left.
 
-        `without_body` tells that the answer has none (HEAD). Raises `Stale` when the connection is closed
-        already: then nothing was written.
+        `without_body` tells that the answer has none (HEAD). `whole`: whoever waits is not woken
+        before all of the answer has come, or so much of it that reading pauses. Raises `Stale` when the
+        connection is closed already: then nothing was written.
         """
         transport = self._transport
         if self.closed or transport is None or transport.is_closing():
             raise Stale("The connection was closed while it was idle.")
-        self._reset(without_body=without_body)
+        self._reset(without_body=without_body, whole=whole)
         try:
-            transport.write(head + body[:ONE_WRITE])
+            transport.write(head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE])
         except (RuntimeError, OSError) as error:  # uvloop says RuntimeError for a closed transport
             self.abort()
             raise Stale("The connection was closed while it was idle.") from error
@@ -143,60 +178,117 @@ class Connection(asyncio.Protocol):
 
     async def _wait_writable(self) -> None:
         while not (self._writable or self._over):
-            await self._next_event()
+            await self.next_event()
 
     @property
     def _over(self) -> bool:
         """Nothing more of the request is wanted."""
-        return self._headed or self._error is not None
+        return self.status != 0 or self.error is not None
 
-    def _reset(self, *, without_body: bool) -> None:
+    def _reset(self, *, without_body: bool, whole: bool) -> None:
         self.status = 0
         self.version = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.head = b""
+        self.low_head = b""
         self.close_delimited = False
         self.answered = False
+        self.ready = False
         self.complete = False
         self._without_body = without_body
-        self._headed = False
+        self._whole = whole
         self._keep = False
+        self._held = 0
         self._overhead = 0
         self._interim = 0
-        self._trailers = 0
+        self._when = math.inf
 
     # --- reading -----------------------------------------------------------------------------------
 
     async def wait_head(self) -> None:
-        """Wait for the head of the answer. Raises `Unanswered`, `Cut`, `Garbled`."""
-        while not self._headed:
-            if self._error is not None:
-                raise self._error
-            await self._next_event()
+        """Wait for the head of the answer, and where `whole` for its body, of which `error` may tell.
+
+        Raises `Unanswered`, `Cut`, `Garbled`, `Overdue`.
+        """
+        while not self.ready:
+            await self.next_event()
+        if self.error is not None and not self.status:
+            raise self.error
 
     async def wait_piece(self) -> bytes:
         """Wait for the next bytes of the body: all that have come, b"" at its end. Raises as `wait_head`."""
-        while not self._pieces:
+        while not self.pieces:
             if self.complete:
                 return b""
-            if self._error is not None:
-                raise self._error
-            await self._next_event()
+            if self.error is not None:
+                raise self.error
+            await self.next_event()
         return self.take()
 
     def take(self) -> bytes:
         """The bytes of the body that have come and were not taken yet."""
-        pieces = self._pieces
+        pieces = self.pieces
+        if self._without_body:
+            pieces.clear()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._held = 0
+        return data
+
+    def next_event(self) -> asyncio.Future[None]:
+        """What to await before looking again: it is done when the connection has something new to tell."""
         if self._paused:
             self._resume()
-        return data
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
+
+    def limit(self, when: float) -> None:
+        """Let waiting end at `when`, in the loop's time; of this request, until it is set again."""
+        self._when = when
+        if when < self._armed:
+            self._arm(when)
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = when
+        self._timer = self._loop.call_at(when, self._strike)
+
+    def _disarm(self) -> None:
+        self._armed = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _strike(self) -> None:
+        self._timer = None
+        self._armed = math.inf
+        if self._waiter is None or self._waiter.done():
+            return  # nobody waits; the next limit arms it again
+        if self._when - self._loop.time() > GRAIN:
+            self.limit(self._when)
+        else:
+            self._fail(Overdue("The connection was silent for too long."))
+            self.abort()
+            self._wake()
+
+    def field(self, name: bytes) -> str | None:
+        """The first value of the header field `name`, which is in lower case."""
+        line = b"\r\n%b:" % name
+        found = self.low_head.find(line)
+        if found < 0:
+            return None
+        return self.head[found + len(line) :].partition(b"\r\n")[0].strip(b" \t").decode("latin-1")
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All header fields."""
+        lines = [line.partition(b":") for line in self.head.split(b"\r\n")[1:]]
+        return [(name, value.strip(b" \t")) for name, _, value in lines]
 
     @property
     def drained(self) -> bool:
         """The answer is complete and all of it was taken."""
-        return self.complete and not self._pieces
+        return self.complete and not self.pieces
 
     @property
     def reusable(self) -> bool:
@@ -225,18 +317,21 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once and drop what was not sent."""
         self.closed = True
+        if self._timer is not None:
+            self._disarm()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
-
-    def _next_event(self) -> asyncio.Future[None]:
-        waiter = self._waiter = self._loop.create_future()
-        return waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _fail(self, error: ConnectionFault) -> ConnectionFault:
+        self.error = error
+        self.ready = True
+        return error
 
     def _resume(self) -> None:
         self._paused = False
@@ -248,55 +343,62 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's wish
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.complete:  # nobody asked for this
             self._keep = False
             self.abort()
             return
-        held = self._held
+        parser = self._parser
+        if parser is None or self.error is not None:
+            return
+        data = self._buffer[:nbytes]
+        known = len(self.pieces)
+        self._overhead += nbytes
         try:
-            self._feed(data)
+            if not self.status:
+                if not self.answered:
+                    self.answered = True
+                    if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
+                        raise Garbled("not an answer of HTTP")  # noqa: TRY301 - one place refuses
+                self._head_pieces.append(bytes(data))
+            if self._overhead > MAX_HEAD:
+                if not self.status:
+                    data = self._feed_rest_of_head(parser, data)
+                elif self._overhead - nbytes > MAX_HEAD:
+                    raise Garbled("too much framing without a body")  # noqa: TRY301 - one place refuses
+            parser.feed_data(data)
         except (httptools.HttpParserError, Garbled) as error:
             self._refuse(str(error.__context__ or error))
-        if self._held > held:
+        if len(self.pieces) > known:
             self._overhead = 0
+            self._held += nbytes
             if self._held >= HIGH_WATER:
                 self._pause()
-        if self._headed or self._error is not None:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and self.ready:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _refuse(self, reason: str) -> None:
         self._keep = False
         if not self.complete:  # what comes after a whole answer does not spoil it
-            self._error = Garbled(reason)
+            self._fail(Garbled(reason))
             self.abort()
 
     def _pause(self) -> None:
         if self._transport is not None and not (self.complete or self._paused):
-            self._paused = True
+            self._paused = self.ready = True
             self._transport.pause_reading()
 
-    def _feed(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None or self._error is not None:
-            return
-        if not self.answered:
-            self.answered = True
-            if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
-                raise Garbled("not an answer of HTTP")
-        self._overhead += len(data)
-        if self._overhead > MAX_HEAD:
-            if not self._headed:
-                data = self._feed_rest_of_head(parser, data)
-            elif self._overhead - len(data) > MAX_HEAD:
-                raise Garbled("too much framing without a body")
-        parser.feed_data(data)
-
-    def _feed_rest_of_head(self, parser: httptools.HttpResponseParser, data: bytes) -> bytes:
+    def _feed_rest_of_head(self, parser: httptools.HttpResponseParser, data: memoryview) -> memoryview:
         """Feed what the cap allows and give what is left. However it was sliced, the same heads pass."""
         room = MAX_HEAD - (self._overhead - len(data))
         parser.feed_data(data[:room])
-        if not self._headed:
+        if not self.status:
             raise Garbled("the head is too large")
         return data[room:]
 
@@ -305,18 +407,18 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
+        self._disarm()
         self._transport = None
         self._parser = None  # it holds our methods: no reference cycle is left behind
         self._lost(self)
 
     def _end(self, exc: Exception | None) -> None:
-        if not self.complete and self._error is None:
-            if exc is None and self._headed and self.close_delimited:
-                self.complete = True
+        if not self.complete and self.error is None:
+            if exc is None and self.close_delimited:
+                self.complete = self.ready = True
             else:
                 kind = Cut if self.answered else Unanswered
-                self._error = kind("The connection ended.")
-                self._error.__cause__ = exc
+                self._fail(kind("The connection ended.")).__cause__ = exc
         self.closed = True
         self._wake()
 
@@ -334,64 +436,58 @@ class Connection(asyncio.Protocol):
         if self.complete:
             raise Garbled("more than one answer")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Write a header down; after the head it is a trailer, which nobody wants."""
-        if not self._headed:
-            self.headers.append((name, value))
-        else:
-            self._trailers += 1
-        if len(self.headers) > MAX_HEADERS or self._trailers > MAX_HEADERS:
-            raise Garbled("too many headers")
-
     def on_headers_complete(self) -> None:
         """Judge the head: interim answers pass by, doubtful framing is refused."""
         parser = self._parser
         if parser is None:
             return
+        pieces = self._head_pieces
+        head = pieces[0] if len(pieces) == 1 else b"".join(pieces).lstrip(b"\r\n")
+        pieces.clear()
+        end = head.index(b"\r\n\r\n")
         status = parser.get_status_code()
         if status < 200:
             self._pass_interim(status)
+            pieces += (b"", head[end + 4 :])
             return
-        self.version = parser.get_http_version()
-        if status > 599 or self.version not in {"1.1", "1.0"}:
+        version = _VERSIONS.get(head[:9])
+        if status > 599 or version is None:
             raise Garbled("a status or version that does not exist")
+        if head.count(b"\r\n", 0, end) > MAX_HEADERS:
+            raise Garbled("too many headers")
+        self.version = version
+        self.head = head = head[:end]
+        self.low_head = low = head.lower()
+        if b"\r\ncontent-length:" not in low or b"\r\ntransfer-encoding:" in low:
+            self._judge_framing(low, status)
         self.status = status
-        self._judge_framing(status)
         self._keep = parser.should_keep_alive() and not self._without_body
-        self._headed = True
+        self.ready = not self._whole
         if self._without_body:
-            self.complete = True
+            self.complete = self.ready = True
 
     def _pass_interim(self, status: int) -> None:
         self._interim += 1
         if self._interim > MAX_INTERIM or status in {0, 101} or status < 100:
             raise Garbled("an interim answer that was not asked for")
-        self.headers = []
 
-    def _judge_framing(self, status: int) -> None:
+    def _judge_framing(self, low: bytes, status: int) -> None:
         # The parser itself refuses two lengths, and a length beside a transfer coding.
-        sized = False
-        codings: list[bytes] = []
-        for name, value in self.headers:
-            size = len(name)
-            if size == 14 and name.lower() == b"content-length":
-                sized = True
-            elif size == 17 and name.lower() == b"transfer-encoding":
-                codings.append(value.strip().lower())
-        if codings and (sized or codings != [b"chunked"] or self.version == "1.0"):
-            raise Garbled("a transfer coding that is not understood")
-        self.close_delimited = not (sized or codings or status in {204, 304} or self._without_body)
-
-    def on_body(self, data: bytes) -> None:
-        """Write bytes of the body down."""
-        if not self.complete:
-            self._pieces.append(data)
-            self._held += len(data)
+        if b"\r\ntransfer-encoding:" in low:
+            if (
+                (self.field(b"transfer-encoding") or "").lower() != "chunked"
+                or low.count(b"\r\ntransfer-encoding:") > 1
+                or b"\r\ncontent-length:" in low
+                or self.version == "1.0"
+            ):
+                raise Garbled("a transfer coding that is not understood")
+        elif b"\r\ncontent-length:" not in low:
+            self.close_delimited = not (status in {204, 304} or self._without_body)
 
     def on_message_complete(self) -> None:
         """Note the end of the answer, unless it was an interim one."""
-        if self._headed:
-            self.complete = True
+        if self.status:
+            self.complete = self.ready = True
             self.served += 1
 
     def __repr__(self) -> str:

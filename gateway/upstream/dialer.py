@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import Connection, make_buffer
 
 _Address: TypeAlias = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str]
 
@@ -40,6 +40,7 @@ class Dialer:
         self._context = context
         self._uds = uds
         self._good: _Address | None = None
+        self._buffer = make_buffer()
 
     async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
         """Open a connection within `seconds`.
@@ -50,7 +51,7 @@ class Dialer:
         until = None if seconds is None else loop.time() + seconds
         async with asyncio.timeout_at(until):
             sock = await self._wait_socket(await self._wait_addresses(), until)
-        connection = Connection(lost, sock, loop)
+        connection = Connection(lost, sock, loop, self._buffer)
         if self._origin.scheme != "https":
             await self._wait_attached(connection, sock, None)
             return connection

@@ -45,6 +45,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
 
     # --- getting -----------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Pool:
         """Take a connection back whose request is over; one that cannot serve again is closed."""
         if self._closed or not connection.reusable:
             self.discard(connection)
-        elif not self._hand_over(connection):
+        elif not (self._waiting and self._hand_over(connection)):
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
             if self._sweep is None:

@@ -8,16 +8,16 @@ A request is never sent twice once a byte of it was written; `retry_reused` make
 
 from __future__ import annotations
 
-import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Callable, Mapping
 
 import httpx
 
-from gateway.upstream.connection import ONE_WRITE, Connection, ConnectionFault, Garbled, Stale, Unanswered
+from gateway.upstream.asking import wait_answer
+from gateway.upstream.connection import Connection, ConnectionFault, Garbled, Overdue, Stale, Unanswered
 from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
-from gateway.upstream.message import LeanRequest, LeanResponse, head_of, origin_of
+from gateway.upstream.message import head_of, origin_of
 from gateway.upstream.pool import Pool, PoolFull, Statistics
 
 Transport = httpx.AsyncBaseTransport
@@ -74,31 +74,39 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         self._keepalive = keepalive
         self._context = context
         self._uds = uds
-        self._retry_reused = retry_reused
+        self.retry_reused = retry_reused
         self._pools: dict[Origin, Pool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         limits = request.extensions.get("timeout", _NO_LIMITS)
-        if isinstance(request, LeanRequest):
-            origin = request.route.origin
-            body = request.body
-            head = b"%b%d\r\n\r\n" % (request.route.head, len(body))
-            pieces = None
-        else:
-            origin = origin_of(request.url)
-            head = head_of(request.method, request.url, request.headers.raw) + b"\r\n"
-            body, pieces = _body_of(request)
-        pool = self._pools.get(origin) or self._pool(origin)
-        exchange = _Exchange(pool, limits, retry=self._retry_reused and pieces is None)
+        pool = self.pool(origin_of(request.url))
+        read = limits.get("read")
         try:
-            connection = await exchange.wait_head(head, body, pieces, request)
+            connection = await wait_answer(
+                pool,
+                head_of(request.method, request.url, request.headers.raw) + b"\r\n",
+                _body_of(request),
+                connect=limits.get("connect"),
+                place=limits.get("pool"),
+                read=read,
+                retry=self.retry_reused,
+                without_body=request.method == "HEAD",
+                chunked="transfer-encoding" in request.headers,
+            )
         except (ConnectionFault, OSError) as error:
-            raise _mapped(error) from error
-        extensions = _EXTENSIONS[connection.version, connection.close_delimited]
-        stream = Body(connection, pool, limits.get("read"))
-        return LeanResponse(connection.status, connection.headers, stream, extensions)
+            raise as_httpx(error) from error
+        return httpx.Response(
+            connection.status,
+            headers=connection.headers,
+            stream=Body(connection, pool, read),
+            extensions=_EXTENSIONS[connection.version, connection.close_delimited],
+        )
 
-    def _pool(self, origin: Origin) -> Pool:
+    def pool(self, origin: Origin) -> Pool:
+        """The connections to one server."""
+        return self._pools.get(origin) or self._make_pool(origin)
+
+    def _make_pool(self, origin: Origin) -> Pool:
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
         dialer = Dialer(origin, self._context, self._uds)
@@ -122,51 +130,6 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     def __repr__(self) -> str:
         pools = ", ".join(f"{origin.host}:{origin.port} {pool}" for origin, pool in self._pools.items())
         return f"<GatewayTransport {pools or 'unused'}>"
-
-
-class _Exchange:
-    """One request on its way to the head of its answer."""
-
-    def __init__(self, pool: Pool, limits: Mapping[str, float | None], *, retry: bool) -> None:
-        self._pool = pool
-        self._limits = limits
-        self._read = limits.get("read")
-        self._retry = retry
-
-    async def wait_head(
-        self, head: bytes, body: bytes, pieces: AsyncIterator[bytes] | None, request: httpx.Request
-    ) -> Connection:
-        """Send the request and wait for the head of its answer; gives the connection that has it."""
-        pool = self._pool
-        connection = pool.take()
-        fresh = False
-        while True:
-            if connection is None:
-                connection = await pool.wait_connection(
-                    place=self._limits.get("pool"), connect=self._limits.get("connect"), fresh=fresh
-                )
-            served = connection.served
-            try:
-                connection.start(head, body, without_body=request.method == "HEAD")
-                if len(body) > ONE_WRITE:
-                    await connection.wait_rest(body)
-                elif pieces is not None:
-                    await connection.wait_sent(pieces, chunked="transfer-encoding" in request.headers)
-                if self._read is None:
-                    await connection.wait_head()
-                else:
-                    async with _reading(self._read):
-                        await connection.wait_head()
-                return connection
-            except (Stale, Unanswered) as fault:
-                pool.discard(connection)
-                if not served or (isinstance(fault, Unanswered) and not self._retry):
-                    raise
-                fresh = fresh or isinstance(fault, Unanswered)
-                connection = None if fresh else pool.take()
-            except BaseException:
-                pool.discard(connection)
-                raise
 
 
 class Body(httpx.AsyncByteStream):
@@ -194,16 +157,13 @@ class Body(httpx.AsyncByteStream):
             if not piece:
                 raise StopAsyncIteration
             return piece
+        connection.limit(math.inf if self._read is None else self._pool.time() + self._read)
         try:
-            if self._read is None:
-                piece = await connection.wait_piece()
-            else:
-                async with _reading(self._read):
-                    piece = await connection.wait_piece()
+            piece = await connection.wait_piece()
         except BaseException as error:
             self._leave(connection)
             if isinstance(error, ConnectionFault):
-                raise _mapped(error) from error
+                raise as_httpx(error) from error
             raise
         if connection.drained:
             self._release(connection)
@@ -217,13 +177,6 @@ class Body(httpx.AsyncByteStream):
         if self._connection is not None:
             self._leave(self._connection)
 
-    def come(self) -> bytes | None:
-        """What is left of an answer that came whole with its head; None for one that did not."""
-        if self._connection is not None:
-            return None
-        piece, self._last = self._last, b""
-        return piece
-
     def _release(self, connection: Connection) -> None:
         self._connection = None
         self._pool.give_back(connection)
@@ -233,31 +186,22 @@ class Body(httpx.AsyncByteStream):
         self._pool.discard(connection)
 
 
-class _reading:  # noqa: N801 - reads like asyncio.timeout, which it is
-    """asyncio.timeout whose end is httpx's `ReadTimeout`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._limit = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
-
-    async def __aexit__(self, *raised: Any) -> None:
-        try:
-            await self._limit.__aexit__(*raised)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("The server was silent for too long.") from error
-
-
-def _body_of(request: httpx.Request) -> tuple[bytes, AsyncIterator[bytes] | None]:
+def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes]:
     if isinstance(request.stream, httpx.ByteStream):
-        return b"".join(request.stream), None
+        return b"".join(request.stream)
     if not isinstance(request.stream, httpx.AsyncByteStream):
         raise httpx.LocalProtocolError("The request's body is not asynchronous.")
-    return b"", aiter(request.stream)
+    return request.stream
 
 
-def _mapped(error: ConnectionFault | OSError) -> httpx.TransportError:
+def as_httpx(error: ConnectionFault | OSError) -> httpx.TransportError:
+    """The error of httpx that says what has failed here; `error` is its cause."""
+    foreign = _as_httpx(error)
+    foreign.__cause__ = error
+    return foreign
+
+
+def _as_httpx(error: ConnectionFault | OSError) -> httpx.TransportError:
     match error:
         case PoolFull():
             return httpx.PoolTimeout(str(error))
@@ -265,6 +209,8 @@ def _mapped(error: ConnectionFault | OSError) -> httpx.TransportError:
             return Malformed(f"The server's answer is not valid HTTP: {error}.")
         case Stale() | Unanswered():
             return Disconnected("The server closed the connection without an answer.")
+        case Overdue():
+            return httpx.ReadTimeout("The server was silent for too long.")
         case ConnectionFault():
             return BrokenOff("The server's answer broke off.")
         case HandshakeTimeout() | TimeoutError():

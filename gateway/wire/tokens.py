@@ -21,16 +21,35 @@ _PIECE = 65_536
 
 def estimate(text: str, cjk: int = CJK) -> int:
     """Estimated tokens of `text`: ceil(Chinese * cjk/100 + ASCII / 3.9 + everything else)."""
-    if not text:
-        return 0
-    if text.isascii():
-        return -(-len(text) * 10 // 39)
-    pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-    chinese = sum(_covered(_CJK, piece) for piece in pieces)
-    ascii_ = sum(_covered(_ASCII, piece) for piece in pieces)
-    rest = len(text) - chinese - ascii_
-    # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.
-    return -(-(chinese * cjk * 39 + ascii_ * 1000 + rest * 3900) // 3900)
+    tally = Tally()
+    tally.add(text)
+    return tally.tokens(cjk)
+
+
+class Tally:
+    """The characters of a text that comes in pieces, counted by kind, so that the text need not be kept."""
+
+    __slots__ = ("_ascii", "_chinese", "_rest")
+
+    def __init__(self) -> None:
+        self._chinese = self._ascii = self._rest = 0
+
+    def add(self, text: str) -> None:
+        """Count the next piece."""
+        if text.isascii():
+            self._ascii += len(text)
+            return
+        pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+        chinese = sum(_covered(_CJK, piece) for piece in pieces)
+        ascii_ = sum(_covered(_ASCII, piece) for piece in pieces)
+        self._chinese += chinese
+        self._ascii += ascii_
+        self._rest += len(text) - chinese - ascii_
+
+    def tokens(self, cjk: int) -> int:
+        """What `estimate` says of the text so far."""
+        # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.
+        return -(-(self._chinese * cjk * 39 + self._ascii * 1000 + self._rest * 3900) // 3900)
 
 
 def _covered(runs: re.Pattern[str], text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 
 import pytest
 
@@ -46,11 +47,13 @@ async def whole(url: str, path: str = "/v1/chat/completions", api_key: str | Non
 async def stream(url: str, between: float = 5) -> bytes:
     one = client(url)
     try:
-        async with (
-            asyncio.timeout(20),
-            one.stream(Outgoing("/stream", BODY, True, 1), patience(between), lambda: True) as chunks,
-        ):
-            return b"".join([chunk async for chunk in chunks])
+        asked = Outgoing("/stream", BODY, True, 1)
+        async with asyncio.timeout(20), aclosing(one.exchange(asked, patience(between))) as exchange:
+            await exchange.begin()
+            got = b""
+            while chunk := await exchange.read(begun=True):
+                got += chunk
+            return got
     finally:
         await one.aclose()
 
@@ -215,8 +218,9 @@ async def test_a_stalled_stream_is_closed_on_our_side() -> None:
 async def test_a_stream_left_early_is_closed_on_our_side() -> None:
     async with wire(head("Transfer-Encoding: chunked") + b"2\r\nhi\r\n", end="hang") as server:
         one = client(server.url)
-        async with one.stream(Outgoing("/", BODY, True, 1), patience(), lambda: True) as chunks:
-            assert await anext(chunks) == b"hi"
+        async with aclosing(one.exchange(Outgoing("/", BODY, True, 1), patience())) as exchange:
+            await exchange.begin()
+            assert await exchange.read(begun=True) == b"hi"
         async with asyncio.timeout(10):
             await server.closed.wait()
         await one.aclose()

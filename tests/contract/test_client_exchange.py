@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -57,8 +58,9 @@ async def body(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[
 async def streamed(client: Client, wanted: Patience, into: list[bytes] | None = None) -> list[bytes]:
     """Read a stream; its first piece counts as content."""
     pieces = [] if into is None else into
-    async with client.stream(STREAMING, wanted, lambda: bool(pieces)) as answer:
-        async for piece in answer:
+    async with aclosing(client.exchange(STREAMING, wanted)) as exchange:
+        await exchange.begin()
+        while piece := await exchange.read(begun=bool(pieces)):
             pieces.append(piece)
     return pieces
 
@@ -230,8 +232,9 @@ async def test_a_stream_that_is_left_closes_its_connection() -> None:
     async with peer(await silent_after(OK + b"Content-Length: 9\r\n\r\nhello")) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
         client = Client(here.url, transport, api_key=None, clock=time.monotonic)
-        async with client.stream(STREAMING, patience(streams=True), lambda: True) as answer:
-            assert await anext(answer) == b"hello"
+        async with aclosing(client.exchange(STREAMING, patience(streams=True))) as exchange:
+            await exchange.begin()
+            assert await exchange.read(begun=True) == b"hello"
             assert transport.statistics().open == 1
         assert transport.statistics().open == 0
 

@@ -303,4 +303,4 @@ async def test_a_slow_reader_costs_little_memory(tmp_path: Path, capsys: pytest.
         each = (memory(pid) - before) / READERS / 1024
         with capsys.disabled():
             print(f"\n{READERS} readers that do not read: {each:.0f} KiB each")  # noqa: T201 - a figure
-        assert each < 1024  # the client's side holds 36 of them; the rest is read ahead from the backend
+        assert each < 256

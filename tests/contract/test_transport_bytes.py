@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.upstream.connection import HIGH_WATER, READ
 from gateway.upstream.transport import (
     CLOSE_DELIMITED,
     BrokenOff,
@@ -494,5 +495,5 @@ async def test_a_reader_who_is_slow_stops_the_server_and_memory_stays_bounded(se
             total += len(got)
             largest = max(largest, len(got))
         assert total == len(piece) * count
-        assert largest <= 512 * 1024  # the mark and one read beyond it: 256 KiB, or more decrypted at once
+        assert largest <= HIGH_WATER + READ  # the mark, and one read that goes beyond it
         await transport.aclose()

@@ -7,7 +7,7 @@ import ssl
 import httpx
 import pytest
 
-from gateway.upstream.connection import Cut, Garbled, Stale, Unanswered
+from gateway.upstream.connection import Cut, Garbled, Overdue, Stale, Unanswered
 from gateway.upstream.dialer import HandshakeTimeout
 from gateway.upstream.pool import PoolFull
 from gateway.upstream.transport import (
@@ -16,7 +16,7 @@ from gateway.upstream.transport import (
     Disconnected,
     GatewayTransport,
     Malformed,
-    _mapped,
+    as_httpx,
     make_transport,
 )
 
@@ -28,6 +28,7 @@ from gateway.upstream.transport import (
         pytest.param(Unanswered(), Disconnected, id="unanswered"),
         pytest.param(Cut(), BrokenOff, id="cut"),
         pytest.param(Garbled("bad chunk size"), Malformed, id="garbled"),
+        pytest.param(Overdue(), httpx.ReadTimeout, id="silent"),
         pytest.param(PoolFull(), httpx.PoolTimeout, id="no-place"),
         pytest.param(TimeoutError(), httpx.ConnectTimeout, id="connecting-took-too-long"),
         pytest.param(HandshakeTimeout(), httpx.ConnectTimeout, id="handshake-took-too-long"),
@@ -36,7 +37,7 @@ from gateway.upstream.transport import (
     ],
 )
 def test_each_failure_has_its_httpx_error(error: Exception, kind: type[Exception]) -> None:
-    assert type(_mapped(error)) is kind  # type: ignore[arg-type]  # the table holds both kinds it takes
+    assert type(as_httpx(error)) is kind  # type: ignore[arg-type]  # the table holds both kinds it takes
 
 
 def test_whether_an_answer_had_begun_can_be_told_from_the_error() -> None:

@@ -451,6 +451,7 @@ async def test_no_request_is_executed_twice_whenever_the_server_closes_idle_conn
         async with asyncio.TaskGroup() as group:
             for worker in range(10):
                 group.create_task(call(range(worker, CALLS, 10), transport, here.url))
+        await settled()  # one may have been told of the end that is still to be closed
         assert transport.statistics().open == transport.statistics().idle
         await transport.aclose()
         await settled()

@@ -1,154 +1,372 @@
-"""Any sequence of arrivals, leavings, failures and waits leaves the scheduler's promises standing."""
+"""Any sequence of arrivals, leavings, flaps, waits and reloads leaves the scheduler's promises standing.
+
+A sequence is a row of bytes that a `World` plays: it drives a scheduler as the dispatcher does and keeps
+books of its own beside it. GATEWAY_TEST_SEQUENCES says how many sequences are played.
+"""
 
 from __future__ import annotations
 
-from hypothesis import settings
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
+
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.errors import NoBackend, QueueFull, QueueTimeout
-from gateway.scheduling.scheduler import Effect, Granted, Refused, Scheduler, Ticket
+from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
+from gateway.scheduling.scheduler import Fleet, Scheduler
+from gateway.scheduling.turns import PASSES
 
-BACKENDS = ("a", "b", "c")
-MODELS = {"all": BACKENDS, "some": ("a", "b"), "one": ("c",)}
+SEQUENCES = int(os.environ.get("GATEWAY_TEST_SEQUENCES", "1200"))
 PATIENCE = 6.0
+BACKENDS = ("a", "b", "c", "d")
+WEIGHTS = {"ann": 1, "bob": 1, "eve": 2, "flo": 5}
+TENANTS = tuple(WEIGHTS)
+SHAPES: tuple[dict[str, tuple[str, ...]], ...] = (
+    {"m": BACKENDS},
+    {"m": ("a",)},
+    {"m": BACKENDS, "n": BACKENDS},
+    {"m": ("a", "b"), "n": ("b", "c", "d")},
+    {"m": ("a", "b", "c"), "n": ("d",), "o": ("a", "d")},
+)
+"""Models and their backends."""
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    """Drives a scheduler as the dispatcher does, and keeps books of its own beside it."""
+@dataclass
+class Flap:
+    """A fitness that the test sets."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    up: bool = True
+    slots: int = 9
+    until: float = inf
+
+    def usable(self, now: float) -> bool:
+        return self.up or now >= self.until
+
+    def slots_now(self, now: float) -> int:
+        return 9 if now >= self.until else self.slots
+
+    def share(self, now: float) -> float:
+        return 1.0 if self.slots_now(now) == 9 else 0.5
+
+    def next_change(self, now: float) -> float | None:
+        return self.until if now < self.until < inf else None
+
+
+@dataclass
+class Passes:
+    """Who went before a waiting ticket on backends that it could have used, in one pool."""
+
+    tenants: Counter[str] = field(default_factory=Counter)
+    sides: set[tuple[str, frozenset[str]]] = field(default_factory=set)
+    classes: int = 0
+
+
+class World:
+    """A scheduler, its surroundings, and the books. `row` decides everything that happens."""
+
+    def __init__(self, row: bytes) -> None:
+        self.row: Iterator[int] = iter(row)
         self.now = 100.0
         self.number = 0
         self.waiting: dict[int, Ticket] = {}
-        self.held: list[str] = []
         self.ended: set[int] = set()
+        self.held: list[str] = []
+        self.partly = bool(self.byte() & 1)
+        self.classes = 1 + self.byte() % 3
+        self.length = (1, 3, 6, 50)[self.byte() % 4]
+        self.size = (40, 10_000)[self.byte() % 2]
+        self.flaps = {name: Flap() for name in BACKENDS}
+        self.draining = False
+        self.shape()
+        self.uniform = not self.partly and len(self.models) == 1
+        self.scheduler = Scheduler(self.fleet, length=self.length, size=self.size)
 
-    @initialize(slots=st.tuples(*[st.integers(1, 2)] * len(BACKENDS)), length=st.integers(0, 6))
-    def build(self, slots: tuple[int, ...], length: int) -> None:
-        self.slots = dict(zip(BACKENDS, slots, strict=True))
-        self.length = length
-        self.scheduler = Scheduler(self.slots, MODELS, length=length)
+    def byte(self) -> int:
+        return next(self.row)
+
+    def shape(self) -> None:
+        self.models = SHAPES[self.byte() % len(SHAPES)]
+        used = [name for name in BACKENDS if any(name in names for names in self.models.values())]
+        sizes = self.byte()
+        self.slots = {name: 1 + (sizes >> place & 1) for place, name in enumerate(used)}
+        members = {name: tuple(m for m, names in self.models.items() if name in names) for name in used}
+        self.pools = {name: frozenset(one for one in used if members[one] == members[name]) for name in used}
+        self.fleet = Fleet(self.slots, self.models, fitness=self.flaps)
+        self.passes: dict[tuple[int, frozenset[str]], Passes] = {}
+        self.turns: dict[tuple[str, str, int], tuple[Fraction, Fraction, Fraction]] = {}
+
+    def play(self) -> None:
+        events = (
+            *[self.arrive] * 4,
+            *[self.release] * 3,
+            self.leave,
+            self.flap,
+            self.wait,
+            self.burst,
+            self.rare,
+        )
+        try:
+            while True:
+                events[self.byte() % len(events)]()
+                self.check()
+        except StopIteration:
+            return
 
     # --- what can happen ---------------------------------------------------------------------------
 
-    @rule(arrivals=st.lists(st.tuples(st.sampled_from(sorted(MODELS)), st.integers(1, 7)), max_size=6))
-    def arrive(self, arrivals: list[tuple[str, int]]) -> None:
-        for model, choice in arrivals:
-            self.arrive_one(model, choice)
-
-    def arrive_one(self, model: str, choice: int) -> None:
-        backends = tuple(name for place, name in enumerate(MODELS[model]) if choice >> place & 1)
+    def arrive(self) -> None:
+        look = self.byte()
+        model = tuple(self.models)[look % len(self.models)]
+        tenant = TENANTS[(look >> 2) % len(TENANTS)]
+        priority = (look >> 4) % self.classes
+        backends = self.models[model]
+        if self.partly:
+            choice = self.byte()
+            backends = tuple(one for at, one in enumerate(backends) if choice >> at & 1) or backends
+        size = (look >> 6) * 10
         self.number += 1
-        ticket = Ticket(self.number, model, backends or MODELS[model], self.now + PATIENCE)
-        usable = any(self.scheduler.state(name).rested(self.now) for name in ticket.backends)
+        claim = Claim(model, backends, tenant, WEIGHTS[tenant], priority, size)
+        ticket = Ticket(self.number, claim, self.now + PATIENCE)
+        if (backend := self.scheduler.seize(claim, self.now)) is not None:
+            self.grant(ticket, backend)
+            return
+        usable = any(self.flaps[name].usable(self.now) for name in backends)
+        before = dict(self.waiting)
         self.waiting[ticket.number] = ticket
         effects = self.scheduler.arrive(ticket, self.now)
+        refusals = [effect for effect in effects if isinstance(effect, Refused)]
         self.take(effects)
-        refusals = {type(effect.error) for effect in effects if isinstance(effect, Refused)}
-        assert refusals <= ({QueueFull} if usable else {NoBackend})
-        assert usable or refusals, "parked behind backends that all rest"
-        if QueueFull in refusals:
-            assert self.scheduler.depth(model) == self.length
+        for refusal in refusals:
+            self.check_refusal(refusal, ticket, before, usable=usable)
+        assert usable or ticket.number in self.ended, "parked behind backends that are all out"
 
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.waiting)))
-        ticket = self.waiting.pop(number)
-        self.ended.add(number)
-        self.scheduler.leave(ticket)
-        assert self.scheduler.place(ticket) is None
+    def check_refusal(
+        self, refusal: Refused, newcomer: Ticket, before: dict[int, Ticket], *, usable: bool
+    ) -> None:
+        error, claim = refusal.error, refusal.ticket.claim
+        assert error.retry_after is not None
+        assert error.retry_after >= 1
+        if isinstance(error, NoBackend):
+            assert not usable or refusal.ticket is not newcomer
+        elif isinstance(error, QueueFull) and refusal.ticket is not newcomer:
+            mine = (newcomer.claim.tenant, newcomer.claim.priority)
+            assert claim.priority <= newcomer.claim.priority
+            assert (claim.tenant, claim.priority) != mine, "a tenant gave way to itself"
+            rivals = [
+                one.claim for one in before.values() if "bytes" in str(error) or one.model == claim.model
+            ]
+            assert claim.priority == min(rival.priority for rival in rivals)
+        else:
+            assert isinstance(error, QueueFull | Draining)
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        backend = data.draw(st.sampled_from(sorted(self.held)))
-        self.held.remove(backend)
-        self.take(self.scheduler.release(backend, self.now))
+    def burst(self) -> None:
+        for _ in range(1 + self.byte() % 6):
+            self.arrive()
 
-    @rule(backend=st.sampled_from(BACKENDS))
-    def fail(self, backend: str) -> None:
-        effects = self.scheduler.fail(backend, self.now)
-        assert all(isinstance(effect, Refused) for effect in effects)
-        self.take(effects)
-        assert not self.scheduler.state(backend).rested(self.now)
+    def release(self) -> None:
+        if self.held:
+            backend = self.held.pop(self.byte() % len(self.held))
+            self.take(self.scheduler.release(backend, self.now))
 
-    @rule(backend=st.sampled_from(BACKENDS))
-    def recover(self, backend: str) -> None:
-        self.take(self.scheduler.recover(backend, self.now))
-        assert self.scheduler.state(backend).rested(self.now)
+    def leave(self) -> None:
+        if self.waiting:
+            numbers = sorted(self.waiting)
+            ticket = self.waiting.pop(numbers[self.byte() % len(numbers)])
+            self.ended.add(ticket.number)
+            self.scheduler.leave(ticket)
+            self.scheduler.leave(ticket)
+            assert self.scheduler.place(ticket) is None
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.0, 2.0, 5.0]))
-    def wait(self, seconds: float) -> None:
-        until = self.now + seconds
-        while (due := self.scheduler.next_tick(self.now)) is not None and due <= until:
+    def flap(self) -> None:
+        look = self.byte()
+        name = tuple(self.slots)[look % len(self.slots)]
+        self.flaps[name] = flap = self.flaps[name]
+        kind = look >> 2 & 3
+        flap.up = kind > 1
+        flap.slots = 1 if kind == 2 else 9
+        flap.until = inf if kind in (0, 3) else self.now + (look >> 4) / 8
+        self.take(self.scheduler.changed(name, self.now))
+
+    def wait(self) -> None:
+        until = self.now + (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)[self.byte() % 6]
+        while (due := self.scheduler.next_tick()) is not None and due <= until:
             assert due > self.now, "a tick that is due already would be a busy loop"
             self.now = due
             self.take(self.scheduler.tick(self.now))
         self.now = until
 
-    @rule()
-    def tick_without_need(self) -> None:
-        assert self.scheduler.tick(self.now) == []
+    def rare(self) -> None:
+        look = self.byte()
+        if look < 20 and not self.draining:
+            self.draining = True
+            before = set(self.waiting)
+            effects = self.scheduler.drain()
+            self.take(effects)
+            assert before <= self.ended
+        elif look < 60:
+            self.reload()
+        else:
+            assert self.scheduler.tick(self.now) == []
+
+    def reload(self) -> None:
+        before = dict(self.waiting)
+        self.shape()
+        self.uniform = False
+        effects = self.scheduler.reconfigure(self.fleet, self.now, length=self.length, size=self.size)
+        for effect in effects:
+            if isinstance(effect, Refused) and not self.draining:
+                claim = effect.ticket.claim
+                gone = claim.model not in self.models or not set(claim.backends) & set(self.slots)
+                dead = not any(
+                    self.flaps[name].usable(self.now) for name in claim.backends if name in self.slots
+                )
+                assert gone or dead, "lost its place in a reload"
+        assert {effect.ticket.number for effect in effects} <= set(before)
+        self.take(effects)
+
+    # --- the books ---------------------------------------------------------------------------------
 
     def take(self, effects: list[Effect]) -> None:
         """Book the effects: each ends the waiting of a ticket that waited, once."""
         for effect in effects:
             number = effect.ticket.number
             assert number not in self.ended, "a ticket ended twice"
-            assert self.waiting.pop(number) == effect.ticket
-            self.ended.add(number)
-            if isinstance(effect, Granted):
-                assert effect.backend in effect.ticket.backends
-                assert self.scheduler.state(effect.backend).rested(self.now)
-                self.held.append(effect.backend)
-            elif isinstance(effect.error, QueueTimeout):
-                assert self.now >= effect.ticket.deadline
+            assert self.waiting[number] is effect.ticket
             assert self.scheduler.place(effect.ticket) is None
-        self.nobody_was_overtaken(effects)
-
-    def nobody_was_overtaken(self, effects: list[Effect]) -> None:
-        for effect in effects:
             if isinstance(effect, Granted):
-                older = [ticket for ticket in self.waiting.values() if ticket.number < effect.ticket.number]
-                assert not [ticket for ticket in older if effect.backend in ticket.backends]
+                self.check_order(effect)
+                del self.waiting[number]
+                self.grant(effect.ticket, effect.backend)
+            else:
+                if isinstance(effect.error, QueueTimeout):
+                    assert self.now >= effect.ticket.deadline
+                del self.waiting[number]
+                self.ended.add(number)
+
+    def grant(self, ticket: Ticket, backend: str) -> None:
+        self.ended.add(ticket.number)
+        assert backend in ticket.claim.backends
+        assert self.flaps[backend].usable(self.now)
+        self.held.append(backend)
+        assert self.held.count(backend) <= min(self.slots[backend], self.flaps[backend].slots_now(self.now))
+
+    def check_order(self, grant: Granted) -> None:
+        """First come first served inside a tenant, bounded passing between tenants and classes."""
+        claim = grant.ticket.claim
+        pool = self.pools[grant.backend]
+        sides = {(one.claim.tenant, frozenset(one.claim.backends) & pool) for one in self.waiting.values()}
+        passed = [one for one in self.waiting.values() if grant.backend in one.claim.backends]
+        for one in passed:
+            if one is grant.ticket:
+                continue
+            other = one.claim
+            passes = self.passes.setdefault((one.number, pool), Passes())
+            if other.priority != claim.priority:
+                passes.classes += 1
+                assert passes.classes <= PASSES + self.classes, "a class starves"
+            elif other.tenant == claim.tenant:
+                assert one.number > grant.ticket.number, "overtaken by its own tenant"
+            else:
+                passes.tenants[claim.tenant] += 1
+                passes.sides |= sides
+                limit = (claim.weight // other.weight + 1) * len(
+                    [s for s in passes.sides if s[0] == claim.tenant]
+                )
+                assert passes.tenants[claim.tenant] <= limit, "passed too often"
+        for (number, where), passes in self.passes.items():
+            waiting = self.waiting.get(number)
+            if waiting is not None and where == pool and waiting.claim.priority == claim.priority:
+                passes.classes = 0
+                if waiting.claim.tenant == claim.tenant:
+                    passes.tenants.clear()
+        if self.uniform:
+            self.check_turns(claim)
+
+    def check_turns(self, claim: Claim) -> None:
+        """Of two tenants who wait all the time, the turns by weight differ by little over any time."""
+        self.note_who_waits()
+        for pair, (difference, least, most) in self.turns.items():
+            first, second, priority = pair
+            if claim.priority == priority and claim.tenant in (first, second):
+                sign = 1 if claim.tenant == first else -1
+                difference += Fraction(sign, WEIGHTS[claim.tenant])
+                least, most = min(least, difference), max(most, difference)
+                self.turns[pair] = difference, least, most
+                bound = Fraction(1, WEIGHTS[first]) + Fraction(1, WEIGHTS[second])
+                assert most - least <= bound, "unfair between two who wait"
+
+    def note_who_waits(self) -> None:
+        zero = Fraction(0)
+        tenants = {(one.claim.tenant, one.claim.priority) for one in self.waiting.values()}
+        for first in TENANTS:
+            for second in TENANTS:
+                for priority in range(self.classes):
+                    if first < second and {(first, priority), (second, priority)} <= tenants:
+                        self.turns.setdefault((first, second, priority), (zero, zero, zero))
+                    else:
+                        self.turns.pop((first, second, priority), None)
 
     # --- what always holds -------------------------------------------------------------------------
 
-    @invariant()
-    def slots_are_counted_and_never_exceeded(self) -> None:
-        for backend, slots in self.slots.items():
-            busy = self.scheduler.state(backend).busy
-            assert busy == self.held.count(backend)
-            assert 0 <= busy <= slots
-
-    @invariant()
-    def no_backend_idles_while_somebody_could_use_it(self) -> None:
-        for ticket in self.waiting.values():
-            assert not [name for name in ticket.backends if self.scheduler.state(name).available(self.now)]
-
-    @invariant()
-    def nobody_waits_for_backends_that_all_rest(self) -> None:
-        for ticket in self.waiting.values():
-            assert [name for name in ticket.backends if self.scheduler.state(name).rested(self.now)]
-
-    @invariant()
-    def nobody_is_lost_and_queues_keep_their_length_and_order(self) -> None:
-        for model in MODELS:
-            mine = [ticket for ticket in self.waiting.values() if ticket.model == model]
-            assert self.scheduler.depth(model) == len(mine) <= self.length
-            places = [self.scheduler.place(ticket) for ticket in sorted(mine, key=lambda one: one.number)]
-            assert [place and place[0] for place in places] == list(range(1, len(mine) + 1))
-            assert all(place is not None and place[1] > 0 for place in places)
-
-    @invariant()
-    def the_next_tick_lies_ahead_while_somebody_waits(self) -> None:
-        due = self.scheduler.next_tick(self.now)
+    def check(self) -> None:
+        self.check_slots()
+        self.check_nobody_waits_in_vain()
+        self.check_bounds()
+        self.check_places()
+        if self.uniform:
+            self.note_who_waits()
+        due = self.scheduler.next_tick()
         assert (due is None) == (not self.waiting)
-        assert due is None or self.now < due <= min(one.deadline for one in self.waiting.values())
+        assert due is None or due <= min(one.deadline for one in self.waiting.values())
+
+    def check_slots(self) -> None:
+        counts = Counter(self.held)
+        for backend in self.slots:
+            assert self.scheduler.state(backend).busy == counts[backend]
+
+    def check_nobody_waits_in_vain(self) -> None:
+        if not self.waiting:
+            return
+        counts = Counter(self.held)
+        self.take(self.scheduler.tick(self.now))  # the timer's part, where time has just brought a change
+        rooms = {name: min(slots, self.flaps[name].slots_now(self.now)) for name, slots in self.slots.items()}
+        counts = Counter(self.held)
+        usable = {name for name in self.slots if self.flaps[name].usable(self.now)}
+        free = {name for name in usable if counts[name] < rooms[name]}
+        for ticket in self.waiting.values():
+            backends = set(ticket.claim.backends)
+            assert not backends & free, "a backend idles while somebody could use it"
+            assert backends & usable, "waits for backends that are all out"
+
+    def check_bounds(self) -> None:
+        waiting = Counter(ticket.model for ticket in self.waiting.values())
+        assert self.scheduler.waiting == len(self.waiting)
+        for model in self.models:
+            assert self.scheduler.depth(model) == waiting[model] <= self.length
+        assert sum(ticket.claim.size for ticket in self.waiting.values()) <= self.size
+
+    def check_places(self) -> None:
+        places = {number: self.scheduler.place(ticket) for number, ticket in self.waiting.items()}
+        for place in places.values():
+            assert place is not None
+            assert 1 <= place[0] <= len(self.waiting)
+            assert place[1] > 0
+        alone = len({(one.claim.tenant, one.claim.priority) for one in self.waiting.values()}) == 1
+        if alone and self.uniform:
+            positions = [places[number] for number in sorted(places)]
+            assert [place and place[0] for place in positions] == list(range(1, len(places) + 1))
 
 
-TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+@settings(
+    max_examples=SEQUENCES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large],
+)
+@given(st.binary(min_size=30, max_size=300))
+def test_every_sequence_of_events_keeps_the_promises(row: bytes) -> None:
+    World(row).play()

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.api import native, replies
+from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.errors import TABLE, ClientGone, GatewayError, Row, Unauthorized
 from tests.support.asgi import Call, fetch
@@ -32,7 +33,7 @@ async def refuse(error: GatewayError, error_body: Callable[[GatewayError], bytes
         raise error
 
     app = Reception(
-        door, hook=Nobody(), crash_log=Nobody(), clock=lambda: 0.0, new_id=lambda: "req_1", draining=bool
+        door, hook=Nobody(), crash_log=Nobody(), clock=lambda: 0.0, new_id="{}1".format, life=Life()
     )
     return await fetch(app, "POST", "/")
 

@@ -17,7 +17,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.telemetry.families import FAMILIES, REPAIRS, markdown_table
 from gateway.telemetry.lines import JsonLines
-from gateway.telemetry.logs import Logs, access_fields
+from gateway.telemetry.logs import Handler, Logs, access_fields
 from gateway.telemetry.metrics import OUTCOMES
 from gateway.telemetry.receipt import Receipt
 
@@ -68,11 +68,11 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
 
 def lines() -> list[dict[str, Any]]:
     stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
+    handler = Handler(stream, json=True)
     handler.setFormatter(JsonLines())
     logger = logging.Logger("gateway", "DEBUG")  # its own: no other test's, and no global state
     logger.addHandler(handler)
-    return list(told(Logs(logger), stream))
+    return list(told(Logs(logger, handler), stream))
 
 
 def repairs_in_code() -> set[str]:

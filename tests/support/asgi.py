@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,34 @@ from starlette.types import ASGIApp, Message
 
 from gateway.app import Gateway, create_app
 from gateway.config import Config
-from gateway.telemetry.logs import configure
+from gateway.errors import GatewayError
+from gateway.telemetry.logs import Logs, configure
 from tests.support.servers import Servers
 from tests.support.stack import configured, wait_until
 
 Headers = dict[str, str] | Sequence[tuple[str, str]]
+
+
+class Client:
+    """The other end of a request, as `inbound` shows it to the application (`Presence`)."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.fault: GatewayError | None = None
+        self.on_leaving: Callable[[], None] | None = None
+        self.left = asyncio.Event()
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self.gone = True
+        self.left.set()
+        if self.on_leaving is not None:
+            self.on_leaving()
+
+    async def receive(self) -> Message:
+        """What the application hears when everything has been said."""
+        await self.left.wait()
+        return {"type": "http.disconnect"}
 
 
 @dataclass
@@ -26,7 +49,7 @@ class Call:
     """One request to an application, and what has come back so far. Made by `Rig.begin` or `begin`."""
 
     task: asyncio.Task[None] = field(init=False, repr=False)
-    gone: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    client: Client = field(default_factory=Client, repr=False)
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
@@ -69,7 +92,7 @@ class Call:
 
     def leave(self) -> None:
         """Close the connection, as a client does."""
-        self.gone.set()
+        self.client.leave()
 
 
 def begin(
@@ -99,14 +122,14 @@ def begin(
         "headers": [(b"host", b"gateway"), *raw],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
+        "presence": call.client,
     }
 
     async def receive() -> Message:
         if pieces:
             piece = pieces.pop(0)
             return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-        await call.gone.wait()
-        return {"type": "http.disconnect"}
+        return await call.client.receive()
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -115,7 +138,7 @@ def begin(
             call.headers = [
                 (key.decode("latin-1"), value.decode("latin-1")) for key, value in message["headers"]
             ]
-        elif not call.gone.is_set():
+        elif not call.client.gone:
             assert call.status, "a body came before its head"
             assert not call.complete, "a body came after its end"
             call.chunks += [message["body"]] if message["body"] else []
@@ -143,10 +166,12 @@ class Rig:
     gateway: Gateway
     servers: Servers
     log: io.StringIO
+    logs: Logs
 
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
+        self.logs.flush()
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     @property
@@ -201,10 +226,12 @@ async def rig(
     """A gateway over these servers; `server` are values of `[server]`, `extra` is more TOML."""
     log = io.StringIO()
     settings = with_server(configured(servers.urls(dialect), extra, **backend), **(server or {}))
-    gateway = create_app(settings, configure("json", "debug", log), transport=servers.transport)
-    made = Rig(gateway, servers, log)
+    logs = configure("json", "debug", log)
+    gateway = create_app(settings, logs, transport=servers.transport)
+    made = Rig(gateway, servers, log, logs)
     try:
         yield made
         await wait_until(lambda: made.busy == 0)
     finally:
         await gateway.aclose()
+        logs.flush()

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from gateway.dispatcher import Dispatcher, Lease
-from gateway.errors import ConnectFailed, NoBackend, QueueFull, QueueTimeout, Unavailable
-from gateway.scheduling.claim import Claim
-from gateway.scheduling.scheduler import REST, Ticket
+from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.scheduling.claim import Claim, Ticket
+from gateway.scheduling.fitness import REST
+from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Receipt
-
-
-@asynccontextmanager
-async def held(
-    dispatcher: Dispatcher,
-    backends: tuple[str, ...] = ("a",),
-    waiting: Callable[[Ticket], None] = lambda _: None,
-) -> AsyncIterator[Lease]:
-    """A lease for the length of an `async with`."""
-    lease = await dispatcher.lease(Claim("m", backends), waiting)
-    try:
-        yield lease
-    finally:
-        lease.end()
 
 
 class Clock:
@@ -75,20 +64,30 @@ class House:
         self.backends = tuple(slots)
         self.served: list[str] = []
         self.dispatcher = Dispatcher(
-            slots,
-            {"m": self.backends},
+            Fleet(slots, {"m": self.backends}),
             length=length,
             timeout=timeout,
             clock=self.clock,
             hook=self.hook,
         )
 
+    @asynccontextmanager
+    async def holding(
+        self, *backends: str, waiting: Callable[[Ticket], None] = lambda _: None
+    ) -> AsyncIterator[Lease]:
+        """Hold a lease on one of the backends, on the first one unless told otherwise."""
+        lease = await self.dispatcher.lease(Claim("m", backends or self.backends[:1]), waiting)
+        try:
+            yield lease
+        finally:
+            lease.end()
+
     async def visit(
         self, name: str = "", until: asyncio.Event | None = None, tickets: list[Ticket] | None = None
     ) -> str:
         """Take a lease, hold it until the event, and say which backend it was."""
         waiting = (tickets if tickets is not None else []).append
-        async with held(self.dispatcher, self.backends, waiting) as lease:
+        async with self.holding(*self.backends, waiting=waiting) as lease:
             self.served.append(name)
             if until is not None:
                 await until.wait()
@@ -106,7 +105,7 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def gone(task: asyncio.Task[str]) -> None:
+async def gone(task: asyncio.Task[Any]) -> None:
     """Cancel a task and see that it ends by that."""
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -118,7 +117,7 @@ async def gone(task: asyncio.Task[str]) -> None:
 
 async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
     house = House()
-    async with held(house.dispatcher) as lease:
+    async with house.holding() as lease:
         assert lease.backend == "a"
         assert house.dispatcher.in_flight("a") == 1
     assert house.dispatcher.in_flight("a") == 0
@@ -128,14 +127,14 @@ async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
 async def test_a_slot_is_given_back_when_its_holder_fails() -> None:
     house = House()
     with pytest.raises(ZeroDivisionError):
-        async with held(house.dispatcher):
+        async with house.holding():
             raise ZeroDivisionError
     assert house.dispatcher.in_flight("a") == 0
 
 
 async def test_those_who_wait_are_served_in_their_order() -> None:
     house = House()
-    async with asyncio.TaskGroup() as group, held(house.dispatcher):
+    async with asyncio.TaskGroup() as group, house.holding():
         for name in ("first", "second", "third"):
             group.create_task(house.visit(name))
         await turns()
@@ -147,10 +146,17 @@ async def test_those_who_wait_are_served_in_their_order() -> None:
     assert house.dispatcher.queue_depth("m") == 0
 
 
+async def test_one_who_need_not_wait_has_no_ticket() -> None:
+    house = House()
+    tickets: list[Ticket] = []
+    await house.visit(tickets=tickets)
+    assert tickets == []
+
+
 async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts() -> None:
     house = House()
     tickets: list[Ticket] = []
-    async with asyncio.TaskGroup() as group, held(house.dispatcher):
+    async with asyncio.TaskGroup() as group, house.holding():
         house.dispatcher.served("m", 4.0)
         group.create_task(house.visit("first", tickets=tickets))
         group.create_task(house.visit("second", tickets=tickets))
@@ -164,7 +170,7 @@ async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts
 
 async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
     house = House()
-    async with asyncio.TaskGroup() as group, held(house.dispatcher):
+    async with asyncio.TaskGroup() as group, house.holding():
         leaver = group.create_task(house.visit("leaver"))
         group.create_task(house.visit("stayer"))
         await turns()
@@ -178,7 +184,7 @@ async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
 async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with held(house.dispatcher):
+        async with house.holding():
             leaver = group.create_task(house.visit("leaver"))
             stayer = group.create_task(house.visit("stayer"))
             await turns()
@@ -193,7 +199,7 @@ async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> 
 async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with held(house.dispatcher):
+        async with house.holding():
             leaver = group.create_task(house.visit("leaver"))
             stayer = group.create_task(house.visit("stayer"))
             await turns()
@@ -205,7 +211,7 @@ async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
 
 async def test_one_who_leaves_in_the_step_of_its_refusal_is_just_gone() -> None:
     house = House(timeout=5)
-    async with asyncio.TaskGroup() as group, held(house.dispatcher):
+    async with asyncio.TaskGroup() as group, house.holding():
         leaver = group.create_task(house.visit("leaver"))
         await turns()
         house.tick(5)
@@ -252,7 +258,7 @@ async def test_a_slot_is_never_lost_whenever_somebody_leaves(leave_after: int) -
 
 async def test_a_full_queue_refuses_and_tells_when_to_come_back() -> None:
     house = House(length=1)
-    async with asyncio.TaskGroup() as group, held(house.dispatcher):
+    async with asyncio.TaskGroup() as group, house.holding():
         house.dispatcher.served("m", 3.0)
         group.create_task(house.visit())
         await turns()
@@ -264,14 +270,14 @@ async def test_a_full_queue_refuses_and_tells_when_to_come_back() -> None:
 
 async def test_waiting_ends_at_the_time_limit() -> None:
     house = House(timeout=30)
-    async with held(house.dispatcher), asyncio.TaskGroup() as group:
+    async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(_refused(house, QueueTimeout))
         await turns()
         house.tick(29.9)
         await turns()
         assert not waiter.done()
         house.tick(0.1)
-        assert (await waiter).retry_after == 20
+        assert (await waiter).retry_after == 10
     assert ("m", "queue_timeout", 30.0) in house.hook.waits
 
 
@@ -284,23 +290,23 @@ async def _refused(house: House, kind: type[Unavailable]) -> Unavailable:
 async def test_the_time_limit_needs_no_other_event() -> None:
     house = House(timeout=0.01)
     house.dispatcher._clock = asyncio.get_running_loop().time
-    async with held(house.dispatcher), asyncio.timeout(10):
+    async with house.holding(), asyncio.timeout(10):
         with pytest.raises(QueueTimeout):
             await house.visit()
 
 
 async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.scheduling.scheduler.REST", 0.02)
+    monkeypatch.setattr("gateway.scheduling.fitness.REST", 0.02)
     house = House({"a": 1, "b": 1})
     house.dispatcher._clock = asyncio.get_running_loop().time
-    house.dispatcher.tried("b", ConnectFailed("down"))
-    async with held(house.dispatcher), asyncio.timeout(10):
+    house.dispatcher.failed("b", "connect")
+    async with house.holding(), asyncio.timeout(10):
         assert await house.visit() == "b"
 
 
 async def test_nobody_waits_for_backends_that_all_rest() -> None:
     house = House()
-    house.dispatcher.tried("a", ConnectFailed("down"))
+    house.dispatcher.failed("a", "connect")
     with pytest.raises(NoBackend) as refused:
         await house.visit()
     assert refused.value.retry_after == REST
@@ -309,12 +315,88 @@ async def test_nobody_waits_for_backends_that_all_rest() -> None:
 
 async def test_those_who_wait_learn_at_once_that_their_backend_went_down() -> None:
     house = House()
-    async with held(house.dispatcher), asyncio.TaskGroup() as group:
+    async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(_refused(house, NoBackend))
         await turns()
-        house.dispatcher.tried("a", ConnectFailed("down"))
+        house.dispatcher.failed("a", "connect")
         await waiter
     assert house.hook.outcomes == ["granted", "no_backend"]
+
+
+async def test_draining_answers_those_who_wait_and_who_would_have_to() -> None:
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        async with house.holding():
+            house.dispatcher.served("m", 7.0)
+            waiter = group.create_task(_refused(house, Draining))
+            await turns()
+            house.dispatcher.drain()
+            assert (await waiter).retry_after == 7
+            assert (await _refused(house, Draining)).retry_after == 7
+        assert await house.visit() == "a"
+    assert house.hook.outcomes == ["granted", "shutdown", "shutdown", "granted"]
+
+
+async def test_the_flood_of_one_tenant_gives_way_to_another() -> None:
+    house = House(length=2)
+    async with asyncio.TaskGroup() as group, house.holding():
+        group.create_task(house.visit("first"))
+        flood = group.create_task(_refused(house, QueueFull))
+        await turns()
+        polite = group.create_task(house.dispatcher.lease(Claim("m", ("a",), "other"), lambda _: None))
+        assert "others have fewer" in str(await flood)
+        await gone(polite)
+
+
+# --- another fleet ---------------------------------------------------------------------------------
+
+
+async def test_a_reload_serves_those_who_wait_by_new_slots_and_ends_leases_of_backends_that_are_gone() -> (
+    None
+):
+    house = House()
+    async with asyncio.TaskGroup() as group:
+        async with house.holding():
+            waiter = group.create_task(house.visit("waiter"))
+            await turns()
+            house.dispatcher.reconfigure(Fleet({"a": 2, "b": 1}, {"m": ("a", "b")}), length=10, timeout=60)
+            assert await waiter == "a"
+            house.dispatcher.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), length=10, timeout=60)
+            assert house.dispatcher.in_flight("a") == 1
+            assert house.dispatcher.usable() == {"b": True}
+        with pytest.raises(KeyError):
+            house.dispatcher.in_flight("a")
+
+
+async def test_a_backend_that_stays_keeps_its_rest_over_a_reload() -> None:
+    house = House({"a": 1})
+    house.dispatcher.failed("a", "connect")
+    house.dispatcher.reconfigure(Fleet({"a": 3}, {"m": ("a",)}), length=10, timeout=60)
+    assert not house.dispatcher.up("a")
+    house.dispatcher.answered("a")
+    leases = [await house.dispatcher.lease(Claim("m", ("a",)), lambda _: None) for _ in range(3)]
+    assert [lease.backend for lease in leases] == ["a"] * 3
+
+
+# --- what it costs ---------------------------------------------------------------------------------
+
+
+async def test_a_lease_without_waiting_takes_few_calls() -> None:
+    house = House({"a": 1, "b": 1, "c": 2})
+    claim = Claim("m", ("a", "b", "c"))
+    calls: list[str] = []
+
+    async def lease_and_end() -> None:
+        (await house.dispatcher.lease(claim, calls.append)).end()  # type: ignore[arg-type] # never called
+
+    await lease_and_end()
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        await lease_and_end()
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 15, calls
+    assert house.dispatcher._timer is None
 
 
 # --- zombies ---------------------------------------------------------------------------------------
@@ -324,7 +406,7 @@ async def test_a_lingering_answer_keeps_its_slot_until_it_has_come() -> None:
     house = House()
     answer = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        async with held(house.dispatcher) as lease:
+        async with house.holding() as lease:
             lease.linger(group.create_task(answer.wait()))
         assert house.dispatcher.zombies("a") == 1
         assert house.dispatcher.in_flight("a") == 1
@@ -340,7 +422,7 @@ async def test_a_lingering_answer_keeps_its_slot_until_it_has_come() -> None:
 async def test_a_lingering_task_that_is_done_keeps_nothing() -> None:
     house = House()
     async with asyncio.TaskGroup() as group:
-        async with held(house.dispatcher) as lease:
+        async with house.holding() as lease:
             task = group.create_task(turns(1))
             lease.linger(task)
             await task
@@ -355,7 +437,7 @@ async def test_a_lingering_task_that_fails_or_is_cancelled_frees_the_slot_too() 
     fails = loop.create_task(_fail_after(forever))
     cancelled = loop.create_task(forever.wait())
     for task in (fails, cancelled):
-        async with held(house.dispatcher) as lease:
+        async with house.holding() as lease:
             lease.linger(task)
     assert house.dispatcher.zombies("a") == 2
     cancelled.cancel()
@@ -373,15 +455,27 @@ async def _fail_after(event: asyncio.Event) -> None:
     raise ZeroDivisionError
 
 
-async def test_a_lease_shows_whether_it_lingers() -> None:
-    lease = Lease(House().dispatcher, "a")
+async def test_a_lease_shows_whether_it_lingers_and_whether_it_has_ended() -> None:
+    house = House()
+    lease = await house.dispatcher.lease(Claim("m", ("a",)), lambda _: None)
     assert repr(lease) == "<Lease a>"
     event = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         lease.linger(group.create_task(event.wait()))
         assert repr(lease) == "<Lease a lingering>"
+        lease.end()
+        assert repr(lease) == "<Lease a ended lingering>"
         event.set()
-    assert lease.lingers_for is None
+    assert repr(lease) == "<Lease a ended>"
+
+
+async def test_a_lease_ends_once_however_often_it_is_ended() -> None:
+    house = House({"a": 2})
+    async with house.holding():
+        lease = await house.dispatcher.lease(Claim("m", ("a",)), lambda _: None)
+        lease.end()
+        lease.end()
+        assert house.dispatcher.in_flight("a") == 1
 
 
 # --- up and down -----------------------------------------------------------------------------------
@@ -389,19 +483,19 @@ async def test_a_lease_shows_whether_it_lingers() -> None:
 
 async def test_hooks_are_told_once_when_a_backend_goes_down_and_once_when_it_is_back() -> None:
     house = House()
-    house.dispatcher.tried("a", None)
-    house.dispatcher.tried("a", ConnectFailed("down"))
-    house.dispatcher.tried("a", ConnectFailed("down"))
+    house.dispatcher.answered("a")
+    house.dispatcher.failed("a", "connect")
+    house.dispatcher.failed("a", "connect")
     assert not house.dispatcher.up("a")
-    house.dispatcher.tried("a", None)
-    house.dispatcher.tried("a", None)
+    house.dispatcher.answered("a")
+    house.dispatcher.answered("a")
     assert house.dispatcher.up("a")
     assert house.hook.changes == [("a", False, "connect"), ("a", True, "answered")]
 
 
 async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_yet() -> None:
     house = House({"a": 1, "b": 1})
-    house.dispatcher.tried("a", ConnectFailed("down"))
+    house.dispatcher.failed("a", "connect")
     assert house.dispatcher.usable() == {"a": False, "b": True}
     house.clock.now += REST
     assert house.dispatcher.usable() == {"a": True, "b": True}
@@ -410,18 +504,18 @@ async def test_a_backend_may_be_asked_again_after_its_rest_though_it_is_not_up_y
 
 async def test_an_answer_lets_those_who_wait_use_the_backend_at_once() -> None:
     house = House({"a": 1, "b": 1})
-    house.dispatcher.tried("b", ConnectFailed("down"))
-    async with held(house.dispatcher), asyncio.TaskGroup() as group:
+    house.dispatcher.failed("b", "connect")
+    async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(house.visit())
         await turns()
         assert not waiter.done()
-        house.dispatcher.tried("b", None)
+        house.dispatcher.answered("b")
         assert await waiter == "b"
 
 
 async def test_closing_stops_the_timer() -> None:
     house = House()
-    async with held(house.dispatcher), asyncio.TaskGroup() as group:
+    async with house.holding(), asyncio.TaskGroup() as group:
         waiter = group.create_task(house.visit())
         await turns()
         timer = house.dispatcher._timer

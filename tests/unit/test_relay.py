@@ -33,6 +33,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.relay import Asking, Plan, Relay
+from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Hooks, Receipt
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
@@ -70,8 +71,10 @@ class House:
             for one in self.settings.backends
         }
         self.dispatcher = Dispatcher(
-            {one.name: one.slots for one in self.settings.backends},
-            {model.name: model.backends for model in self.settings.resolved_models},
+            Fleet(
+                {one.name: one.slots for one in self.settings.backends},
+                {model.name: model.backends for model in self.settings.resolved_models},
+            ),
             length=self.settings.queue.length,
             timeout=self.settings.queue.timeout,
             clock=time.monotonic,
@@ -515,7 +518,8 @@ async def test_an_answer_after_failures_brings_a_backend_up() -> None:
     async with open_house(servers) as house:
         await house.failure(ConnectFailed)
         await house.failure(NoBackend)  # it rests
-        house.dispatcher._scheduler.state("a").rests_until = 0
+        house.dispatcher._rests["a"].rests_until = 0
+        house.dispatcher.changed("a")
         await house.answer()
         assert house.dispatcher.up("a")
 
@@ -837,8 +841,8 @@ async def test_a_note_is_told_once_a_backend() -> None:
 async def test_service_times_are_learned_from_good_answers_only() -> None:
     servers = Servers(a=[refusing(500), native()])
     async with open_house(servers, "chatglm2") as house:
-        queue = house.dispatcher._scheduler._queues["m"]
+        service = house.dispatcher._scheduler.service("m")
         await house.failure(UpstreamError)
-        assert queue.service.mean == 10.0
+        assert service.mean == 10.0
         await house.answer()
-        assert queue.service.mean < 1.0
+        assert service.mean < 1.0

@@ -24,6 +24,15 @@ def test_the_estimate_is_of_the_whole_text_however_it_was_cut() -> None:
     assert run(*pieces)[-1] == run(Delta("a short answer"))[-1]
 
 
+def test_a_long_text_is_counted_but_not_kept() -> None:
+    count = Count(7, tokens.CJK)
+    pieces = ["天 fine é" * 100] * 100
+    for piece in pieces:
+        count.feed(Delta(piece))
+        assert sum(map(len, count._texts)) < 5000
+    assert count.flush() == [Usage(7, tokens.estimate("".join(pieces)), "estimate")]
+
+
 @pytest.mark.parametrize("cjk", [tokens.V1_CJK, tokens.CJK])
 def test_the_estimate_depends_on_the_model(cjk: int) -> None:
     assert run(Delta("字" * 100), cjk=cjk)[-1] == Usage(7, cjk, "estimate")

@@ -9,7 +9,7 @@ import pytest
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
 from gateway.errors import ClientGone, Draining, GatewayError
-from gateway.upstream.background import Background
+from tests.support.asgi import Client
 
 
 def test_the_end_is_told_to_everybody_who_is_here_and_to_nobody_else() -> None:
@@ -37,33 +37,25 @@ def test_leaving_twice_is_no_fault() -> None:
 
 
 async def test_a_request_in_flight_ends_with_draining() -> None:
-    life, background = Life(), Background()
-
-    async def never() -> dict[str, str]:
-        await asyncio.Event().wait()
-        raise AssertionError("the client stays")
+    life = Life()
 
     async def visit() -> None:
-        async with Leaving(never, background, life):
-            life.end()
+        with Leaving(Client(), life):
+            asyncio.get_running_loop().call_soon(life.end)
             await asyncio.Event().wait()
 
     with pytest.raises(Draining):
         await visit()
     assert len(life) == 0
-    await background.aclose()
 
 
 async def test_the_first_reason_counts() -> None:
-    life = Life()
-
-    async def gone() -> dict[str, str]:
-        return {"type": "http.disconnect"}
+    life, client = Life(), Client()
 
     async def visit() -> None:
-        async with Leaving(gone, Background(), life) as stay:
-            await asyncio.sleep(0)
-            stay.end(Draining("later"))
+        with Leaving(client, life):
+            asyncio.get_running_loop().call_soon(client.leave)
+            asyncio.get_running_loop().call_soon(life.end)
             await asyncio.Event().wait()
 
     with pytest.raises(ClientGone):

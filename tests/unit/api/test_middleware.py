@@ -14,7 +14,6 @@ from gateway.api.life import Life
 from gateway.api.middleware import Reception, Visit, gateway_headers, note_error
 from gateway.errors import BadRequest, Draining, GatewayError, QueueFull, UpstreamTruncated
 from gateway.telemetry.receipt import Attempt, Receipt
-from gateway.upstream.background import Background
 from gateway.wire.events import Usage
 from tests.support.asgi import Call, begin, fetch
 
@@ -26,14 +25,14 @@ class Office:
         self.settled_receipts: list[Receipt] = []
         self.crashes: list[tuple[str, Exception]] = []
         self.now = 100.0
-        self.draining = False
+        self.life = Life()
         self.app = Reception(
             app,
             hook=self,
             crash_log=self,
             clock=lambda: self.now,
-            new_id=lambda: "req_new",
-            draining=lambda: self.draining,
+            new_id=lambda prefix: f"{prefix}new",
+            life=self.life,
         )
 
     def settled(self, receipt: Receipt) -> None:
@@ -129,7 +128,7 @@ async def test_the_time_taken_is_told_in_whole_milliseconds() -> None:
 
 async def test_a_gateway_that_is_ending_closes_its_connections() -> None:
     office = Office(good)
-    office.draining = True
+    office.life.draining = True
     assert (await office.fetch()).header("connection") == "close"
 
 
@@ -254,10 +253,9 @@ async def test_a_client_that_left_is_accounted_with_where_it_was(
         visit: Visit = scope["visit"]
         visit.receipt.granted, visit.receipt.first_token = granted, first_token
         await receive()
-        async with Leaving(receive, background, Life()):
+        with Leaving(scope["presence"], Life()):
             await asyncio.Event().wait()
 
-    background = Background()
     office = Office(app)
     call = begin(office.app, "POST", "/x", body=b"{}")
     call.leave()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import replies, routes
+from gateway.api.life import Life
 from gateway.api.middleware import Reception
+from gateway.errors import ModelNotFound
 from gateway.telemetry.receipt import Receipt
 from tests.support.asgi import Call, fetch
 
@@ -48,8 +52,8 @@ def reception(log: Log) -> Middleware:
         hook=log,
         crash_log=log,
         clock=lambda: 0.0,
-        new_id=lambda: "req_new",
-        draining=lambda: False,
+        new_id=lambda prefix: f"{prefix}new",
+        life=Life(),
     )
 
 
@@ -178,6 +182,36 @@ async def test_another_method_is_a_405_that_tells_the_right_one(
 @pytest.mark.parametrize("path", ["/livez", "/health", "/readyz", "/v1/models"])
 async def test_what_can_be_got_can_be_asked_about(path: str) -> None:
     assert (await fetch_data("HEAD", path)).status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_path_that_stands_in_the_list_leads_to_its_door_without_detours(method: str) -> None:
+    depths: list[int] = []
+
+    class Deep(Door):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            depths.append(len(inspect.stack()))
+            await super().__call__(scope, receive, send)
+
+    app = routes.application([routes.Exact("/x", Deep("x"), methods=["POST", "GET"])], reception(Log()))
+    await fetch(app, method, "/x")
+    await fetch(app, "GET", "/x", headers={"x-request-id": "1"})
+    await fetch(app, "HEAD", "/x")
+    direct, again, long = depths
+    assert direct == again
+    assert long > direct + 4
+
+
+async def test_an_error_of_a_door_is_in_the_envelope_on_both_ways() -> None:
+    class Closed(Door):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            raise ModelNotFound("none", param="model")
+
+    paths: list[Route] = [routes.Exact(path, Closed(""), methods=["GET"]) for path in ("/x", "/y/{z}")]
+    app = routes.application(paths, reception(Log()))
+    for path in ("/x", "/y/1"):
+        call = await fetch(app, "GET", path)
+        assert (call.status, call.error["code"]) == (404, "model_not_found")
 
 
 async def test_refusals_have_ids_and_are_accounted_for() -> None:

@@ -26,6 +26,7 @@ class Transport(asyncio.Transport):
     def __init__(self, peer: tuple[str, int] | None = ("10.0.0.1", 5)) -> None:
         super().__init__({"peername": peer, "sockname": ("10.0.0.2", 80)})
         self.written = b""
+        self.writes = 0
         self.ended = False
         self.closed = False
         self.aborted = False
@@ -36,6 +37,7 @@ class Transport(asyncio.Transport):
     def write(self, data: Any) -> None:
         assert not self.ended, "written after the end"
         self.written += data
+        self.writes += 1
 
     def can_write_eof(self) -> bool:
         return True
@@ -240,6 +242,97 @@ async def test_a_connection_that_is_shut_down_in_the_middle_of_a_body_ends_after
     assert rig.transport.closed
 
 
+async def test_an_answer_is_one_write() -> None:
+    rig = Rig()
+    rig.arrivals.default_headers = [(b"date", b"today")]
+    assert await rig.fed(GET) == b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\n\r\nok"
+    assert rig.transport.writes == 1
+
+
+async def test_a_head_request_is_answered_without_a_body_and_the_connection_goes_on() -> None:
+    rig = Rig()
+    written = await rig.fed(GET.replace(b"GET", b"HEAD"))
+    assert written.endswith(b"content-length: 2\r\n\r\n")
+    assert rig.stage() is Stage.IDLE
+    assert statuses(await rig.fed(GET)) == [b"200", b"200"]
+
+
+@pytest.mark.parametrize(
+    ("line", "header"),
+    [(b"HTTP/1.0", b""), (b"HTTP/1.1", b"Connection: close\r\n"), (b"HTTP/1.0", b"X: y\r\n")],
+)
+async def test_a_client_that_wants_one_answer_gets_one(line: bytes, header: bytes) -> None:
+    rig = Rig()
+    written = await rig.fed(GET[:-2].replace(b"HTTP/1.1", line) + header + b"\r\n")
+    assert b"connection: close\r\n" in written
+    assert rig.closed()
+
+
+async def test_what_a_request_aims_at_is_told_in_its_scope_each_time() -> None:
+    rig = Rig()
+    for target in (b"/x?a=b", b"/x?a=b", b"/%E6%A8%A1%2Fy", b"http://elsewhere/z"):
+        await rig.fed(GET.replace(b"/x", target, 1))
+    await rig.fed(POST + b"body")
+    told = [(s["method"], s["path"], s["raw_path"], s["query_string"]) for s in rig.application.scopes]
+    assert told == [
+        ("GET", "/x", b"/x", b"a=b"),
+        ("GET", "/x", b"/x", b"a=b"),
+        ("GET", "/模/y", b"/%E6%A8%A1%2Fy", b""),
+        ("GET", "/z", b"/z", b""),
+        ("POST", "/x", b"/x", b""),
+    ]
+    first, second, *_ = rig.application.scopes
+    assert first is not second
+    assert first["client"] == ("10.0.0.1", 5)
+
+
+async def test_an_application_that_fails_is_a_500_and_the_end() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nb: c")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    rig = Rig()
+    rig.connection.app = broken
+    written = await rig.fed(GET)
+    assert statuses(written) == [b"500"]
+    assert b"b: c" not in written
+    assert rig.transport.ended
+
+
+# --- clients that leave ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("began", [False, True], ids=["before-the-head", "after-the-head"])
+async def test_an_application_learns_at_once_that_its_client_left(began: bool) -> None:
+    told: list[str] = []
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["presence"].on_leaving = lambda: told.append("left")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if began:
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"b", "more_body": True})
+
+    rig = Rig()
+    rig.connection.app = waits
+    written = await rig.fed(GET)
+    assert bool(written) is began
+    rig.lose()
+    assert told == ["left"]
+    await rig.settle()
+    assert rig.transport.written == written
+    assert not rig.arrivals.tasks
+
+
+async def test_a_client_that_leaves_behind_its_answer_left_nothing() -> None:
+    rig = Rig()
+    await rig.fed(GET)
+    rig.lose()
+    assert not rig.application.scopes[0]["presence"].gone
+
+
 # --- size ------------------------------------------------------------------------------------------
 
 
@@ -313,12 +406,13 @@ async def test_a_bad_body_is_one_refusal_and_the_application_learns_why() -> Non
     written = await rig.fed(b"XX")
     assert statuses(written) == [b"400"]
     assert rig.application.gone == 1
-    assert "not well-formed" in str(rig.application.scopes[0]["fault"])
+    assert "not well-formed" in str(rig.application.scopes[0]["presence"].fault)
 
 
 async def test_a_bad_body_behind_an_answer_that_began_gets_no_second_answer() -> None:
     async def early(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
         await asyncio.Event().wait()
 
     rig = Rig()
@@ -382,7 +476,7 @@ async def test_a_body_that_pauses_is_a_408_and_the_application_learns_why() -> N
     await rig.settle()
     assert statuses(rig.transport.written) == [b"408"]
     assert rig.application.gone == 1
-    assert "too slowly" in str(rig.application.scopes[0]["fault"])
+    assert "too slowly" in str(rig.application.scopes[0]["presence"].fault)
 
 
 async def test_a_body_that_we_do_not_read_is_not_the_clients_fault() -> None:

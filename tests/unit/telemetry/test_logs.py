@@ -1,5 +1,6 @@
 """The log says of each request what its receipt says, and nothing that must stay secret."""
 
+import asyncio
 import io
 import json
 import logging
@@ -9,7 +10,18 @@ from typing import Any
 import pytest
 
 from gateway.errors import TABLE, BadRequest
-from gateway.telemetry.logs import Level, Logs, access_fields, configure
+from gateway.telemetry.lines import timestamp, to_json
+from gateway.telemetry.logs import (
+    LATER,
+    MOST,
+    MOST_FRAMES,
+    Frames,
+    Level,
+    Logs,
+    Stamps,
+    access_fields,
+    configure,
+)
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.wire.events import Usage
 
@@ -248,6 +260,107 @@ def test_a_crash_with_an_error_of_our_own_tells_its_message() -> None:
     logs, stream = log()
     logs.crash("r-1", BadRequest("The body is empty."))
     assert lines(stream)[0]["message"] == "The body is empty."
+
+
+# --- the lines of requests -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="all"),
+        pytest.param({"tenant": "", "backend": "", "dialect": "", "finish": ""}, id="empty-texts"),
+        pytest.param({"usage": None, "first_token": None, "finished": None}, id="nothing-known"),
+        pytest.param({"usage": Usage(0, 0, "backend"), "stream": False}, id="zeros"),
+        pytest.param({"retries": [], "ignored": (), "repairs": []}, id="no-lists"),
+        pytest.param({"ignored": ("seed", 'a"b'), "retries": ["x%sy", "\n"]}, id="odd-words"),
+        pytest.param({"path": "/100%/%s/%d/{x}/{{", "model": "%(m)s"}, id="what-a-template-might-take"),
+        pytest.param({"path": "/\u2028\u202e\x1b[2J\ud800", "model": "模型", "tenant": 'a"\\b'}, id="unsafe"),
+        pytest.param({"path": "/" + "é" * 5000, "method": "M" * 5000}, id="long"),
+        pytest.param({"error": "overloaded", "left_while": "queued", "status": 499}, id="left"),
+        pytest.param({"queue_seconds": 0.00005, "upstream_seconds": 12345.678949}, id="rounding"),
+    ],
+)
+def test_a_frame_makes_the_line_that_the_fields_would(changes: dict[str, Any]) -> None:
+    one, stamp = receipt(**changes), timestamp(1e9)
+    frames = Frames()
+    for _ in range(2):  # the second time from a frame that is kept
+        line = frames.line(one, "info", stamp)
+        assert line == to_json({"ts": stamp, "level": "info"} | access_fields(one))
+
+
+@pytest.mark.parametrize("odd", ['a"b', "a\\b", "a\nb", "é", "x" * 2000, "\x7f"])
+def test_an_id_that_is_not_plain_takes_the_long_way(odd: str) -> None:
+    assert Frames().line(receipt(request_id=odd), "info", "") is None
+    logs, stream = log()
+    logs.settled(receipt(request_id=odd))
+    (line,) = lines(stream)
+    assert line["request_id"][:3] == odd[:3]
+
+
+def test_frames_of_ever_new_paths_are_not_kept_for_ever() -> None:
+    frames = Frames()
+    for number in range(3 * MOST_FRAMES):
+        frames.line(receipt(path=f"/{number}"), "info", "")
+    assert len(vars(frames)["_frames"]) <= MOST_FRAMES
+
+
+@pytest.mark.parametrize("now", [0.0, 1.5, 999.999, 1e9 + 0.001, 1_769_860_800.1239])
+def test_a_stamp_is_a_timestamp(now: float) -> None:
+    stamps = Stamps()
+    assert [stamps.text(now), stamps.text(now)] == [timestamp(now)] * 2
+
+
+async def test_in_a_running_loop_lines_of_requests_wait_for_one_another_and_not_for_long() -> None:
+    logs, stream = log()
+    logs.settled(receipt())
+    logs.settled(receipt(outcome="client_error"))
+    assert stream.getvalue() == ""
+    async with asyncio.timeout(20 * LATER):
+        while not stream.getvalue():  # noqa: ASYNC110 - a stream has no event
+            await asyncio.sleep(LATER / 10)
+    assert [line["outcome"] for line in lines(stream)] == ["ok", "client_error"]
+
+
+@pytest.mark.parametrize(
+    "urge",
+    [
+        pytest.param(lambda logs: logs.settled(receipt(outcome="stall")), id="a-warning"),
+        pytest.param(lambda logs: logs.crash("r-1", ValueError()), id="a-crash"),
+        pytest.param(lambda logs: logs.backend_changed("gpu-0", up=True, reason="x"), id="life"),
+    ],
+)
+async def test_what_matters_is_written_at_once_and_behind_what_waited(urge: Any) -> None:
+    logs, stream = log()
+    logs.settled(receipt())
+    urge(logs)
+    first, second = lines(stream)
+    assert (first["event"], first["outcome"]) == ("request", "ok")
+    assert second != first
+
+
+async def test_much_is_written_at_once() -> None:
+    logs, stream = log()
+    for _ in range(MOST):
+        logs.settled(receipt())
+    assert len(lines(stream)) == MOST
+
+
+async def test_what_waits_is_written_when_logging_ends() -> None:
+    logs, stream = log()
+    logs.settled(receipt())
+    for handler in logging.getLogger("gateway").handlers:
+        handler.flush()  # as `logging.shutdown` does
+    assert len(lines(stream)) == 1
+
+
+async def test_a_loop_that_ended_before_its_time_leaves_no_line_behind_for_ever() -> None:
+    logs, stream = log()
+    logs.settled(receipt())
+    logs.flush()
+    logs.settled(receipt())
+    logs.flush()
+    assert len(lines(stream)) == 2
 
 
 # --- configure -------------------------------------------------------------------------------------

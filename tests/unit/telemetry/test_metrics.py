@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.dialects.losses import NAMES
 from gateway.errors import TABLE
 from gateway.telemetry.families import FAMILIES, REPAIRS
-from gateway.telemetry.metrics import CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics
+from gateway.telemetry.metrics import BATCH, CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.wire.events import Usage
 
@@ -102,6 +102,16 @@ def test_a_request_is_counted_once_under_all_its_labels() -> None:
     labels = {"door": "chat", "model": "chatglm2-6b", "stream": "true", "status": "200", "outcome": "ok"}
     assert value(seen, "gateway_requests_total", **labels) == 1
     assert len(present(seen, "gateway_requests_total")) == 1
+
+
+@pytest.mark.parametrize("many", [1, BATCH - 1, BATCH, 3 * BATCH + 1])
+def test_a_scrape_sees_every_request_that_is_over_and_few_wait_for_it(many: int) -> None:
+    seen = metrics()
+    for _ in range(many):
+        seen.settled(receipt())
+        assert len(vars(seen)["_settled"]) < BATCH
+    for _ in range(2):
+        assert sum(present(seen, "gateway_requests_total").values()) == many
 
 
 def test_a_request_lasts_from_its_receipt_to_its_end() -> None:

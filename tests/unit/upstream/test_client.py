@@ -28,6 +28,7 @@ from gateway.errors import (
 )
 from gateway.scheduling.patience import Limits, Patience
 from gateway.upstream import client as module
+from gateway.upstream import exchange as exchanges
 from gateway.upstream.client import Client
 from tests.support.servers import Reply, answering, failing, held, refusing, streaming
 
@@ -56,11 +57,12 @@ async def whole(reply: Reply, limits: Patience | None = None) -> bytes:
 async def stream(reply: Reply, limits: Patience | None = None, *, begun: bool = False) -> list[bytes]:
     one = client(reply)
     try:
-        async with (
-            asyncio.timeout(10),
-            one.stream(ASKED, limits or patience(), lambda: begun) as chunks,
-        ):
-            return [chunk async for chunk in chunks]
+        async with asyncio.timeout(10), aclosing(one.exchange(ASKED, limits or patience())) as exchange:
+            await exchange.begin()
+            chunks: list[bytes] = []
+            while chunk := await exchange.read(begun=begun):
+                chunks.append(chunk)
+            return chunks
     finally:
         await one.aclose()
 
@@ -157,7 +159,7 @@ async def test_a_redirect_is_never_followed() -> None:
 
 
 async def test_of_a_long_refusal_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REFUSAL", 1000)
+    monkeypatch.setattr(exchanges, "MAX_REFUSAL", 1000)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -319,8 +321,9 @@ async def test_leaving_a_stream_closes_it() -> None:
         return httpx.Response(200, stream=Body())
 
     one = client(reply)
-    async with one.stream(ASKED, patience(), lambda: True) as chunks:
-        assert await anext(chunks) == b"one"
+    async with aclosing(one.exchange(ASKED, patience())) as exchange:
+        await exchange.begin()
+        assert await exchange.read(begun=True) == b"one"
         assert not closed.is_set()
     assert closed.is_set()
     await one.aclose()

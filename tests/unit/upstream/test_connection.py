@@ -19,6 +19,7 @@ from gateway.upstream.connection import (
     ConnectionFault,
     Cut,
     Garbled,
+    Overdue,
     Stale,
     Unanswered,
 )
@@ -75,6 +76,16 @@ def asked(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, No
     return connection, notes
 
 
+def receive(connection: Connection, data: bytes) -> None:
+    """Let the connection read `data` as an event loop does: into its buffer, until that or the data ends."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        count = min(len(data), len(buffer))
+        buffer[:count] = data[:count]
+        data = data[count:]
+        connection.buffer_updated(count)
+
+
 async def whole(connection: Connection) -> bytes:
     await connection.wait_head()
     pieces = []
@@ -102,7 +113,7 @@ async def test_an_answer_before_the_end_of_a_large_body_ends_the_sending() -> No
     connection, notes, _ = made()
     body = b"x" * (3 * ONE_WRITE)
     connection.start(b"head", body)
-    connection.data_received(SIZED)
+    receive(connection, SIZED)
     await connection.wait_rest(body)
     assert len(notes.written) == 1
     assert await whole(connection) == b"hello"
@@ -111,7 +122,7 @@ async def test_an_answer_before_the_end_of_a_large_body_ends_the_sending() -> No
 
 async def test_what_one_read_brought_is_one_piece() -> None:
     connection, _ = asked()
-    connection.data_received(CHUNKED)
+    receive(connection, CHUNKED)
     await connection.wait_head()
     assert await connection.wait_piece() == b"hello world"
     assert await connection.wait_piece() == b""
@@ -125,25 +136,28 @@ async def test_a_reader_who_waits_is_woken_by_the_first_bytes() -> None:
         reading = group.create_task(whole(connection))
         await asyncio.sleep(0)
         for start in range(len(CHUNKED)):
-            connection.data_received(CHUNKED[start : start + 1])
+            receive(connection, CHUNKED[start : start + 1])
             await asyncio.sleep(0)
     assert reading.result() == b"hello world"
 
 
-async def test_reading_pauses_at_the_mark_and_goes_on_when_the_bytes_are_taken() -> None:
+async def test_reading_pauses_at_the_mark_and_goes_on_when_more_is_asked_for() -> None:
     connection, notes = asked()
-    connection.data_received(OK + b"Content-Length: 1000000\r\n\r\n")
-    connection.data_received(b"x" * (HIGH_WATER - 1))
+    receive(connection, OK + b"Content-Length: 1000000\r\n\r\n")
+    receive(connection, b"x" * (HIGH_WATER - 1))
     assert notes.flow == []
-    connection.data_received(b"x")
+    receive(connection, b"x")
     assert notes.flow == ["pause"]
     assert len(await connection.wait_piece()) == HIGH_WATER
+    assert notes.flow == ["pause"]  # a reader who is busy with these bytes shall not be given others
+    connection.next_event()
     assert notes.flow == ["pause", "resume"]
 
 
 async def test_a_connection_is_not_paused_for_an_answer_that_is_complete() -> None:
     connection, notes = asked()
-    connection.data_received(OK + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000)
+    receive(connection, OK + b"Content-Length: %d\r\n\r\n" % HIGH_WATER)
+    receive(connection, b"x" * HIGH_WATER)
     assert notes.flow == []
     assert connection.complete
 
@@ -163,7 +177,7 @@ async def test_an_end_before_the_end_tells_whether_an_answer_had_begun(
 ) -> None:
     connection, _ = asked()
     if data:
-        connection.data_received(data)
+        receive(connection, data)
     if how == "eof":
         connection.eof_received()
     connection.connection_lost(None if how == "eof" else ConnectionResetError())
@@ -173,7 +187,7 @@ async def test_an_end_before_the_end_tells_whether_an_answer_had_begun(
 
 async def test_a_reader_who_waits_learns_of_the_end() -> None:
     connection, _ = asked()
-    connection.data_received(SIZED[:-1])
+    receive(connection, SIZED[:-1])
     await connection.wait_piece()
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(expect_cut(connection))
@@ -192,7 +206,7 @@ async def test_a_body_until_close_is_complete_at_the_end_but_not_at_a_reset() ->
     ends: list[tuple[Exception | None, bool]] = [(None, True), (ConnectionResetError(), False)]
     for error, complete in ends:
         connection, _ = asked()
-        connection.data_received(OK + b"\r\nhello")
+        receive(connection, OK + b"\r\nhello")
         connection.connection_lost(error)
         assert (connection.close_delimited, connection.complete) == (True, complete)
         assert not connection.reusable
@@ -200,7 +214,7 @@ async def test_a_body_until_close_is_complete_at_the_end_but_not_at_a_reset() ->
 
 async def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
     connection, notes, _ = made()
-    connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    receive(connection, b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert notes.aborted
     assert not connection.reusable
     with pytest.raises(Stale):
@@ -233,15 +247,15 @@ async def test_a_connection_seen_closed_is_stale_and_nothing_is_written(end: str
 async def test_an_answer_before_the_request_was_gone_spoils_the_connection_only() -> None:
     connection, notes = asked()
     notes.buffered = 1
-    connection.data_received(SIZED)
+    receive(connection, SIZED)
     assert await whole(connection) == b"hello"
     assert not connection.reusable
 
 
 async def test_what_follows_an_answer_spoils_the_connection_only() -> None:
     connection, notes = asked()
-    connection.data_received(SIZED)
-    connection.data_received(b"more")
+    receive(connection, SIZED)
+    receive(connection, b"more")
     assert notes.aborted
     assert await whole(connection) == b"hello"
     assert not connection.reusable
@@ -249,10 +263,10 @@ async def test_what_follows_an_answer_spoils_the_connection_only() -> None:
 
 async def test_the_second_answer_on_a_connection_starts_afresh() -> None:
     connection, _ = asked()
-    connection.data_received(CHUNKED)
+    receive(connection, CHUNKED)
     assert await whole(connection) == b"hello world"
     connection.start(b"head")
-    connection.data_received(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+    receive(connection, b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
     assert await whole(connection) == b"no"
     assert (connection.status, connection.headers) == (404, [(b"Content-Length", b"2")])
     assert connection.served == 2
@@ -295,10 +309,177 @@ async def test_an_answer_ends_the_sending() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(connection.wait_sent(pieces(b"a"), chunked=True))
         await asyncio.sleep(0)
-        connection.data_received(SIZED)
+        receive(connection, SIZED)
     assert notes.written[1:] == []
     assert await whole(connection) == b"hello"
     assert not connection.reusable
+
+
+# --- heads ----------------------------------------------------------------------------------------------
+
+
+async def test_fields_are_found_whatever_their_case_and_spaces() -> None:
+    connection, _ = asked()
+    receive(connection, OK + b"X-Long:  A b \r\nretry-AFTER:7\r\nRetry-After: 8\r\nContent-Length: 0\r\n\r\n")
+    await connection.wait_head()
+    assert connection.field(b"retry-after") == "7"
+    assert connection.field(b"x-long") == "A b"
+    assert connection.field(b"after") is None
+    assert connection.headers[:2] == [(b"X-Long", b"A b"), (b"retry-AFTER", b"7")]
+
+
+@pytest.mark.parametrize("size", [1, 30, 1000])
+async def test_the_head_after_interim_ones_is_the_one_that_counts(size: int) -> None:
+    connection, _ = asked()
+    interim = b"HTTP/1.1 103 Early Hints\r\nContent-Encoding: br\r\nContent-Length: 9\r\n\r\n"
+    data = interim + b"\r\n" + interim + SIZED
+    for start in range(0, len(data), size):
+        receive(connection, data[start : start + size])
+    assert await whole(connection) == b"hello"
+    assert connection.headers == [(b"Content-Length", b"5")]
+    assert connection.field(b"content-encoding") is None
+    assert connection.reusable
+
+
+# --- waiting for all of an answer -------------------------------------------------------------------------
+
+
+async def ready(connection: Connection) -> bool:
+    """Whether who waits for the head is woken by what has come."""
+    waiting = asyncio.get_running_loop().create_task(connection.wait_head())
+    await asyncio.sleep(0)
+    done = waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    return done
+
+
+async def test_whoever_wants_the_whole_answer_is_woken_at_its_end() -> None:
+    connection, notes, _ = made()
+    connection.start(b"head", whole=True)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(connection.wait_head())
+        for start in range(len(CHUNKED) - 1):
+            await asyncio.sleep(0)
+            receive(connection, CHUNKED[start : start + 1])
+            assert connection._waiter is not None
+            assert not connection._waiter.done()
+        receive(connection, CHUNKED[-1:])
+    assert waiting.result() is None
+    assert connection.take() == b"hello world"
+    assert notes.flow == []
+
+
+async def test_whoever_wants_the_whole_answer_is_woken_when_it_is_large_or_fails() -> None:
+    connection, _, _ = made()
+    connection.start(b"head", whole=True)
+    receive(connection, OK + b"Content-Length: 1000000\r\n\r\nhello")
+    assert not await ready(connection)
+    receive(connection, b"x" * HIGH_WATER)
+    assert await ready(connection)
+    assert len(connection.take()) == HIGH_WATER + 5
+    connection.connection_lost(None)
+    assert await ready(connection)
+    assert isinstance(connection.error, Cut)
+
+
+# --- limits -----------------------------------------------------------------------------------------------
+
+
+async def test_silence_ends_at_the_limit_and_closes_the_connection() -> None:
+    connection, notes = asked()
+    loop = asyncio.get_running_loop()
+    connection.limit(loop.time() + 0.02)
+    began = loop.time()
+    with pytest.raises(Overdue):
+        await connection.wait_head()
+    assert 0.018 <= loop.time() - began < 0.5
+    assert notes.aborted
+    assert not connection.reusable
+
+
+async def test_a_limit_that_has_passed_already_ends_the_waiting_at_once() -> None:
+    connection, _ = asked()
+    connection.limit(0.0)
+    with pytest.raises(Overdue):
+        await connection.wait_head()
+
+
+async def test_moving_the_limit_later_arms_no_timer_also_over_many_exchanges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    armed: list[float] = []
+    call_at = loop.call_at
+
+    def noting(when: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+        armed.append(when)
+        return call_at(when, callback, *args)
+
+    monkeypatch.setattr(loop, "call_at", noting)
+    connection, _, _ = made()
+    for _ in range(100):
+        connection.start(b"head")
+        connection.limit(loop.time() + 60)
+        receive(connection, SIZED)
+        assert await whole(connection) == b"hello"
+    assert len(armed) == 1
+    connection.abort()
+
+
+async def test_a_limit_moved_later_outlives_the_first_one_and_then_counts() -> None:
+    connection, notes = asked()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    connection.limit(began + 0.01)
+    connection.limit(began + 0.05)
+    with pytest.raises(Overdue):
+        await connection.wait_head()
+    assert loop.time() - began >= 0.048
+    assert notes.aborted
+
+
+async def test_a_limit_moved_earlier_counts() -> None:
+    connection, _ = asked()
+    loop = asyncio.get_running_loop()
+    connection.limit(loop.time() + 60)
+    connection.limit(loop.time() + 0.01)
+    async with asyncio.timeout(5):
+        with pytest.raises(Overdue):
+            await connection.wait_head()
+
+
+async def test_time_that_passes_while_nobody_waits_is_nobodys_silence() -> None:
+    connection, notes = asked()
+    loop = asyncio.get_running_loop()
+    receive(connection, SIZED[:-1])
+    connection.limit(loop.time() + 0.005)
+    await asyncio.sleep(0.02)
+    assert not notes.aborted
+    assert await connection.wait_piece() == b"hell"
+    connection.limit(loop.time() + 0.005)
+    with pytest.raises(Overdue):
+        await connection.wait_piece()
+
+
+async def test_an_exchange_without_a_limit_is_not_ended_by_the_timer_of_the_one_before() -> None:
+    connection, notes = asked()
+    connection.limit(asyncio.get_running_loop().time() + 0.005)
+    receive(connection, SIZED)
+    assert await whole(connection) == b"hello"
+    connection.start(b"head")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await connection.wait_head()
+    assert not notes.aborted
+
+
+async def test_a_closed_connection_leaves_no_timer() -> None:
+    for end in (Connection.abort, lambda one: one.connection_lost(None)):
+        connection, _ = asked()
+        connection.limit(asyncio.get_running_loop().time() + 60)
+        end(connection)
+        assert connection._timer is None
 
 
 def test_the_socket_itself_is_asked_whether_it_was_closed() -> None:
@@ -323,7 +504,7 @@ def outcome(data: bytes, cuts: list[int], *, closed: bool) -> tuple[int, bytes, 
         edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
         for start, end in itertools.pairwise(edges):
             if start < end and not notes.aborted:
-                connection.data_received(data[start:end])
+                receive(connection, data[start:end])
         if closed:
             connection.connection_lost(None)
         body = bytearray()

@@ -11,7 +11,7 @@ import pytest
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, Origin
 from gateway.upstream.pool import Pool, PoolFull, Statistics
-from tests.unit.upstream.test_connection import SIZED, Notes
+from tests.unit.upstream.test_connection import SIZED, Notes, receive
 
 
 class Imagined(Dialer):
@@ -47,7 +47,7 @@ async def get(pool: Pool, *, place: float | None = 0.01, fresh: bool = False) ->
 def serve(connection: Connection) -> None:
     """One good exchange, after which the connection may be used again."""
     connection.start(b"head")
-    connection.data_received(SIZED)
+    receive(connection, SIZED)
     connection.take()
 
 

@@ -1,0 +1,239 @@
+"""Cycle: one request as the application sees it, and the bytes of its answer.
+
+The head of an answer waits for the first piece of its body: both leave in one write. What an application
+says in too many words, too few, or with a line end in a header is a bug of ours and raises `RuntimeError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Protocol
+
+from starlette.types import Message
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+
+from gateway.errors import GatewayError
+from gateway.inbound.arrivals import Arrivals
+
+LARGE = 65_536
+"""Bytes of a body that is written by itself: joining it to its head would cost more than a second write."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
+# What may stand in a header: all but control characters (a tab is none here).
+_SHOWN = bytes({9, *range(32, 256)} - {127})
+
+
+class Line(Protocol):
+    """A connection, as its cycles know it."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    nothing: asyncio.Future[None]
+    arrivals: Arrivals
+
+    def on_response_complete(self, *, keep_alive: bool) -> None:
+        """Go on, or end, after a whole answer."""
+
+    def fail(self) -> None:
+        """Answer in the place of an application that did not."""
+
+
+class Cycle:
+    """One request and its answer. Lies in the scope as `presence`, which tells whether the client is there.
+
+    `gone` says that it is not, or need not be told anything: whatever is sent then is dropped, and `fault`
+    may say why. `on_leaving` is called when that happens. `keep_alive` may change until the head is
+    written, which makes it `started`.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_event",
+        "_expects",
+        "_flow",
+        "_head_only",
+        "_left",
+        "_line",
+        "_more",
+        "_news",
+        "_start",
+        "body",
+        "complete",
+        "fault",
+        "gone",
+        "keep_alive",
+        "on_leaving",
+        "started",
+    )
+
+    def __init__(self, line: Line, *, head_only: bool, expects: bool) -> None:
+        self._line = line
+        self._flow = line.flow
+        self._head_only = head_only
+        self._expects = expects
+        self._event: asyncio.Event | None = None
+        self._news = False
+        self._more = True
+        self._start: Message | None = None
+        self._chunked = False
+        self._left = 0
+        self.body: bytes | bytearray = b""
+        self.keep_alive = False
+        self.started = False
+        self.complete = False
+        self.gone = False
+        self.fault: GatewayError | None = None
+        self.on_leaving: Callable[[], None] | None = None
+
+    # --- what the connection tells -----------------------------------------------------------------
+
+    def feed(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        if not self.body:
+            self.body = body
+        else:
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
+            self.body += body
+        if len(self.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self._wake()
+
+    def end_body(self) -> None:
+        """Take note that the request is complete."""
+        self._more = False
+        self._news = True
+        if self._event is not None:
+            self._event.set()
+
+    def leave(self) -> None:
+        """Take note that the client is gone; no matter once the answer is complete."""
+        if self.gone or self.complete:
+            return
+        self.gone = True
+        self._wake()
+        if self.on_leaving is not None:
+            self.on_leaving()
+
+    def finish(self, task: asyncio.Task[None]) -> None:
+        """See to it that the application, which has returned, leaves a whole answer or none."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+        if not self.gone and not self.complete:
+            self.gone = True
+            self._line.fail()
+
+    def _wake(self) -> None:
+        self._news = True
+        if self._event is not None:
+            self._event.set()
+
+    # --- what the application calls ----------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """Give what has come of the body since the last time, or that the client is gone."""
+        if self._expects:
+            self._expects = False
+            if not self._line.transport.is_closing():
+                self._line.transport.write(_CONTINUE)
+        if self._flow.read_paused:
+            self._flow.resume_reading()
+        while not self._news and not self.gone and not self.complete:
+            if self._event is None:
+                self._event = asyncio.Event()
+            self._event.clear()
+            await self._event.wait()
+        if self.gone or self.complete:
+            return {"type": "http.disconnect"}
+        self._news = False
+        body, self.body = bytes(self.body), b""
+        return {"type": "http.request", "body": body, "more_body": self._more}
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Write a message at once; the awaitable is done, unless the client reads too slowly."""
+        if self.gone:
+            return self._line.nothing
+        if self._flow.write_paused:
+            return self._send_later(message)
+        if message["type"] == "http.response.body":
+            self._write(message.get("body", b""), message.get("more_body", False))
+        elif self._start is not None or message["type"] != "http.response.start":
+            raise RuntimeError(f"{message['type']} at the wrong time.")
+        else:
+            self._start = message
+            self._expects = False
+        return self._line.nothing
+
+    async def _send_later(self, message: Message) -> None:
+        await self._flow.drain()
+        await self.send(message)
+
+    # --- bytes -------------------------------------------------------------------------------------
+
+    def _write(self, body: bytes, more: bool) -> None:
+        if self.complete:
+            raise RuntimeError("A body came after its end.")
+        data = b"" if self.started else self._head()
+        if self._chunked:
+            if body:
+                data = b"%b%x\r\n%b\r\n" % (data, len(body), body)
+            if not more:
+                data += _LAST_CHUNK
+        elif not self._head_only:
+            data = self._counted(data, body, more)
+        self.started = True
+        if data:
+            self._line.transport.write(data)
+        if not more:
+            self.complete = True
+            if self._event is not None:
+                self._event.set()
+            self._line.on_response_complete(keep_alive=self.keep_alive)
+
+    def _counted(self, data: bytes, body: bytes, more: bool) -> bytes:
+        self._left -= len(body)
+        if self._left < 0 or (self._left and not more):
+            raise RuntimeError("The body has another length than its head says.")
+        if len(body) < LARGE:
+            return data + body
+        if data:
+            self._line.transport.write(data)
+        return body
+
+    def _head(self) -> bytes:
+        """The head; settles how the body is framed, and whether the connection goes on."""
+        start = self._start
+        if start is None:
+            raise RuntimeError("A body came before its head.")
+        status = start["status"]
+        headers = start.get("headers", ())
+        lines = [b": ".join(header) for header in headers]
+        lines.append(b"")
+        fields = b"\r\n".join(lines)
+        if fields.translate(None, _SHOWN) != b"\r\n" * (len(lines) - 1):
+            raise RuntimeError("A header has a control character in it.")
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, dict(headers))))
+
+    def _framed(self, status: int, headers: dict[bytes, bytes]) -> bytes:
+        """The end of a head: what the application did not say of the framing itself."""
+        length = headers.get(b"content-length")
+        added = b""
+        connection = headers.get(b"connection")
+        if connection is not None and b"close" in connection.lower():
+            self.keep_alive = False
+        elif not self.keep_alive:
+            added = b"connection: close\r\n"
+        self._head_only = self._head_only or status in _BODILESS
+        if length is not None:
+            self._left = int(length)
+        elif not self._head_only:
+            self._chunked = True
+            added += b"transfer-encoding: chunked\r\n"
+        return added + b"\r\n"

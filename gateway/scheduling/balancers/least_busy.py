@@ -1,0 +1,21 @@
+"""Least busy: the default. The emptiest backend, fast ones first, ties in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.scheduling.balancers.base import C, Candidate, emptiest
+from gateway.scheduling.claim import Claim
+
+
+class LeastBusy:
+    """Knows nothing but what it sees."""
+
+    learns = False
+
+    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+        """The emptiest."""
+        return emptiest(free)
+
+    def took(self, claim: Claim, backend: Candidate) -> None:
+        """Nothing to learn."""

@@ -1,0 +1,66 @@
+"""One request on its way to the head of its answer: over which connection, and when over another one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterable
+
+from gateway.upstream.connection import ONE_WRITE, Connection, Stale, Unanswered
+from gateway.upstream.pool import Pool
+
+
+async def wait_answer(
+    pool: Pool,
+    head: bytes,
+    body: bytes | AsyncIterable[bytes],
+    *,
+    connect: float | None,
+    place: float | None,
+    retry: bool,
+    until: float = math.inf,
+    read: float | None = None,
+    whole: bool = False,
+    without_body: bool = False,
+    chunked: bool = False,
+) -> Connection:
+    """Send a request and wait for the head of its answer; gives the connection, which the caller returns.
+
+    `connect` and `place`: seconds to open a connection and to wait for one in use. `retry`: ask again, once
+    and on a fresh connection, when one that had served before ended without a byte of an answer; the server
+    may then have worked twice. `until`, in the loop's time, ends all of it; `read`, in seconds, the
+    waiting for the answer. `whole` and `without_body` as in `Connection.start`; `chunked`: how a body that
+    comes in pieces is sent. Raises `ConnectionFault`, and `OSError` where no connection was to be had.
+    """
+    connection = pool.take()
+    fresh = False
+    while True:
+        if connection is None:
+            async with asyncio.timeout_at(None if until == math.inf else until):
+                connection = await pool.wait_connection(place=place, connect=connect, fresh=fresh)
+        served = connection.served
+        try:
+            if isinstance(body, bytes):
+                connection.start(head, body, without_body=without_body, whole=whole)
+                connection.limit(until)
+                if len(body) > ONE_WRITE:
+                    await connection.wait_rest(body)
+            else:
+                connection.start(head, without_body=without_body, whole=whole)
+                connection.limit(until)
+                await connection.wait_sent(body, chunked=chunked)
+            if read is not None:
+                connection.limit(pool.time() + read)
+            if not connection.ready:
+                await connection.wait_head()
+            return connection
+        except (Stale, Unanswered) as fault:
+            pool.discard(connection)
+            written = isinstance(fault, Unanswered)
+            if not served or (written and not retry):
+                raise
+            fresh = fresh or written
+            connection = None if fresh else pool.take()
+        except BaseException:
+            pool.discard(connection)
+            raise

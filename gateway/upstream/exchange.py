@@ -1,0 +1,279 @@
+"""One request to a backend and its answer, straight over our own transport or by way of httpx.
+
+Whatever may fail below becomes one of our errors here, and only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import httpx
+
+from gateway.dialects.refusals import refusal
+from gateway.errors import (
+    ConnectFailed,
+    GatewayError,
+    UpstreamGarbled,
+    UpstreamReset,
+    UpstreamTLS,
+    UpstreamTruncated,
+)
+from gateway.scheduling.patience import Patience
+from gateway.upstream.asking import wait_answer
+from gateway.upstream.connection import Connection, ConnectionFault, Overdue
+from gateway.upstream.lean import LeanClient
+from gateway.upstream.message import Route
+from gateway.upstream.pool import Pool
+from gateway.upstream.transport import Malformed, as_httpx
+
+MAX_REFUSAL = 64 * 1024
+"""How much of a refusal is read to find the field it complains about, in bytes."""
+JSON = {"content-type": "application/json"}
+"""What every request is."""
+FOREIGN = (httpx.HTTPError, httpx.StreamError)
+"""What httpx may raise."""
+
+T = TypeVar("T")
+Broken = type[UpstreamReset | UpstreamTruncated]
+
+
+class Exchange(ABC):
+    """One request and its answer. Of one task; `begin` first, then `read` to the end, `aclose` in any case.
+
+    `ended`: the whole body was read.
+    """
+
+    __slots__ = ("ended",)
+
+    ended: bool
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Send the request and wait for the head of its answer, which has status 200.
+
+        Raises what `refusal` makes of other statuses, and every way in which the sending can fail.
+        """
+
+    @abstractmethod
+    async def read(self, *, begun: bool) -> bytes:
+        """The next bytes of the body as they came, b"" at its end.
+
+        `begun` tells whether content has been seen, which decides what a pause means. Raises
+        `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
+
+    async def _wait_refused(self, status: int, retry_after: str | None) -> GatewayError:
+        """What an answer means that is not a good one of status 200."""
+        if status == 200:
+            return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
+        body = bytearray()
+        with contextlib.suppress(UpstreamTruncated):  # the status has told enough
+            while len(body) <= MAX_REFUSAL and (piece := await self.read(begun=False)):
+                body += piece
+        return refusal(status, bytes(body), retry_after)
+
+
+class Straight(Exchange):
+    """An exchange over a connection of our own.
+
+    The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
+    read to its end, so that waking up for its beginning is of no use.
+    """
+
+    __slots__ = (
+        "_body", "_clock", "_connection", "_deadline", "_last", "_patience", "_pool", "_retry", "_route",
+        "_whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: Pool,
+        route: Route,
+        body: bytes,
+        patience: Patience,
+        clock: Callable[[], float],
+        *,
+        retry: bool,
+        whole: bool,
+    ) -> None:
+        self._pool = pool
+        self._route = route
+        self._body = body
+        self._patience = patience
+        self._clock = clock
+        self._retry = retry
+        self._whole = whole
+        self._connection: Connection | None = None
+        self._last = b""
+        self.ended = False
+
+    async def begin(self) -> None:
+        body = self._body
+        connect = self._patience.connect
+        try:
+            self._connection = connection = await wait_answer(
+                self._pool,
+                b"%b%d\r\n\r\n" % (self._route.head, len(body)),
+                body,
+                connect=connect,
+                place=connect,
+                retry=self._retry,
+                until=self._until(begun=False),
+                whole=self._whole,
+            )
+        except (ConnectionFault, OSError) as error:
+            raise self._mapped(error, UpstreamReset, begun=False) from None
+        status = connection.status
+        coded = (
+            b"\r\ncontent-encoding:" in connection.low_head
+            and (connection.field(b"content-encoding") or "").lower() != "identity"
+        )
+        if connection.complete:
+            self._last = connection.take()
+            self._connection = None
+            self._pool.give_back(connection)
+        if status != 200 or coded:
+            try:
+                raise await self._wait_refused(status, connection.field(b"retry-after"))
+            finally:
+                self._leave()
+
+    def _until(self, *, begun: bool) -> float:
+        """When waiting ends, in the loop's time; what that means is kept until it is asked for."""
+        now = self._clock()
+        self._deadline = deadline = self._patience.deadline(now, begun=begun)
+        return self._pool.time() + deadline - now
+
+    async def read(self, *, begun: bool) -> bytes:
+        connection = self._connection
+        if connection is None:
+            self.ended = True
+            piece, self._last = self._last, b""
+            return piece
+        limited = False
+        while not (connection.pieces or connection.complete):
+            if connection.error is not None:
+                self._leave()
+                raise self._mapped(connection.error, UpstreamTruncated, begun=begun) from None
+            if not limited:
+                limited = True
+                connection.limit(self._until(begun=begun))
+            await connection.next_event()
+        piece = connection.take()
+        if connection.complete:
+            self.ended = True
+            self._connection = None
+            self._pool.give_back(connection)
+        return piece
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.discard(connection)
+
+    def _mapped(self, error: ConnectionFault | OSError, broken: Broken, *, begun: bool) -> GatewayError:
+        # Connecting ends with the limit of the whole try, where that comes first.
+        late = isinstance(error, TimeoutError) and self._clock() >= self._deadline
+        if late or isinstance(error, Overdue):
+            return self._patience.error(self._deadline, begun=begun)
+        return mapped(as_httpx(error), broken)
+
+
+class Mocked(Exchange):
+    """An exchange by way of httpx, over any transport that is not ours, such as a mock."""
+
+    __slots__ = ("_body", "_clock", "_http", "_patience", "_pieces", "_response", "_route")
+
+    def __init__(
+        self, http: LeanClient, route: Route, body: bytes, patience: Patience, clock: Callable[[], float]
+    ) -> None:
+        self._http = http
+        self._route = route
+        self._body = body
+        self._patience = patience
+        self._clock = clock
+        self._response: httpx.Response | None = None
+        self._pieces: AsyncIterator[bytes] | None = None
+        self.ended = False
+
+    async def begin(self) -> None:
+        request = self._http.build_request("POST", self._route.url, content=self._body, headers=JSON)
+        sending = self._http.send(request, stream=True)
+        self._response = response = await self._limited(sending, UpstreamReset, begun=False)
+        encoding = response.headers.get("content-encoding", "identity")
+        if response.status_code != 200 or encoding.lower() != "identity":
+            try:
+                retry_after = response.headers.get("retry-after")
+                raise await self._wait_refused(response.status_code, retry_after)
+            finally:
+                await self.aclose()
+
+    async def read(self, *, begun: bool) -> bytes:
+        response = self._response
+        if response is None:
+            return b""
+        if self._pieces is None:
+            # A reply made from bytes can only be read as bytes, a real one only raw: take either.
+            self._pieces = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+        piece = await self._limited(anext(self._pieces, b""), UpstreamTruncated, begun=begun)
+        self.ended = not piece
+        return piece
+
+    async def aclose(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()
+
+    async def _limited(self, waiting: Awaitable[T], broken: Broken, *, begun: bool) -> T:
+        now = self._clock()
+        deadline = self._patience.deadline(now, begun=begun)
+        try:
+            async with asyncio.timeout(deadline - now):
+                return await waiting
+        except TimeoutError:
+            raise self._patience.error(deadline, begun=begun) from None
+        except FOREIGN as error:
+            raise mapped(error, broken) from None
+
+
+def mapped(error: httpx.HTTPError | httpx.StreamError, broken: Broken) -> GatewayError:
+    """Map httpx's errors; `broken` is what a connection that ends now means."""
+    if isinstance(error, httpx.TransportError) and broken is UpstreamReset and _tls(error):
+        return UpstreamTLS("The TLS handshake with the backend failed.")
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return ConnectFailed("The backend cannot be reached.", retry_after=1)
+        case Malformed():
+            return UpstreamGarbled("The backend's answer is not valid HTTP.")
+        case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | httpx.CloseError():
+            return broken(_BROKEN[broken])
+        case _:
+            return UpstreamGarbled("The backend's answer is not valid HTTP.")
+
+
+_BROKEN = {
+    UpstreamReset: "The backend closed the connection before it answered.",
+    UpstreamTruncated: "The backend's answer broke off.",
+}
+
+
+def _tls(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

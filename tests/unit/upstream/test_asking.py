@@ -1,0 +1,147 @@
+"""Asking over connections made of nothing: which one is used, when another is, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.upstream.asking import wait_answer
+from gateway.upstream.connection import Connection, Overdue, Stale, Unanswered
+from gateway.upstream.pool import Pool, PoolFull, Statistics
+from tests.unit.upstream.test_connection import SIZED, Notes, receive
+from tests.unit.upstream.test_pool import Imagined, pool_of, used
+
+NOTHING = Statistics(open=0, idle=0, waiting=0)
+
+
+def asking(pool: Pool, **terms: Any) -> asyncio.Task[Connection]:
+    wanted = {"connect": 1.0, "place": 1.0, "retry": False} | terms
+    return asyncio.get_running_loop().create_task(wait_answer(pool, b"head", b"body", **wanted))
+
+
+async def asked(pool: Pool, dialer: Imagined, **terms: Any) -> tuple[asyncio.Task[Connection], Connection]:
+    """Ask, and give the connection over which the request has left."""
+    task = asking(pool, **terms)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return task, dialer.made[-1]
+
+
+def written(connection: Connection) -> list[bytes]:
+    notes = connection._transport
+    assert isinstance(notes, Notes)
+    return notes.written
+
+
+async def test_the_connection_is_given_with_the_head_of_its_answer() -> None:
+    pool, dialer = pool_of()
+    task, connection = await asked(pool, dialer)
+    assert written(connection) == [b"headbody"]
+    receive(connection, SIZED)
+    assert await task is connection
+    assert connection.status == 200
+    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+
+
+async def test_a_connection_closed_while_it_was_idle_is_replaced() -> None:
+    pool, dialer = pool_of()
+    (old,) = await used(pool, 1)
+    old._transport.closing = True  # type: ignore[union-attr]  # it is a Notes
+    task, connection = await asked(pool, dialer)
+    receive(connection, SIZED)
+    assert await task is not old
+    assert pool.statistics().open == 1
+
+
+async def test_a_fresh_connection_that_is_closed_already_is_an_error() -> None:
+    pool, dialer = pool_of()
+
+    async def closed(lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+        connection = Connection(lost)
+        connection.closed = True
+        return connection
+
+    dialer.wait_connection = closed  # type: ignore[method-assign]
+    with pytest.raises(Stale):
+        await asking(pool)
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize("retry", [False, True])
+async def test_a_used_connection_that_ends_without_a_byte_is_replaced_where_that_is_wanted(
+    retry: bool,
+) -> None:
+    pool, dialer = pool_of()
+    (old,) = await used(pool, 1)
+    task, connection = await asked(pool, dialer, retry=retry)
+    assert connection is old
+    old.connection_lost(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if retry:
+        receive(dialer.made[1], SIZED)
+        assert await task is dialer.made[1]
+    else:
+        with pytest.raises(Unanswered):
+            await task
+        assert pool.statistics() == NOTHING
+
+
+async def test_a_request_is_repeated_no_more_than_once() -> None:
+    pool, dialer = pool_of()
+    await used(pool, 1)
+    task, first = await asked(pool, dialer, retry=True)
+    first.connection_lost(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    dialer.made[1].connection_lost(None)
+    with pytest.raises(Unanswered):
+        await task
+    assert len(dialer.made) == 2
+    assert pool.statistics() == NOTHING
+
+
+async def test_the_limit_ends_the_waiting_for_a_connection_for_a_place_and_for_the_answer() -> None:
+    pool, dialer = pool_of(most=1)
+    loop = asyncio.get_running_loop()
+    dialer.gate.clear()
+    with pytest.raises(TimeoutError):
+        await asking(pool, until=loop.time() + 0.01)
+    dialer.gate.set()
+    task, _ = await asked(pool, dialer, until=loop.time() + 0.05)
+    with pytest.raises(TimeoutError):
+        await asking(pool, until=loop.time() + 0.01)
+    with pytest.raises(PoolFull):
+        await asking(pool, place=0.01)
+    with pytest.raises(Overdue):
+        await task
+    assert pool.statistics() == NOTHING
+
+
+async def test_a_large_body_waits_while_the_server_does_not_read_and_no_longer_than_the_limit() -> None:
+    pool, dialer = pool_of()
+    loop = asyncio.get_running_loop()
+    body = b"x" * 1_000_000
+    waiting = wait_answer(pool, b"head", body, connect=1, place=1, retry=False, until=loop.time() + 0.03)
+    task = loop.create_task(waiting)
+    await asyncio.sleep(0)
+    dialer.made[0].pause_writing()
+    with pytest.raises(Overdue):
+        await task
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_whoever_is_cancelled_leaves_nothing(steps: int) -> None:
+    pool, dialer = pool_of(most=1)
+    task = asking(pool, until=asyncio.get_running_loop().time() + 60)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.statistics() == NOTHING
+    assert all(connection.closed and connection._timer is None for connection in dialer.made)

@@ -1,0 +1,237 @@
+"""Exchanges straight over a connection: when it is given back, when it is closed, what errors become."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from gateway.errors import (
+    ConnectFailed,
+    FirstTokenTimeout,
+    GatewayError,
+    StallTimeout,
+    TotalTimeout,
+    UpstreamBusy,
+    UpstreamGarbled,
+    UpstreamReset,
+    UpstreamTruncated,
+)
+from gateway.scheduling.patience import Limits, Patience
+from gateway.upstream.connection import HIGH_WATER, Connection
+from gateway.upstream.exchange import Straight
+from gateway.upstream.message import Route
+from gateway.upstream.pool import Pool, Statistics
+from tests.unit.upstream.test_connection import CHUNKED, OK, SIZED, receive
+from tests.unit.upstream.test_pool import Imagined, pool_of
+
+NOTHING = Statistics(open=0, idle=0, waiting=0)
+ROUTE = Route(httpx.Request("POST", "http://h/x"))
+
+
+def exchange_over(
+    pool: Pool,
+    *,
+    whole: bool = False,
+    connect: float = 1,
+    first_token: float = 10,
+    between: float = 10,
+    total: float = 10,
+) -> Straight:
+    patience = Patience(Limits(connect, first_token, between, total), time.monotonic(), streams=not whole)
+    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, retry=True, whole=whole)
+
+
+async def begun(exchange: Straight, dialer: Imagined, data: bytes) -> Connection:
+    """Begin the exchange with an answer that starts with `data`."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(exchange.begin())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        receive(dialer.made[-1], data)
+    return dialer.made[-1]
+
+
+def over(exchange: Straight) -> bool:
+    return exchange.ended
+
+
+async def test_an_answer_that_came_with_its_head_frees_the_connection_before_it_is_read() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    await begun(exchange, dialer, SIZED)
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert not over(exchange)
+    assert await exchange.read(begun=False) == b"hello"
+    assert over(exchange)
+    assert await exchange.read(begun=False) == b""
+    await exchange.aclose()
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_pieces_are_given_as_they_come_and_the_last_one_frees_the_connection() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    connection = await begun(exchange, dialer, CHUNKED[:52])
+    assert await exchange.read(begun=False) == b"he"
+    reading = asyncio.get_running_loop().create_task(exchange.read(begun=True))
+    await asyncio.sleep(0)
+    receive(connection, CHUNKED[52:-9])
+    assert await reading == b"llo world"
+    assert not over(exchange)
+    receive(connection, CHUNKED[-9:])
+    assert await exchange.read(begun=True) == b""
+    assert over(exchange)
+    assert connection.reusable
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_a_body_left_before_its_end_closes_the_connection_once() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    await begun(exchange, dialer, SIZED[:-1])
+    for _ in range(2):
+        await exchange.aclose()
+        assert pool.statistics() == NOTHING
+    assert await exchange.read(begun=True) == b""
+
+
+async def test_what_came_before_a_cut_is_given_before_the_error() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    connection = await begun(exchange, dialer, SIZED[:-1])
+    connection.connection_lost(None)
+    assert await exchange.read(begun=True) == b"hell"
+    with pytest.raises(UpstreamTruncated):
+        await exchange.read(begun=True)
+    assert pool.statistics() == NOTHING
+
+
+async def test_a_whole_answer_larger_than_the_mark_is_read_to_its_end() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True)
+    size = 3 * HIGH_WATER
+    head = OK + b"Content-Length: %d\r\n\r\n" % size
+    connection = await begun(exchange, dialer, head + b"x" * HIGH_WATER)
+    got = await exchange.read(begun=False)
+    while not exchange.ended:
+        reading = asyncio.get_running_loop().create_task(exchange.read(begun=False))
+        await asyncio.sleep(0)
+        receive(connection, b"x" * min(HIGH_WATER, size - len(got)))
+        got += await reading
+    assert got == b"x" * size
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        pytest.param(
+            b"HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", UpstreamBusy, id="whole"
+        ),
+        pytest.param(b"HTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\nno", UpstreamBusy, id="until-close"),
+        pytest.param(OK + b"Content-Encoding: br\r\nContent-Length: 1\r\n\r\nx", UpstreamGarbled, id="coded"),
+        pytest.param(b"nonsense", UpstreamGarbled, id="nonsense"),
+        pytest.param(b"HTTP/1.1 200", UpstreamReset, id="half-a-head"),
+    ],
+)
+async def test_no_good_answer_is_an_error_and_leaves_nothing_busy(
+    data: bytes, kind: type[GatewayError]
+) -> None:
+    pool, dialer = pool_of()
+    beginning = asyncio.get_running_loop().create_task(exchange_over(pool).begin())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    receive(dialer.made[0], data)
+    await asyncio.sleep(0)
+    dialer.made[0].connection_lost(None)
+    with pytest.raises(kind) as raised:
+        await beginning
+    assert raised.value.retry_after == (7 if kind is UpstreamBusy else None)
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("data", "seen", "limits", "kind"),
+    [
+        pytest.param(b"", False, {"first_token": 0.03}, FirstTokenTimeout, id="no-head"),
+        pytest.param(SIZED[:-5], False, {"first_token": 0.03}, FirstTokenTimeout, id="no-content"),
+        pytest.param(SIZED[:-5], True, {"between": 0.03}, StallTimeout, id="a-pause"),
+        pytest.param(SIZED[:-5], True, {"total": 0.03}, TotalTimeout, id="total"),
+    ],
+)
+async def test_silence_ends_at_its_limit(
+    data: bytes, seen: bool, limits: dict[str, float], kind: type[GatewayError]
+) -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, **limits)  # type: ignore[arg-type]  # mypy takes `whole` for a limit
+    started = time.monotonic()
+    if data:
+        await begun(exchange, dialer, data)
+    with pytest.raises(kind) as raised:
+        await (exchange.read(begun=seen) if data else exchange.begin())
+    assert time.monotonic() - started >= 0.028
+    assert raised.value.__suppress_context__
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [
+        pytest.param({"connect": 0.02}, ConnectFailed, id="connect"),
+        pytest.param({"first_token": 0.02}, FirstTokenTimeout, id="first-token"),
+        pytest.param({"total": 0.02}, TotalTimeout, id="total"),
+    ],
+)
+@pytest.mark.parametrize("full", [False, True], ids=["connecting", "all-in-use"])
+async def test_waiting_for_a_connection_ends_at_whichever_limit_comes_first(
+    limits: dict[str, float], kind: type[GatewayError], full: bool
+) -> None:
+    pool, dialer = pool_of(most=1)
+    if full:
+        await begun(exchange_over(pool), dialer, SIZED[:-1])
+    else:
+        hold(dialer)
+    before = pool.statistics()
+    with pytest.raises(kind):
+        await exchange_over(pool, **limits).begin()  # type: ignore[arg-type]  # as above
+    assert pool.statistics() == before
+
+
+def hold(dialer: Imagined) -> None:
+    """Make the dialer open nothing, and give up after the seconds it is given."""
+
+    async def never(lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    dialer.wait_connection = never  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_whoever_is_cancelled_and_leaves_keeps_nothing_busy(steps: int) -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+
+    async def use() -> None:
+        try:
+            await exchange.begin()
+            await exchange.read(begun=True)
+            await exchange.read(begun=True)
+        finally:
+            await exchange.aclose()
+
+    task = asyncio.get_running_loop().create_task(use())
+    for step in range(steps):
+        await asyncio.sleep(0)
+        if step == 2:
+            receive(dialer.made[0], SIZED[:-1])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.statistics() == NOTHING
+    assert all(connection.closed and connection._timer is None for connection in dialer.made)
