@@ -59,7 +59,12 @@ def received(raw: bytes) -> tuple[bytes, bool]:
     connection = Connection(lambda _: None, None, loop)
     connection.connection_made(Nowhere())
     connection.start(b"POST / HTTP/1.1\r\n\r\n")
-    connection.data_received(raw)
+    while raw:
+        buffer = connection.get_buffer(-1)
+        count = min(len(raw), len(buffer))
+        buffer[:count] = raw[:count]
+        raw = raw[count:]
+        connection.buffer_updated(count)
     connection.eof_received()
     return (connection.take() if connection.status else b""), connection.complete
 
