@@ -88,7 +88,7 @@ async def test_another_backend_answers_and_the_silent_one_is_asked_once(server: 
         async with over(server, mute.url, here.url, extra=times, settle=False) as gateway:
             answer = await ask(gateway, stream=True)
             assert gateway.metric("gateway_retries_total", reason="first_token_timeout") == 1
-            assert gateway.in_flight == gateway.zombies == kept(server, stream=True)
+            await wait_until(lambda: gateway.in_flight == gateway.zombies == kept(server, stream=True))
     check_good(answer, REPLY)
     assert (len(asked), len(requests)) == (1, 1)
 
