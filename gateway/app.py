@@ -88,6 +88,7 @@ def create_app(
         now=_now,
         new_id=new_id,
         life=life,
+        max_body=settings.server.max_body,
         place=dispatcher.place,
     )
     reception = Middleware(

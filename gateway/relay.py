@@ -209,16 +209,17 @@ class Relay:
 class Generation(Answer):
     """One generation: the loop over its tries."""
 
+    _try: _Try | None = None
+    _tries = 0
+    _content_sent = False
+    _failed: GatewayError | None = None
+
     def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
         self._relay = relay
         self._plan = plan
         self._receipt = receipt
         self._waiting = waiting
         self._backends = plan.backends
-        self._try: _Try | None = None
-        self._tries = 0
-        self._content_sent = False
-        self._failed: GatewayError | None = None
 
     async def read(self) -> list[Event]:
         while True:
@@ -271,8 +272,18 @@ class Generation(Answer):
 class _Try:
     """One try on one backend, from the slot to the last piece; `over` tells that this has come."""
 
+    over = False
+    _row: Row | None = None
+    _passing = False
+    """Bytes go on as they come."""
+    _exchange: Exchange | None = None
+    _reader: ByteDecoder | None = None
+    _begun = False
+    """Content has come."""
+    _complete = False
+    """The answer is whole; its stream has still to end."""
+
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
-        self.over = False
         self.backend = backend = relay.fleet[lease.backend]
         self._relay = relay
         self._plan = plan
@@ -293,12 +304,6 @@ class _Try:
         self._patience = Patience(
             relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
-        self._row: Row | None = None
-        self._passing = False  # bytes go on as they come
-        self._exchange: Exchange | None = None
-        self._reader: ByteDecoder | None = None
-        self._begun = False  # content has come
-        self._complete = False  # the answer is whole; its stream has still to end
 
     # --- reading -----------------------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        if len(whole) <= limit:
+            return whole
     body: bytes | bytearray = _piece(message)
     while message.get("more_body", False) and len(body) <= limit:
         message = await receive()

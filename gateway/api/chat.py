@@ -10,6 +10,7 @@ from gateway.api import replies
 from gateway.api.body import require_json
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
+from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.relay import Answer, Asking, Plan
 from gateway.scheduling.claim import Ticket
@@ -29,8 +30,8 @@ class ChatDoor:
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
         require_json(visit.headers)
-        raw = await desk.read(scope, receive)
-        if desk.offload.small(raw):
+        raw = await desk.read(visit, receive)
+        if len(raw) <= SMALL:
             plan = self._understood(raw, tenant, visit)
         else:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -40,6 +40,7 @@ class Desk:
     now: Callable[[], datetime]
     new_id: Callable[[str], str]
     life: Life
+    max_body: int
     place: Callable[[Ticket], tuple[int, float] | None]
 
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
@@ -48,18 +49,17 @@ class Desk:
         Raises `Unauthorized`; `Draining` when the gateway is about to end.
         """
         visit: Visit = scope["visit"]
-        visit.receipt.door = door
-        tenant = self._tenant(scope) if keys else ANONYMOUS
-        visit.receipt.tenant = tenant.name
+        receipt = visit.receipt
+        receipt.door = door
+        tenant = ANONYMOUS if self.keyring is None or not keys else self._tenant(scope, self.keyring)
+        receipt.tenant = tenant.name
         if self.life.draining:
             raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
         return visit, tenant
 
-    def _tenant(self, scope: Scope) -> Tenant:
-        if self.keyring is None:
-            return ANONYMOUS
+    def _tenant(self, scope: Scope, keyring: Keyring) -> Tenant:
         try:
-            return self.keyring.tenant(scope["headers"], self.now())
+            return keyring.tenant(scope["headers"], self.now())
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
             raise
@@ -68,11 +68,11 @@ class Desk:
         """Serve as long as the client stays and the gateway lives; to be used with `with`."""
         return Leaving(scope["presence"], self.life)
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
+    def read(self, visit: Visit, receive: Receive) -> Awaitable[bytes]:
         """Read the body. Raises `BodyTooLarge`, `UnsupportedMediaType`, `ClientGone`."""
-        headers = scope["visit"].headers
-        require_identity(headers)
-        return await read_body(headers, receive, self.settings.server.max_body)
+        if b"content-encoding" in visit.headers:
+            require_identity(visit.headers)
+        return read_body(visit.headers, receive, self.max_body)
 
     def model(self, asked: str, tenant: Tenant, visit: Visit) -> config.Model:
         """Find the model a request is for. Raises `ModelNotFound`, `ModelNotAllowed`, `BadRequest`."""

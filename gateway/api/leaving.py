@@ -22,6 +22,10 @@ class Presence(Protocol):
     fault: GatewayError | None
     on_leaving: Callable[[], None] | None
 
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The one that serves the request."""
+
 
 class Leaving:
     """`with Leaving(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
@@ -38,14 +42,12 @@ class Leaving:
         self._reason: GatewayError | None = None
 
     def __enter__(self) -> Leaving:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("Leaving needs a task to cancel")
-        if self._presence.gone:
+        presence = self._presence
+        if presence.gone:
             raise _gone()
-        self._inside = task
-        self._presence.on_leaving = self._leave
-        self._life.enter(self.end)
+        self._inside = presence.task
+        presence.on_leaving = self._leave
+        self._life.visitors.add(self)
         return self
 
     def _leave(self) -> None:
@@ -61,7 +63,7 @@ class Leaving:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._presence.on_leaving = None
-        self._life.leave(self.end)
+        self._life.visitors.discard(self)
         if self._reason and self._inside.uncancel() <= 0 and isinstance(error, asyncio.CancelledError):
             raise self._reason from None
 

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from gateway.errors import Draining, GatewayError
 
-End = Callable[[GatewayError], None]
-"""Ends one request in flight, with the error to tell its client."""
+
+class Visitor(Protocol):
+    """One request in flight."""
+
+    def end(self, reason: GatewayError) -> None:
+        """End it, with the error to tell its client."""
 
 
 class Life:
-    """The gateway's life. `draining` refuses new requests; `end` ends those in flight."""
+    """The gateway's life. `draining` refuses new requests; `end` ends those in flight, the `visitors`."""
 
     def __init__(self) -> None:
         self.draining = False
-        self._visitors: set[End] = set()
-
-    def enter(self, end: End) -> None:
-        """Take note of a request in flight."""
-        self._visitors.add(end)
-
-    def leave(self, end: End) -> None:
-        """Forget it."""
-        self._visitors.discard(end)
+        self.visitors: set[Visitor] = set()
 
     def end(self) -> None:
         """Tell every request in flight that its time is over."""
-        for end in tuple(self._visitors):
-            end(Draining("The gateway is shutting down before this answer was complete.", retry_after=1))
+        for visitor in tuple(self.visitors):
+            visitor.end(
+                Draining("The gateway is shutting down before this answer was complete.", retry_after=1)
+            )
 
     def __len__(self) -> int:
-        return len(self._visitors)
+        return len(self.visitors)

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api import replies
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
+from gateway.api.offload import SMALL
 from gateway.errors import GatewayError
 from gateway.relay import Asking, Plan
 from gateway.scheduling.claim import Ticket
@@ -30,8 +31,8 @@ class NativeDoor:
         scope["visit"].error_body = error_body
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
-        raw = await desk.read(scope, receive)
-        if desk.offload.small(raw):
+        raw = await desk.read(visit, receive)
+        if len(raw) <= SMALL:
             asked, plan = self._understood(raw, tenant, visit)
         else:
             asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)

@@ -24,10 +24,6 @@ class Offload:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-body")
 
-    def small(self, body: bytes) -> bool:
-        """Whether work on this body may be done at once."""
-        return len(body) <= SMALL
-
     async def run(self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
         """Do `work`, which reads a large body, beside the loop."""
         loop = asyncio.get_running_loop()

@@ -34,6 +34,7 @@ from gateway.wire.openai import ChatRequest, Message
 _USAGE_WANTED = b'"stream_options":{"include_usage":true}'
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _NO_NAMES: frozenset[str] = frozenset()
+_NO_CHANGES: Mapping[str, Any] = {}
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
 """Members of a message or delta that have a place of their own in a `Delta`."""
 _STEERING = frozenset(
@@ -55,14 +56,17 @@ class OpenAI(Dialect):
             raise BadRequest(f"n: this model gives at most {profile.max_n} choices.", param="n")
         if profile.context is not None:
             budget.require_room(_count(request), profile.context)
-        changes = {} if _leaves(request, profile) else _changes(request, profile)
+        limited = not (
+            profile.max_output is profile.context is profile.max_temperature is request.total_length
+        )
+        changes = _changes(request, profile) if limited else _NO_CHANGES
         body = None if changes else _as_received(request, profile, stream)
         return Outgoing(
             path="/v1/chat/completions",
             body=body or _written(request, profile, stream, changes),
             streams=stream,
             prompt=partial(_count, request),
-            budget=_limit(changes) or request.budget,
+            budget=(changes and _limit(changes)) or request.max_completion_tokens or request.max_tokens,
             tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             abandon="close",
             passes=request.model == profile.model and request.n == 1 and not request.paired,
@@ -111,7 +115,7 @@ def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes 
     return raw if request.model == profile.model else splice.with_model(raw, request.model, profile.model)
 
 
-def _written(request: ChatRequest, profile: Profile, stream: bool, changes: dict[str, Any]) -> bytes:
+def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapping[str, Any]) -> bytes:
     body = {
         **{name: value for name, value in request.body.items() if name not in _STEERING},
         "model": profile.model,
@@ -121,7 +125,7 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: dict
     return jsontext.write({name: value for name, value in body.items() if value is not None})
 
 
-def _limit(changes: dict[str, Any]) -> int | None:
+def _limit(changes: Mapping[str, Any]) -> int | None:
     return changes.get("max_completion_tokens") or changes.get("max_tokens")
 
 
@@ -140,12 +144,6 @@ def _texts(message: Message) -> list[str]:
     content = message.content
     parts = [content] if isinstance(content, str) else [part.text or "" for part in content or ()]
     return ["".join(parts)]
-
-
-def _leaves(request: ChatRequest, profile: Profile) -> bool:
-    """Whether the model has no limits that a request could meet."""
-    limits = profile.max_output is profile.context is profile.max_temperature is None
-    return limits and request.total_length is None
 
 
 def _changes(request: ChatRequest, profile: Profile) -> dict[str, Any]:

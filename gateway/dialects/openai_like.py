@@ -35,6 +35,9 @@ _REASONS: Mapping[str, FinishReason] = MappingProxyType(
     }
 )
 
+_COUNTS = 3
+"""How many members of a usage are counts: with no more there are no details."""
+
 # --- requests --------------------------------------------------------------------------------------
 
 
@@ -188,8 +191,10 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (_is_count(prompt) and _is_count(completion)):
+    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
         return None
+    if len(usage) == _COUNTS:
+        return Usage(prompt, completion, "backend")
     details = {
         name: value for name, value in usage.items() if name.endswith("_details") and isinstance(value, dict)
     }

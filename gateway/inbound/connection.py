@@ -299,13 +299,8 @@ class Connection(asyncio.Protocol):
         self.stage = _BODY
         # An answer that begins before the request is complete is the last one: the rest is not waited for.
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._start(scope, cycle)
-
-    def _start(self, scope: dict[str, Any], cycle: Cycle) -> None:
-        task = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
-        tasks = self.arrivals.tasks
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        cycle.task = task = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
+        self.arrivals.tasks.add(task)
         task.add_done_callback(cycle.finish)
 
     def _require_small_head(self) -> None:

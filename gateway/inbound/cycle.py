@@ -69,6 +69,7 @@ class Cycle:
         "keep_alive",
         "on_leaving",
         "started",
+        "task",
     )
 
     def __init__(self, line: Line, *, head_only: bool, expects: bool) -> None:
@@ -89,6 +90,9 @@ class Cycle:
         self.gone = False
         self.fault: GatewayError | None = None
         self.on_leaving: Callable[[], None] | None = None
+
+    task: asyncio.Task[None]
+    """The one that serves the request; set before it runs."""
 
     # --- what the connection tells -----------------------------------------------------------------
 
@@ -122,6 +126,7 @@ class Cycle:
 
     def finish(self, task: asyncio.Task[None]) -> None:
         """See to it that the application, which has returned, leaves a whole answer or none."""
+        self._line.arrivals.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
@@ -185,7 +190,11 @@ class Cycle:
                 data = b"%b%x\r\n%b\r\n" % (data, len(body), body)
             if not more:
                 data += _LAST_CHUNK
-        elif not self._head_only:
+        elif self._head_only:
+            pass
+        elif not more and len(body) == self._left < LARGE:
+            data += body
+        else:
             data = self._counted(data, body, more)
         self.started = True
         if data:
@@ -213,10 +222,8 @@ class Cycle:
             raise RuntimeError("A body came before its head.")
         status = start["status"]
         headers = start.get("headers", ())
-        lines = [b": ".join(header) for header in headers]
-        lines.append(b"")
-        fields = b"\r\n".join(lines)
-        if fields.translate(None, _SHOWN) != b"\r\n" * (len(lines) - 1):
+        fields = b"\r\n".join((*map(b": ".join, headers), b""))
+        if fields.translate(None, _SHOWN) != b"\r\n" * len(headers):
             raise RuntimeError("A header has a control character in it.")
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, dict(headers))))

@@ -20,21 +20,17 @@ class Limits:
 class Patience:
     """The limits of one try, held against a clock that the caller reads.
 
-    A server that answers whole (`streams` false) is silent until it has finished: for it only `total`
+    `connect`: the seconds to open a connection. A server that answers whole (`streams` false) is silent until it has finished: for it only `total`
     counts.
     """
 
     def __init__(self, limits: Limits, began: float, *, streams: bool) -> None:
+        self.connect = limits.connect
         self._limits = limits
         self._began = began
         self._end = began + limits.total
         self._first = began + limits.first_token if streams else self._end
         self._streams = streams
-
-    @property
-    def connect(self) -> float:
-        """The time to open a connection, in seconds."""
-        return self._limits.connect
 
     @property
     def total(self) -> float:

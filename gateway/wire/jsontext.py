@@ -5,9 +5,10 @@ stands once in its object; strings are well formed (no lone surrogate); nesting 
 20,000 at most, since it is their number that costs time, not the length of texts.
 
 Theory of operation. Bodies without a doubt are read by jiter, which refuses most of this by itself and
-takes a fifth of the time. Whatever it refuses, and whatever a cheap look at the bytes makes doubtful (deep
-brackets, long numbers), is read by Python's own decoder with four hooks: what the hooks cannot refuse at
-once they mark, and one walk over the value, made only when something was marked, finds the place to name.
+takes a fifth of the time. Whatever it refuses, and whatever is not plain text and a look at the bytes makes
+doubtful (deep brackets, long numbers), is read by Python's own decoder with four hooks: what the hooks
+cannot refuse at once they mark, and one walk over the value, made only when something was marked, finds the
+place to name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """Most values in a body, counted by its commas and opening brackets: a chat of some 6,600 messages."""
 _MAX_DIGITS = 40
+_ORDINARY = 10**15
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BACKSLASH = re.compile(rb"[^\\]")
 _PIECE = 65_536
@@ -50,15 +52,43 @@ def read(raw: bytes) -> Any:
 
     Raises `BadRequest` that says what is wrong and, where it can be told, names the place.
     """
-    # In doubt: deep brackets, many values, or numbers that may be too long or not finite.
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and raw.count(b",") <= MAX_VALUES - MAX_DEPTH:
-        shape = raw.translate(_AS_ZEROS, b"+")
-        if _LARGE_EXPONENT not in shape and _LONG_NUMBER not in shape:
-            try:
-                return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
-            except ValueError:
-                pass  # the careful reader says what is wrong, and where
+    if len(raw) <= MAX_VALUES or raw.count(b",") <= MAX_VALUES - MAX_DEPTH:
+        try:
+            value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+        except ValueError:
+            pass  # the careful reader says what is wrong, and where
+        else:
+            if _plain(value) or not _doubtful(raw):
+                return value
     return _read_carefully(raw)
+
+
+def _plain(value: Any) -> bool:
+    """Whether nothing in a body can be too deep or too large a number: texts, and messages made of texts."""
+    if not isinstance(value, dict):
+        return False
+    for name, member in value.items():
+        if isinstance(member, str | bool):
+            continue
+        if name != "messages" or not isinstance(member, list):
+            if not isinstance(member, int | float) or not -_ORDINARY < member < _ORDINARY:
+                return False
+            continue
+        for message in member:
+            if not isinstance(message, dict):
+                return False
+            for text in message.values():
+                if not isinstance(text, str):
+                    return False
+    return True
+
+
+def _doubtful(raw: bytes) -> bool:
+    """Whether there may be deep brackets, or numbers that are too long or not finite."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        return True
+    shape = raw.translate(_AS_ZEROS, b"+")
+    return _LARGE_EXPONENT in shape or _LONG_NUMBER in shape
 
 
 def _read_carefully(raw: bytes) -> Any:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message
 
@@ -30,6 +30,11 @@ class Client:
         self.fault: GatewayError | None = None
         self.on_leaving: Callable[[], None] | None = None
         self.left = asyncio.Event()
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The one that serves: in a test, whichever asks."""
+        return cast("asyncio.Task[None]", asyncio.current_task())
 
     def leave(self) -> None:
         """Close the connection."""

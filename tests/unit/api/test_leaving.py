@@ -49,19 +49,6 @@ async def test_it_costs_no_task() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_there_must_be_a_task_to_cancel() -> None:
-    raised = asyncio.get_running_loop().create_future()
-
-    def outside() -> None:
-        try:
-            Leaving(Client(), Life()).__enter__()
-        except RuntimeError as error:
-            raised.set_result(str(error))
-
-    asyncio.get_running_loop().call_soon(outside)
-    assert "needs a task" in await raised
-
-
 async def test_a_failure_inside_is_told_as_it_is() -> None:
     client = Client()
     with pytest.raises(QueueFull), Leaving(client, Life()):

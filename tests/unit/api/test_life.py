@@ -12,28 +12,23 @@ from gateway.errors import ClientGone, Draining, GatewayError
 from tests.support.asgi import Client
 
 
+class Visit:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[GatewayError] = []
+
+    def end(self, reason: GatewayError) -> None:
+        self.told.append(reason)
+
+
 def test_the_end_is_told_to_everybody_who_is_here_and_to_nobody_else() -> None:
-    life = Life()
-    told: list[tuple[str, GatewayError]] = []
-
-    def first(error: GatewayError) -> None:
-        told.append(("first", error))
-
-    def second(error: GatewayError) -> None:
-        told.append(("second", error))
-
-    life.enter(first)
-    life.enter(second)
-    life.leave(first)
+    life, here, gone = Life(), Visit(), Visit()
+    life.visitors |= {here, gone}
+    life.visitors.discard(gone)
     life.end()
-    assert [name for name, _ in told] == ["second"]
-    assert isinstance(told[0][1], Draining)
-
-
-def test_leaving_twice_is_no_fault() -> None:
-    life = Life()
-    life.leave(lambda _: None)
-    assert len(life) == 0
+    assert [type(reason) for reason in here.told] == [Draining]
+    assert gone.told == []
 
 
 async def test_a_request_in_flight_ends_with_draining() -> None:

@@ -4,15 +4,8 @@ import threading
 
 import pytest
 
-from gateway.api.offload import SMALL, Offload
+from gateway.api.offload import Offload
 from gateway.errors import BadRequest
-
-
-def test_only_large_bodies_are_worth_a_thread() -> None:
-    offload = Offload()
-    assert offload.small(bytes(SMALL))
-    assert not offload.small(bytes(SMALL + 1))
-    offload.close()
 
 
 async def test_large_bodies_are_worked_on_one_after_the_other_beside_the_loop() -> None:
