@@ -19,13 +19,15 @@ Fate = Literal["pass", "fin", "rst", "stall"]
 class Fault:
     """What happens to each connection. Bytes are those of the server's side, seconds real ones.
 
-    `delay` before the first byte, give or take `jitter` (a share of it, by a fixed seed); `slices`: bytes
+    `delay` before the first byte, or with `each` before every piece that comes, give or take `jitter` (a
+    share of it, by a fixed seed); `slices`: bytes
     a write; after `limit` bytes, `fate`. `fate` "stall": nothing more passes in either direction, not even
     the end of the connection, as if a cable had been pulled.
     """
 
     delay: float = 0.0
     jitter: float = 0.0
+    each: bool = False
     slices: int = 0
     limit: int | None = None
     fate: Fate = "pass"
@@ -82,7 +84,7 @@ class Faulty:
         while data := await upstream.read(65536):
             if fault.delay and not late:
                 await asyncio.sleep(fault.delay * (1 + fault.jitter * self._random.uniform(-1, 1)))
-                late = True
+                late = not fault.each
             room = len(data) if fault.limit is None else fault.limit - passed
             await _write(writer, data[:room], fault.slices)
             passed += min(room, len(data))
