@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from gateway.api.native import NativeDoor
 from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
+from gateway.scheduling.balancers import balancer
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
@@ -116,14 +118,21 @@ def create_app(
 
 def _dispatcher(settings: config.Config, hooks: Hooks) -> Dispatcher:
     return Dispatcher(
-        Fleet(
-            slots={backend.name: backend.slots for backend in settings.backends},
-            models={model.name: model.backends for model in settings.resolved_models},
-        ),
+        _handed_out(settings),
         length=settings.queue.length,
+        size=settings.queue.bytes,
         timeout=settings.queue.timeout,
         clock=time.monotonic,
         hook=hooks,
+    )
+
+
+def _handed_out(settings: config.Config) -> Fleet:
+    return Fleet(
+        slots={backend.name: backend.slots for backend in settings.backends},
+        models={model.name: model.backends for model in settings.resolved_models},
+        weights={backend.name: backend.weight for backend in settings.backends},
+        balancers={model.name: balancer(model.balance, random.random) for model in settings.resolved_models},
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -35,6 +35,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from gateway.scheduling import affinity
 from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Limits, Patience
 from gateway.scheduling.retry import Budget, Failure, decide
@@ -240,11 +241,8 @@ class Generation(Answer):
 
     async def _begin(self) -> _Try:
         relay, plan, receipt = self._relay, self._plan, self._receipt
-        tenant = plan.asking.tenant
         queued = relay.clock()
-        lease = await relay.dispatcher.lease(
-            Claim(plan.model.name, self._backends, tenant.name), self._waiting
-        )
+        lease = await relay.dispatcher.lease(_claim(plan, self._backends), self._waiting)
         receipt.granted = granted = relay.clock()
         receipt.queue_seconds += granted - queued
         self._tries += 1
@@ -452,7 +450,7 @@ class _Try:
         seconds = self._relay.clock() - self._began
         if outcome == "ok":
             dispatcher.tried(name, None)
-            dispatcher.served(self._plan.model.name, seconds)
+            dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds
         receipt.attempts.append(Attempt(name, outcome, seconds))
         self._lease.end()
@@ -472,6 +470,25 @@ class _Try:
 
 
 _CONTENT = (Delta, Passed)
+
+
+def _claim(plan: Plan, backends: tuple[str, ...]) -> Claim:
+    tenant, model = plan.asking.tenant, plan.model
+    size = len(plan.outgoing[backends[0]].body)
+    claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
+    if model.balance == "session":
+        claim.affinity = affinity.session(plan.request.user, _turns(plan.request, opening=True))
+    elif model.balance == "prefix":
+        claim.prefix = affinity.chain(_turns(plan.request, opening=False))
+    return claim
+
+
+def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:
+    """The messages as bytes; of the opening only those up to the first of the user."""
+    for message in request.messages:
+        yield repr(message).encode(errors="surrogatepass")
+        if opening and message.role == "user":
+            return
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:

@@ -73,6 +73,8 @@ class Backend(Section):
     """The model name this server expects. Unset: the model's own name is sent."""
     slots: int = Field(ge=1, le=1024, default_factory=default_slots)
     """Requests it may work on at once; others wait in the gateway's queue."""
+    weight: int = Field(default=1, ge=1, le=1000)
+    """Its part of the requests of models with `balance = "weighted"`, as far as it is free."""
     api_key: Secret | None = None
     """Key sent to this backend as `Authorization: Bearer`."""
     api_key_file: FilePath | None = None

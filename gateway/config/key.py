@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 
+from pydantic import Field
+
 from gateway.config.kinds import ClientKey, Digest, FilePath, Label, ModelNames, Moment
 from gateway.config.section import Section
 
@@ -22,6 +24,10 @@ class Key(Section):
     """File that holds the key, relative to the config file."""
     models: ModelNames | None = None
     """Models it may use. Unset: all."""
+    weight: int = Field(default=1, ge=1, le=100)
+    """Its part of the turns while several keys' requests wait for the same backends."""
+    priority: int = Field(default=0, ge=-9, le=9)
+    """Its class: requests of a higher one go first. A lower one still gets every tenth turn or so."""
     expires: Moment | None = None
     """Last day or moment it is good for; a date counts to its end, both in UTC unless an offset is given."""
 

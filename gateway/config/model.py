@@ -9,6 +9,9 @@ from pydantic import Field
 from gateway.config.kinds import Labels, ModelName, ModelNames, Temperature, Tokens
 from gateway.config.section import Section, TimeoutOverrides
 
+Balance = Literal["least-busy", "weighted", "round-robin", "random-two", "session", "prefix"]
+"""How a model's requests are spread over backends that are free."""
+
 
 class Model(Section):
     """One model. It needs a table only to change a setting: a backend's `models` suffice to serve it."""
@@ -42,5 +45,10 @@ class Model(Section):
     """Tools on dialects without tools: `refuse` with 400, or `ignore` and report."""
     max_temperature: Temperature | None = None
     """Higher temperatures are lowered to it. Unset: up to 2."""
+    balance: Balance = "least-busy"
+    """Which of several free backends takes a request: the emptiest in turn (`least-busy`), by the backends'
+    `weight` (`weighted`), in order (`round-robin`), the emptier of two by chance (`random-two`), the one of
+    the same `user` or else the same first messages (`session`), or the one that saw most of the chat before
+    (`prefix`). With none of them a backend idles while a request waits."""
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this model; a backend's own win over them."""

@@ -89,7 +89,10 @@ class Queue(Section):
     """The fair queue in front of each model."""
 
     length: int = Field(default=256, ge=0, le=100_000)
-    """Requests that may wait for a model; more are refused with 503. 0: nobody waits."""
+    """Requests that may wait for a model; more are refused with 503, those of the key first that has most of
+    them there. 0: nobody waits."""
+    bytes: Bytes = 67_108_864
+    """Bytes of requests that may wait for all models together; more is refused with 503."""
     timeout: Seconds = 60.0
     """How long a request may wait for a slot, then it is answered with 503 (seconds)."""
     keepalive: Seconds = 10.0

@@ -17,7 +17,7 @@ class Claim:
 
     A larger `priority` goes first, a larger `weight` gets more turns. `size` is what the request holds in
     memory, in bytes. `affinity` names the session it belongs to, `prefix` holds the hashes of its
-    beginnings, the shortest first (see `balancers.prefix.chain`); only the balancers of those names look at
+    beginnings, the shortest first (see `affinity.chain`); only the balancers of those names look at
     them. What may be served by several models (fallbacks) lists the backends of all of them and waits in
     the queue of `model`.
     """

@@ -20,8 +20,8 @@ class Limits:
 class Patience:
     """The limits of one try, held against a clock that the caller reads.
 
-    `connect`: the seconds to open a connection. A server that answers whole (`streams` false) is silent until it has finished: for it only `total`
-    counts.
+    `connect`: the seconds to open a connection. A server that answers whole (`streams` false) is silent
+    until it has finished: for it only `total` counts.
     """
 
     def __init__(self, limits: Limits, began: float, *, streams: bool) -> None:

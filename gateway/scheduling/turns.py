@@ -9,7 +9,7 @@ backend cannot take.
 Rules (start-time fair queueing, with tags of flows instead of requests). On every side a flow has a tag.
 The flow with the lowest tag is next; the clock of the pool moves on to that tag, and the tag by 1 / weight.
 A flow that had nothing waiting begins at the clock if its tag lies behind: idling earns no credit, and no
-debt is forgiven. So, of flows of one class:
+debt is forgiven while anybody waits. So, of flows of one class:
 
 - While a ticket waits at the head of its tenant's lane, every other tenant passes it at most
   weight / own weight + 1 times on backends that it could have used.
@@ -111,10 +111,12 @@ class BackendState:
 class Pool:
     """Backends that serve the same models, and their clocks of turns, one a class."""
 
-    __slots__ = ("_passed", "_sides", "clocks")
+    __slots__ = ("_furthest", "_open", "_passed", "_sides", "clocks")
 
     def __init__(self) -> None:
         self.clocks: defaultdict[int, float] = defaultdict(float)
+        self._furthest: defaultdict[int, float] = defaultdict(float)
+        self._open: defaultdict[int, int] = defaultdict(int)
         self._passed: dict[int, int] = {}
         self._sides: dict[frozenset[str], Side] = {}
 
@@ -123,6 +125,24 @@ class Pool:
         if (side := self._sides.get(backends)) is None:
             side = self._sides[backends] = Side(self)
         return side
+
+    def open(self, priority: int) -> None:
+        """Take note of one more band with tickets in this class."""
+        self._open[priority] += 1
+
+    def close(self, priority: int) -> None:
+        """Take note of one less. When nobody is left the clock passes all tags: the next begin as equals."""
+        self._open[priority] -= 1
+        if not self._open[priority]:
+            self.clocks[priority] = max(self.clocks[priority], self._furthest[priority])
+
+    def turn(self, tag: float, weight: int, priority: int) -> float:
+        """Move the clock on to a tag, and give the tag for the next turn."""
+        self.clocks[priority] = start = max(tag, self.clocks[priority])
+        tag = start + 1 / weight
+        if tag > self._furthest[priority]:
+            self._furthest[priority] = tag
+        return tag
 
     def choose_class(self, waiting: Collection[int]) -> int:
         """Choose the class that is next, of those with a ticket waiting, and note whom that passes over."""
@@ -173,9 +193,7 @@ class Flow:
 
     def charge(self, side: Side) -> None:
         """Take a turn."""
-        clocks = side.pool.clocks
-        clocks[self.priority] = start = max(self.tags[side], clocks[self.priority])
-        self.tags[side] = start + 1 / self.weight
+        self.tags[side] = side.pool.turn(self.tags[side], self.weight, self.priority)
 
     @property
     def forgettable(self) -> bool:
@@ -339,6 +357,8 @@ class Reach:
     def open(self, band: Band) -> None:
         """Tell the backends that somebody waits for them."""
         sides = {side.pool: side for side in self.sides}
+        for pool in sides:
+            pool.open(band.priority)
         for state in self.states:
             state.bands[band] = sides[state.pool]
 
@@ -346,6 +366,8 @@ class Reach:
         """Tell the backends that nobody of this band waits any more."""
         for state in self.states:
             del state.bands[band]
+        for side in self.sides:
+            side.pool.close(band.priority)
 
     @property
     def waited_for(self) -> bool:

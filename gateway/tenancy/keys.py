@@ -16,10 +16,15 @@ from gateway.errors import ModelNotAllowed, Unauthorized
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who a request is made for. `models` are those it may use (None: all)."""
+    """Who a request is made for. `models` are those it may use (None: all).
+
+    While several wait, a larger `weight` gets more turns, and a higher `priority` goes first.
+    """
 
     name: str
     models: frozenset[str] | None = None
+    weight: int = 1
+    priority: int = 0
 
     def sees(self, model: str) -> bool:
         """Whether the tenant may use this model."""
@@ -40,7 +45,12 @@ class Keyring:
 
     def __init__(self, keys: Sequence[config.Key]) -> None:
         self._keys = [
-            (bytes.fromhex(key.digest), key.expires_at, Tenant(key.name, _models(key))) for key in keys
+            (
+                bytes.fromhex(key.digest),
+                key.expires_at,
+                Tenant(key.name, _models(key), key.weight, key.priority),
+            )
+            for key in keys
         ]
 
     def tenant(self, headers: Sequence[tuple[bytes, bytes]], now: datetime) -> Tenant:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import inf
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.balancers import BALANCERS, balancer
 from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
 from gateway.scheduling.scheduler import Fleet, Scheduler
 from gateway.scheduling.turns import PASSES
@@ -96,7 +98,9 @@ class World:
         self.slots = {name: 1 + (sizes >> place & 1) for place, name in enumerate(used)}
         members = {name: tuple(m for m, names in self.models.items() if name in names) for name in used}
         self.pools = {name: frozenset(one for one in used if members[one] == members[name]) for name in used}
-        self.fleet = Fleet(self.slots, self.models, fitness=self.flaps)
+        policy = tuple(BALANCERS)[self.byte() % len(BALANCERS)]
+        balancers = {model: balancer(policy, lambda: self.number * 0.37 % 1) for model in self.models}
+        self.fleet = Fleet(self.slots, self.models, {"a": 2}, balancers, self.flaps)
         self.passes: dict[tuple[int, frozenset[str]], Passes] = {}
         self.turns: dict[tuple[str, str, int], tuple[Fraction, Fraction, Fraction]] = {}
 
@@ -130,7 +134,8 @@ class World:
             backends = tuple(one for at, one in enumerate(backends) if choice >> at & 1) or backends
         size = (look >> 6) * 10
         self.number += 1
-        claim = Claim(model, backends, tenant, WEIGHTS[tenant], priority, size)
+        prefix = (tenant.encode(), bytes([look]))
+        claim = Claim(model, backends, tenant, WEIGHTS[tenant], priority, size, tenant, prefix)
         ticket = Ticket(self.number, claim, self.now + PATIENCE)
         if (backend := self.scheduler.seize(claim, self.now)) is not None:
             self.grant(ticket, backend)
@@ -362,6 +367,7 @@ class World:
             assert [place and place[0] for place in positions] == list(range(1, len(places) + 1))
 
 
+@pytest.mark.timeout(60 + SEQUENCES / 10)
 @settings(
     max_examples=SEQUENCES,
     deadline=None,

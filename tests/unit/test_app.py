@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 
@@ -9,8 +10,8 @@ import httpx
 
 from gateway.app import create_app
 from gateway.telemetry.logs import configure
-from tests.support.asgi import fetch, rig
-from tests.support.servers import Servers, failing, native, whole
+from tests.support.asgi import chat, fetch, rig
+from tests.support.servers import Servers, failing, held, native, whole
 from tests.support.stack import configured, wait_until
 
 
@@ -32,6 +33,64 @@ async def test_every_configured_backend_and_model_is_there() -> None:
     assert 'gateway_backend_slots{backend="a"} 1.0' in exposition
     assert 'gateway_backend_slots{backend="b"} 8.0' in exposition
     assert 'gateway_queue_depth{model="m"} 0.0' in exposition
+
+
+def key(name: str, **more: object) -> str:
+    return "\n".join(["[[keys]]", f'name = "{name}"', f'key = "sk-{name}-key"', *_lines(more)]) + "\n"
+
+
+def _lines(fields: dict[str, object]) -> list[str]:
+    return [f"{name} = {value}" for name, value in fields.items()]
+
+
+async def order_of_answers(keys: str, *names: str) -> list[str]:
+    """Whose requests are answered first when all of these wait for one card."""
+    release = asyncio.Event()
+    answered: list[str] = []
+    async with rig(Servers(a=held(release, native())), "chatglm2", keys) as house:
+        house.begin(body=chat(), headers={"authorization": "Bearer sk-first-key"})
+        await wait_until(lambda: house.busy == 1)
+        calls = []
+        for depth, name in enumerate(names, start=1):
+            call = house.begin(body=chat(), headers={"authorization": f"Bearer sk-{name}-key"})
+            calls.append(call.task)
+            call.task.set_name(name)
+            call.task.add_done_callback(lambda task: answered.append(task.get_name()))
+            await wait_until(lambda depth=depth: house.gateway.dispatcher.queue_depth("m") == depth)
+        release.set()
+        await asyncio.gather(*calls)
+    return answered
+
+
+async def test_a_key_with_a_higher_priority_goes_first() -> None:
+    keys = key("first") + key("low", priority=-1) + key("high", priority=3)
+    assert await order_of_answers(keys, "low", "first", "high") == ["high", "first", "low"]
+
+
+async def test_keys_take_turns_by_weight() -> None:
+    keys = key("first") + key("one") + key("two", weight=2)
+    order = await order_of_answers(keys, *["one"] * 3, *["two"] * 4)
+    assert order == ["one", "two", "two", "one", "two", "two", "one"]
+
+
+async def test_a_session_stays_on_its_card() -> None:
+    servers = Servers(**{name: whole() for name in "abcd"})
+    async with rig(servers, extra='[[models]]\nname = "m"\nbalance = "session"\n') as house:
+        for user in ("ann", "bob"):
+            earlier = len(servers.order)
+            for turn in range(4):
+                await house.chat(messages=[{"role": "user", "content": f"turn {turn}"}], user=user)
+            assert len(set(servers.order[earlier:])) == 1
+
+
+async def test_a_chat_stays_with_the_card_that_knows_its_beginning() -> None:
+    servers = Servers(**{name: whole() for name in "abcd"})
+    async with rig(servers, extra='[[models]]\nname = "m"\nbalance = "prefix"\n') as house:
+        messages = [{"role": "user", "content": "hello"}]
+        for _ in range(4):
+            await house.chat(messages=messages)
+            messages += [{"role": "assistant", "content": "hello"}, {"role": "user", "content": "and?"}]
+        assert len(set(servers.order)) == 1
 
 
 async def test_what_happens_is_counted_and_logged() -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate, emptiest
 from gateway.scheduling.claim import Claim
 
 MOST = 16_384
 """Beginnings remembered for a model; those not seen for longest are forgotten."""
-LONGEST = 32
-"""Most beginnings of one request that are looked at."""
 
 
 class Prefix:
@@ -46,18 +43,3 @@ class Prefix:
             seen.move_to_end(beginning)
         while len(seen) > self._most:
             seen.popitem(last=False)
-
-
-def chain(parts: Iterable[bytes]) -> tuple[bytes, ...]:
-    """The hashes of the beginnings of a chat, each of its first `LONGEST` messages with all before it.
-
-    A message's bytes stand for themselves; two chats share a hash only if they begin alike.
-    """
-    found: list[bytes] = []
-    before = b""
-    for part in parts:
-        if len(found) == LONGEST:
-            break
-        before = blake2b(before + part, digest_size=16).digest()
-        found.append(before)
-    return tuple(found)

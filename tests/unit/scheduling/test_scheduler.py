@@ -1,9 +1,13 @@
 """The queues and the slots, event by event."""
 
-from gateway.errors import NoBackend, QueueFull, QueueTimeout
+import sys
+
+import pytest
+
+from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
 from gateway.scheduling.fitness import REST, Rest
-from gateway.scheduling.scheduler import Fleet, Scheduler
+from gateway.scheduling.scheduler import MOST_REACHES, Fleet, Scheduler
 
 
 class House(Scheduler):
@@ -348,3 +352,217 @@ def test_it_shows_who_is_busy_and_who_waits() -> None:
     for number in range(4):
         one.arrive(ticket(number, "a", "b"), 0)
     assert repr(one) == "<Scheduler busy: a 1/1, b 2/2; waiting: m 1, n 0>"
+
+
+# --- the short way ---------------------------------------------------------------------------------
+
+
+def test_who_finds_a_free_backend_needs_no_ticket() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    claim = Claim("m", ("a", "b"))
+    assert [one.seize(claim, 0) for _ in range(3)] == ["a", "b", None]
+
+
+def test_the_short_way_overtakes_nobody_whose_backend_has_just_rested() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.fail("b", 0)
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "a", "b"), 0)
+    assert one.seize(Claim("m", ("b",)), REST) is None
+    assert granted(one.tick(REST)) == [(2, "b")]
+
+
+def test_a_model_that_is_gone_has_no_backend() -> None:
+    one = scheduler()
+    assert one.seize(Claim("gone", ("a",)), 0) is None
+    assert refused(one.arrive(ticket(1, model="gone"), 0)) == [(1, NoBackend)]
+
+
+def test_sets_of_backends_are_not_remembered_without_end() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(1, "a"), 0)
+    one.arrive(ticket(2, "a"), 0)
+    for number in range(2 * MOST_REACHES):
+        one.seize(Claim("m", ("a", f"gone {number}")), 0)
+    assert len(one._reaches) <= MOST_REACHES
+    assert granted(one.release("a", 1)) == [(2, "a")]
+
+
+# --- tenants and classes ---------------------------------------------------------------------------
+
+
+def test_the_flood_of_one_tenant_holds_up_another_for_one_turn_at_most() -> None:
+    one = scheduler()
+    for number in range(8):
+        one.arrive(ticket(number, tenant="flood"), 0)
+    one.arrive(ticket(8, tenant="polite"), 0)
+    assert granted(one.release("a", 1)) == [(1, "a")]
+    assert granted(one.release("a", 2)) == [(8, "a")]
+
+
+def test_a_backend_of_two_models_is_fair_between_tenants_of_either() -> None:
+    one = scheduler({"a": 1}, {"m": ("a",), "n": ("a",)})
+    for number in range(4):
+        one.arrive(ticket(number, tenant="both", model="mn"[number % 2]), 0)
+    one.arrive(ticket(4, tenant="one", model="n"), 0)
+    assert [granted(one.release("a", 1))[0][0] for _ in range(4)] == [1, 4, 2, 3]
+
+
+def test_a_higher_class_goes_first() -> None:
+    one = scheduler()
+    one.arrive(ticket(0), 0)
+    one.arrive(ticket(1, tenant="low"), 0)
+    one.arrive(ticket(2, tenant="high", priority=1), 0)
+    assert granted(one.release("a", 1)) == [(2, "a")]
+
+
+def test_a_full_queue_makes_the_tenant_give_way_that_holds_most() -> None:
+    one = scheduler(length=3)
+    one.learn("m", 5.0)
+    for number in range(4):
+        one.arrive(ticket(number, tenant="flood"), 0)
+    effects = one.arrive(ticket(4, tenant="polite"), 0)
+    assert refused(effects) == [(3, QueueFull)]
+    assert refusal(effects).error.retry_after == 20
+    assert one.depth("m") == 3
+    assert refused(one.arrive(ticket(5, tenant="flood"), 0)) == [(5, QueueFull)]
+
+
+def test_all_who_wait_share_a_bound_of_bytes() -> None:
+    one = scheduler({"a": 1}, {"m": ("a",), "n": ("a",)}, size=100)
+    one.arrive(ticket(0), 0)
+    one.arrive(ticket(1, size=60), 0)
+    effects = one.arrive(ticket(2, model="n", size=50), 0)
+    assert refused(effects) == [(2, QueueFull)]
+    assert "queue.bytes: 100" in str(refusal(effects).error)
+    assert refused(one.arrive(ticket(3, tenant="polite", model="n", size=50), 0)) == [(1, QueueFull)]
+    assert refused(one.arrive(ticket(4, tenant="polite", size=101), 0)) == [(4, QueueFull)]
+
+
+def test_nobody_gives_way_for_one_who_is_refused_all_the_same() -> None:
+    one = scheduler(length=2, size=100)
+    one.arrive(ticket(0), 0)
+    for number in (1, 2):
+        one.arrive(ticket(number, tenant="flood", size=10), 0)
+    assert refused(one.arrive(ticket(3, tenant="polite", size=101), 0)) == [(3, QueueFull)]
+    assert one.depth("m") == 2
+
+
+def test_a_ticket_for_several_models_waits_once_and_takes_what_comes_first() -> None:
+    one = scheduler({"a": 1, "b": 1}, {"m": ("a",), "n": ("b",)})
+    one.arrive(ticket(0, "a"), 0)
+    one.arrive(ticket(1, "b", model="n"), 0)
+    one.arrive(ticket(2, "a", "b"), 0)
+    assert (one.depth("m"), one.depth("n")) == (1, 0)
+    assert granted(one.release("b", 1)) == [(2, "b")]
+    assert one.release("a", 2) == []
+
+
+def test_tenants_are_forgotten_when_that_changes_nothing() -> None:
+    one = scheduler(length=10_000)
+    for number in range(3 * MOST_REACHES):
+        one.arrive(ticket(number, tenant=str(number)), 0)
+        one.release("a", 0)
+    for number in range(3 * MOST_REACHES):
+        one.arrive(ticket(number + 10_000, tenant=str(number)), 0)
+        one.arrive(ticket(number + 20_000, tenant=str(number)), 0)
+        one.release("a", 0)
+        one.release("a", 0)
+    assert len(one._flows) <= MOST_REACHES + 1
+
+
+# --- draining and reloading ------------------------------------------------------------------------
+
+
+def test_draining_refuses_all_who_wait_and_who_would_have_to() -> None:
+    one = scheduler()
+    one.learn("m", 3.0)
+    for number in range(3):
+        one.arrive(ticket(number), 0)
+    assert refused(one.drain()) == [(1, Draining), (2, Draining)]
+    effects = one.arrive(ticket(3), 0)
+    assert refused(effects) == [(3, Draining)]
+    assert refusal(effects).error.retry_after == 3
+    assert one.release("a", 1) == []
+    assert granted(one.arrive(ticket(4), 1)) == [(4, "a")]
+
+
+def test_those_who_wait_keep_their_places_over_a_reload() -> None:
+    one = scheduler()
+    for number in range(4):
+        one.arrive(ticket(number), 0)
+    fleet = Fleet({"a": 2, "c": 1}, {"m": ("a", "c")})
+    assert granted(one.reconfigure(fleet, 1, length=10)) == [(1, "a")]
+    assert granted(one.release("a", 2)) == [(2, "a")]
+    assert one.depth("m") == 1
+    assert granted(one.arrive(ticket(4, "a", "c"), 2)) == [(4, "c")]
+
+
+def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
+    one = scheduler({"a": 1, "b": 1}, {"m": ("a", "b"), "n": ("b",)})
+    one.arrive(ticket(0, "a"), 0)
+    one.arrive(ticket(1, "b", model="n"), 0)
+    one.arrive(ticket(2, "a", "b"), 0)
+    one.arrive(ticket(3, "b", model="n"), 0)
+    one.arrive(ticket(4, "b"), 0)
+    assert refused(one.reconfigure(Fleet({"a": 1}, {"m": ("a",)}), 1, length=10)) == [
+        (3, NoBackend),
+        (4, NoBackend),
+    ]
+    assert granted(one.release("a", 2)) == [(2, "a")]
+
+
+def test_a_backend_that_is_gone_is_forgotten_with_its_last_request() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(0, "a"), 0)
+    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
+    assert one.usable(1) == {"b": True}
+    assert one.state("a").busy == 1
+    assert one.release("a", 2) == []
+    assert "a" not in one._backends
+
+
+def test_a_backend_that_comes_back_knows_what_it_still_works_on() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(0, "a"), 0)
+    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(Fleet({"a": 2, "b": 1}, {"m": ("a", "b")}), 2, length=10)
+    assert [one.seize(Claim("m", ("a",)), 2) for _ in range(2)] == ["a", None]
+    one.release("a", 3)
+    assert one.seize(Claim("m", ("a",)), 3) == "a"
+
+
+# --- cost ------------------------------------------------------------------------------------------
+
+
+def calls_for_100_decisions(waiting: int, tenants: int) -> int:
+    """The Python calls of 50 arrivals and 50 releases while so many wait."""
+    one = scheduler({"a": 1, "b": 1}, length=2 * waiting)
+    numbers = iter(range(10 * waiting))
+
+    def arrive() -> None:
+        number = next(numbers)
+        one.arrive(ticket(number, "a", "b", tenant=str(number % tenants), priority=number % 2), 0)
+
+    for _ in range(waiting + 2):
+        arrive()
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        for _ in range(50):
+            arrive()
+            one.release("a", 0)
+            one.next_tick()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("tenants", [1, 50, 2000])
+def test_a_decision_costs_about_as_much_however_many_wait(tenants: int) -> None:
+    assert calls_for_100_decisions(10_000, tenants) < 1.5 * calls_for_100_decisions(100, tenants)

@@ -78,6 +78,10 @@ def test_a_known_key_has_its_tenant() -> None:
     assert found(keyring()) == Tenant("team")
 
 
+def test_a_tenant_has_the_weight_and_priority_of_its_key() -> None:
+    assert found(keyring(weight=3, priority=-1)) == Tenant("team", None, 3, -1)
+
+
 def test_a_key_may_be_configured_as_its_hash() -> None:
     digest = sha256(b"sk-12345678").hexdigest()
     assert found(keyring(key=None, key_sha256=digest.upper())).name == "team"
