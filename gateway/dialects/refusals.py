@@ -119,9 +119,7 @@ def _too_long() -> ContextExceeded:
     )
 
 
-def _said(
-    text: str, param: str | None, *, quotes: bool = False, code: str | None = None
-) -> UpstreamRejected:
+def _said(text: str, param: str | None, *, quotes: bool = False, code: str | None = None) -> UpstreamRejected:
     kept = text if quotes else _QUOTED.sub("…", text)
     words = " ".join(kept.split())
     words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
