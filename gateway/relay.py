@@ -32,6 +32,7 @@ from gateway.errors import (
     GatewayError,
     StallTimeout,
     TotalTimeout,
+    UpstreamTimeout,
     UpstreamTruncated,
 )
 from gateway.scheduling import affinity
@@ -357,7 +358,12 @@ class _Try:
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
-        await exchange.begin()
+        try:
+            await exchange.begin()
+        except GatewayError as error:
+            if not isinstance(error, UpstreamTimeout):  # whoever did not take the request does not work on it
+                await self._close(exchange, ended=True)
+            raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
         return exchange, reader
