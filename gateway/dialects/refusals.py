@@ -60,8 +60,9 @@ def seconds(header: str | None, date: str | None = None) -> float | None:
     """
     if header is None:
         return None
-    if _SECONDS.fullmatch(header.strip()):
-        return min(max(float(header), 0.0), LONGEST_WAIT)
+    text = header.strip()
+    if _SECONDS.fullmatch(text):
+        return min(max(float(text), 0.0), LONGEST_WAIT)
     then, now = _moment(header), _moment(date)
     if then is None:
         return None

@@ -27,12 +27,14 @@ async def test_nobody_queues_behind_the_dead(server: Server, stream: bool) -> No
     assert again.seconds < 0.05
 
 
-async def test_it_serves_again_within_the_rest_of_a_backend() -> None:
+async def test_it_serves_again_within_a_probe_or_two() -> None:
     server = Server("chatglm2", "chatglm2")
     good = await tape(server, stream=False)
     async with peer(playing(good.sized)) as here:
         port = here.port
-    async with opened(configured({"gpu-0": (f"http://127.0.0.1:{port}", "chatglm2")})) as gateway:
+    probed = configured({"gpu-0": (f"http://127.0.0.1:{port}", "chatglm2")}, "[health]\ninterval = 0.5\n")
+    async with opened(probed) as gateway:
+        gateway.gateway.start()
         check_refused(await ask(gateway), 503, "no_backend")
         back = await asyncio.start_server(_Answering(good.sized), "127.0.0.1", port)
         async with back, asyncio.timeout(4):
