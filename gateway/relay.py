@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -437,7 +437,8 @@ class _Try:
 
     async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
         # Where the card works on whatever happens here, the exchange outlives a client that leaves.
-        ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+        drained = (self.backend.abandon_whole or outgoing.abandon) == "drain"
+        ask = self._whole_in_any_case if drained else self.backend.client.whole
         body = await ask(outgoing, self._patience)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
@@ -531,16 +532,18 @@ class _Try:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
         self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
-        await self._leave(error.row.outcome)
+        await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""
-        await self._leave("client_gone")
+        await self._leave("client_gone", works_on=True)
 
-    async def _leave(self, outcome: str) -> None:
+    async def _leave(self, outcome: str, *, works_on: bool) -> None:
         try:
             if self._exchange is not None:
                 await self._close(self._exchange, ended=False)
+            elif works_on and not self._outgoing.streams and self.backend.abandon_whole == "probe":
+                self._linger(self._until_free())
         finally:
             self._settle(outcome)
 
@@ -556,10 +559,26 @@ class _Try:
 
     async def _close(self, exchange: Exchange, *, ended: bool) -> None:
         self._exchange = None
-        if not ended and self._outgoing.abandon == "probe":
-            free = self._relay.background.start(self._until_free(), f"end of {self.backend.name}'s stream")
-            self._lease.linger(free)
+        how = "close" if ended else self.backend.abandon_stream or self._outgoing.abandon
+        if how == "drain" and self._reader is not None:
+            self._linger(self._drained(exchange))
+            return
+        if how != "close":  # what has not begun cannot be read to its end
+            self._linger(self._until_free())
         await exchange.aclose()
+
+    def _linger(self, until: Coroutine[None, None, None]) -> None:
+        self._lease.linger(self._relay.background.start(until, f"end of {self.backend.name}'s answer"))
+
+    async def _drained(self, exchange: Exchange) -> None:
+        """Read a stream that nobody wants to its end."""
+        try:
+            with suppress(GatewayError, TimeoutError):
+                async with asyncio.timeout(self._patience.total):
+                    while await exchange.read(begun=True):
+                        pass
+        finally:
+            await exchange.aclose()
 
     async def _until_free(self) -> None:
         # These servers answer nothing while they generate: the first answer tells that the card is free.

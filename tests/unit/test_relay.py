@@ -1025,6 +1025,58 @@ async def test_one_who_leaves_the_queue_was_never_sent_anywhere() -> None:
     assert servers.order == ["a"]
 
 
+async def test_a_server_of_one_slot_is_taken_to_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    unblocked, finished = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    stream = streaming(*talk("hello"), until=asyncio.Event(), at=2)
+    servers = Servers(a=[stream, held(finished, whole())])
+    async with open_house(servers, slots=1) as house:
+        for free, more in ((unblocked, {"stream": True}), (finished, {})):
+            await leave_when(
+                house, lambda: house.busy == {"a": 1} and servers.asked[-1].method == "POST", **more
+            )
+            assert house.dispatcher.zombies("a") == 1
+            free.set()
+            await wait_until(lambda: house.busy == {"a": 0})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_of_one_slot_that_stops_can_be_said_to(stream: bool) -> None:
+    never = asyncio.Event()
+    reply = streaming(*talk("hello"), until=never, at=2) if stream else held(never, whole())
+    servers = Servers(a=reply)
+    async with open_house(servers, slots=1, abandon="close") as house:
+        await leave_when(house, lambda: servers.order == ["a"], stream=stream)
+        assert house.dispatcher.zombies("a") == 0
+
+
+async def test_a_drained_stream_is_read_to_its_end() -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=streaming(*talk("hello"), until=finished, at=2))
+    async with open_house(servers, abandon="drain") as house:
+        events = house.events(stream=True)
+        await anext(events)
+        await events.aclose()
+        assert house.dispatcher.zombies("a") == 1
+        finished.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+    assert [asked.method for asked in servers.asked] == ["POST"]
+
+
+@pytest.mark.parametrize(("stream", "abandon"), [(True, "drain"), (True, "probe"), (False, "probe")])
+async def test_what_has_not_begun_is_probed(
+    stream: bool, abandon: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked = asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    servers = Servers(a=held(asyncio.Event(), whole()))
+    async with open_house(servers, abandon=abandon) as house:
+        await leave_when(house, lambda: servers.order == ["a"], stream=stream)
+        assert house.dispatcher.zombies("a") == 1
+        unblocked.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+
+
 # --- time-outs -------------------------------------------------------------------------------------
 
 
