@@ -49,11 +49,7 @@ class Backend:
 
     def profile(self, model: config.Model) -> Profile:
         """The settings that translating a request of `model` for this backend depends on."""
-        return Profile(
-            model=self._settings.served_name or model.name,
-            **{name: getattr(model, name) for name in _FROM_MODEL},
-            **{name: getattr(self._settings, name) for name in _FROM_BACKEND},
-        )
+        return profile(self._settings, model)
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -61,6 +57,15 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.dialect.name}{' without streams' if self.no_streams else ''}>"
+
+
+def profile(settings: config.Backend, model: config.Model) -> Profile:
+    """The settings that translating a request of `model` for a backend depends on."""
+    return Profile(
+        model=settings.served_name or model.name,
+        **{name: getattr(model, name) for name in _FROM_MODEL},
+        **{name: getattr(settings, name) for name in _FROM_BACKEND},
+    )
 
 
 def _abandon(settings: config.Backend) -> tuple[Abandon | None, Abandon | None]:

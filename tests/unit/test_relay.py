@@ -490,7 +490,7 @@ async def test_the_only_backend_is_asked_again_when_it_said_so_and_not_before(st
         assert time.monotonic() - began >= 0.3
     assert servers.order == ["a", "a"]
     assert house.receipt.retries == ["upstream_5xx"]
-    assert house.receipt.queue_seconds >= 0.3
+    assert house.receipt.queue_seconds > 0.2
 
 
 async def test_another_backend_is_asked_at_once_while_one_is_busy() -> None:
