@@ -59,11 +59,15 @@ Waiting = Callable[[Ticket], None]
 
 @dataclass(slots=True)
 class Asking:
-    """A request as clients may put it: today's form, and one without empty turns where it came as pairs."""
+    """A request as clients may put it: today's form, and one without empty turns where it came as pairs.
+
+    `session` is the client's own name for the conversation it belongs to, if a header gave one.
+    """
 
     request: ChatRequest
     tenant: Tenant = ANONYMOUS
     lean: ChatRequest | None = None
+    session: str = ""
 
     def for_dialect(self, dialect: Dialect) -> ChatRequest:
         """The form this dialect is translated from."""
@@ -71,11 +75,11 @@ class Asking:
 
     def single(self) -> Asking:
         """The same for one choice only."""
-        return Asking(self.request.single(), self.tenant, self.lean.single() if self.lean else None)
+        return Asking(self.request.single(), self.tenant, self.lean and self.lean.single(), self.session)
 
     def of(self, model: str) -> Asking:
         """The same, asked of another model."""
-        return Asking(self.request.of(model), self.tenant, self.lean.of(model) if self.lean else None)
+        return Asking(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
 
 
 @dataclass(slots=True)
@@ -596,7 +600,8 @@ def _claim(plan: Plan, backends: tuple[str, ...], waited: float) -> Claim:
     claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
     claim.waited = waited
     if model.balance == "session":
-        claim.affinity = affinity.session(plan.request.user, _turns(plan.request, opening=True))
+        named = plan.asking.session or plan.request.user
+        claim.affinity = affinity.session(named, _turns(plan.request, opening=True))
     elif model.balance == "prefix":
         claim.prefix = affinity.chain(_turns(plan.request, opening=False))
     return claim

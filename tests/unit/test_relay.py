@@ -32,7 +32,7 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.relay import Asking, Plan, Relay
+from gateway.relay import Asking, Plan, Relay, _claim
 from gateway.scheduling.health import Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Hooks, Receipt
@@ -521,6 +521,16 @@ async def test_waiting_for_all_tries_together_is_bounded_by_the_queues_time_out(
     assert house.receipt.retries == ["upstream_5xx"]
 
 
+async def test_a_session_keeps_its_backend_by_the_name_that_the_client_gave_it() -> None:
+    servers = Servers(a=whole(), b=whole(), c=whole())
+    async with open_house(servers, extra='[[models]]\nname = "m"\nbalance = "session"\n') as house:
+        claims = [
+            _claim(house.plan(replace(ask(user=user), session=session)), ("a",), 0.0).affinity
+            for user, session in (("u", "s"), ("v", "s"), ("u", ""))
+        ]
+    assert claims == ["s", "s", "u"]
+
+
 # --- other models ----------------------------------------------------------------------------------
 
 
@@ -706,7 +716,7 @@ async def test_several_choices_stay_with_one_model() -> None:
 async def test_a_backend_is_down_at_once_only_if_nobody_listens(
     reply: Reply, error: type[GatewayError], up: bool
 ) -> None:
-    async with open_house(Servers(a=reply)) as house:
+    async with open_house(Servers(a=reply), extra="[retries]\nattempts = 1") as house:
         await house.failure(error)
         assert house.dispatcher.up("a") is up
         assert house.dispatcher.usable() == {"a": up}
