@@ -1,4 +1,4 @@
-"""The command line: serve, check, schema, simulate, demo, healthcheck, version.
+"""The command line: serve, check, explain, schema, simulate, demo, healthcheck, version.
 
 Each command imports what it runs only when it runs, so that `check` and `healthcheck` start fast.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -74,6 +74,27 @@ def check(path: Path, *, show: bool, no_bind: bool) -> None:
         sys.exit(EXIT_CONFIG)
     counts = f"{_count(len(config.resolved_models), 'model')}, {_count(len(config.backends), 'backend')}"
     click.echo(f"{path}: ok ({counts})", err=show)
+
+
+@main.command()
+@click.argument("request_file", metavar="REQUEST.json", type=click.File("rb"))
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--url", help="The admin plane of the running gateway.  [default: from the config]")
+@click.option("--offline", is_flag=True, help="Do not ask a running gateway how its backends are.")
+def explain(request_file: BinaryIO, path: Path, url: str | None, *, as_json: bool, offline: bool) -> None:
+    """Say where a chat request would go now, with which limits, and why; - reads it from standard input."""
+    config = _loaded(path)
+    from gateway.errors import GatewayError
+    from gateway.explain import explained, live_state, told
+    from gateway.healthcheck import url_of
+
+    live = None if offline else live_state(url or url_of(config.admin.listen))
+    try:
+        way = explained(config, request_file.read(), live)
+    except GatewayError as error:
+        raise click.ClickException(f"{error.row.status} {error.code or ''}: {error.message}") from error
+    click.echo(json.dumps(way, indent=2, ensure_ascii=False) if as_json else told(way))
 
 
 @main.command()

@@ -101,10 +101,15 @@ class Dispatcher:
             self.at_once[claim.model] += 1
         return Lease(self, backend)
 
+    def seize(self, claim: Claim) -> Lease | None:
+        """Get a slot if that needs no waiting."""
+        backend = self._scheduler.seize(claim, self._clock())
+        return Lease(self, backend) if backend is not None else None
+
     async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> str:
         began = self._clock()
         self._tickets += 1
-        ticket = Ticket(self._tickets, claim, began + self._timeout)
+        ticket = Ticket(self._tickets, claim, began + self._timeout - claim.waited)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waits[ticket.number] = future
         outcome = "left"

@@ -54,6 +54,22 @@ def probe(url: str, path: str, timeout: float) -> tuple[bool, str]:
     return status == http.HTTPStatus.OK, f"{place}: {status}"
 
 
+def fetch(url: str, path: str, timeout: float) -> str | None:
+    """GET `path` and give the text of a 200; None for any other end. As for `probe`."""
+    try:
+        connection = _connection(url, timeout)
+    except ValueError:
+        return None
+    try:
+        connection.request("GET", _prefix(url) + path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, UnicodeDecodeError):
+        return None
+    finally:
+        connection.close()
+
+
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
     if url.startswith("unix:"):
         return _SocketConnection(url.removeprefix("unix:"), timeout)

@@ -2,7 +2,8 @@
 
     plan        model -> backends that can take this request, translated for each (raises before waiting)
     answer      one generation, or `n` of them side by side; read it piece by piece, close it to leave
-    Generation  waits for a slot, tries, and is the only retry loop: another backend, before the first content
+    Generation  waits for a slot, tries, and is the only retry loop: another backend, then another model, both
+                before the first content
     _Try        one try on one backend: ask, decode, give what the backend lacks, note it on the receipt
 
 A client that leaves cancels whichever of these is waiting, and closes the answer. Its slot goes back at
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -29,16 +30,18 @@ from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgo
 from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import (
     BadRequest,
+    ContextExceeded,
     GatewayError,
     StallTimeout,
     TotalTimeout,
+    UpstreamBusy,
     UpstreamTimeout,
     UpstreamTruncated,
 )
 from gateway.scheduling import affinity
 from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Limits, Patience
-from gateway.scheduling.retry import Budget, Failure, decide
+from gateway.scheduling.retry import Budget, Failure, cause, decide
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
@@ -56,11 +59,15 @@ Waiting = Callable[[Ticket], None]
 
 @dataclass(slots=True)
 class Asking:
-    """A request as clients may put it: today's form, and one without empty turns where it came as pairs."""
+    """A request as clients may put it: today's form, and one without empty turns where it came as pairs.
+
+    `session` is the client's own name for the conversation it belongs to, if a header gave one.
+    """
 
     request: ChatRequest
     tenant: Tenant = ANONYMOUS
     lean: ChatRequest | None = None
+    session: str = ""
 
     def for_dialect(self, dialect: Dialect) -> ChatRequest:
         """The form this dialect is translated from."""
@@ -68,7 +75,11 @@ class Asking:
 
     def single(self) -> Asking:
         """The same for one choice only."""
-        return Asking(self.request.single(), self.tenant, self.lean.single() if self.lean else None)
+        return Asking(self.request.single(), self.tenant, self.lean and self.lean.single(), self.session)
+
+    def of(self, model: str) -> Asking:
+        """The same, asked of another model."""
+        return Asking(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
 
 
 @dataclass(slots=True)
@@ -76,7 +87,8 @@ class Plan:
     """Where a request may go, already translated. A retry sends the same bytes.
 
     `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
-    wherever it may go; `alone` tells that one generation makes all its choices.
+    wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
+    another than the client asked for.
     """
 
     asking: Asking
@@ -86,6 +98,7 @@ class Plan:
     backends: tuple[str, ...]
     ignored: tuple[str, ...]
     alone: bool
+    instead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +144,16 @@ class Relay:
         self.background = background
         self.clock = clock
         self.attempts = settings.retries.attempts
-        self.budget = Budget(settings.retries.budget)
+        self.budget = Budget(settings.retries.budget, settings.retries.least)
         self.limits: Mapping[tuple[str, str], Limits] = {
             (model.name, backend.name): limits(settings.timeouts_for(model, backend))
             for model in settings.resolved_models
             for backend in settings.backends_of(model)
+        }
+        self._fallbacks = {
+            (model.name, why): settings.fallbacks_of(model, why)
+            for model in settings.resolved_models
+            for why in ("outage", "context")
         }
         self._note = note
         self._alikes = {model.name: self._alike(model) for model in settings.resolved_models}
@@ -150,7 +168,7 @@ class Relay:
     # --- plan --------------------------------------------------------------------------------------
 
     def plan(self, asking: Asking, model: config.Model) -> Plan:
-        """Translate the request for every backend that can take it.
+        """Translate the request for every backend that can take it; if it is too long for all, elsewhere.
 
         Raises the first backend's `BadRequest` when none can, before anything has waited.
         """
@@ -159,17 +177,23 @@ class Relay:
         alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
         if not alone and request.n > model.max_n:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
-        one = asking if alone else asking.single()
-        if len(alikes) == 1:
-            alike = alikes[0]
-            dialect = alike.dialect
-            asked = one.request if one.lean is None else one.for_dialect(dialect)
-            only = dialect.ask(asked, alike.profile, stream=request.stream)
-            outgoing = dict.fromkeys(alike.backends, only)
-            return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
-        outgoing = self._translated(alikes, one)
-        ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-        return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        try:
+            one = asking if alone else asking.single()
+            if len(alikes) == 1:
+                alike = alikes[0]
+                dialect = alike.dialect
+                asked = one.request if one.lean is None else one.for_dialect(dialect)
+                only = dialect.ask(asked, alike.profile, stream=request.stream)
+                outgoing = dict.fromkeys(alike.backends, only)
+                return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
+            outgoing = self._translated(alikes, one)
+            ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
+            return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        except ContextExceeded as error:
+            plans = self.elsewhere(asking, model, error)
+            if not plans:
+                raise
+            return plans[0]
 
     def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
         outgoing: dict[str, Outgoing] = {}
@@ -183,6 +207,22 @@ class Relay:
             raise refusal
         return outgoing
 
+    def elsewhere(self, asking: Asking, model: config.Model, error: GatewayError) -> list[Plan]:
+        """Plans for the models that may answer where this one has failed so, the nearest first.
+
+        Those that the tenant may not use, or that cannot take the request, are left out.
+        """
+        plans: dict[str, Plan] = {}
+        why = cause(error)
+        for other in self._fallbacks[model.name, why] if why else ():
+            if asking.tenant.sees(other.name):
+                with suppress(BadRequest):
+                    plan = self.plan(asking.of(other.name), other)
+                    plan.instead = True
+                    plans.setdefault(plan.model.name, plan)
+        plans.pop(model.name, None)
+        return list(plans.values())
+
     def asked_whole(self, plan: Plan, backend: Backend) -> Outgoing:
         """The same request for a backend whose streams do not work."""
         asking = plan.asking if plan.alone else plan.asking.single()
@@ -193,8 +233,10 @@ class Relay:
 
     def answer(self, plan: Plan, receipt: Receipt, waiting: Waiting) -> Answer:
         """Begin the answer to a request; nothing happens before it is read."""
-        self.budget.earn()
+        self.budget.earn(self.clock())
         receipt.ignored = plan.ignored
+        if plan.instead:
+            receipt.answered = plan.model.name
         if plan.alone:
             return Generation(self, plan, receipt, waiting)
         return _SideBySide(self, plan, receipt, waiting)
@@ -213,7 +255,13 @@ class Generation(Answer):
     _try: _Try | None = None
     _tries = 0
     _content_sent = False
+    _waited = 0.0
     _failed: GatewayError | None = None
+    """What is told if nobody can answer: of the model that was asked."""
+    _again = ""
+    """Why the next try is one more on the same model."""
+    _others: list[Plan] | None = None
+    """The models that are left to ask; None as long as this is not known."""
 
     def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
         self._relay = relay
@@ -242,25 +290,80 @@ class Generation(Answer):
     async def _begin(self) -> _Try:
         relay, plan, receipt = self._relay, self._plan, self._receipt
         queued = relay.clock()
-        lease = await relay.dispatcher.lease(_claim(plan, self._backends), self._waiting)
-        receipt.granted = granted = relay.clock()
-        receipt.queue_seconds += granted - queued
+        try:
+            if self._backends:
+                lease = await relay.dispatcher.lease(
+                    _claim(plan, self._backends, self._waited), self._waiting
+                )
+            else:
+                lease = await self._lease_elsewhere(self._others or [])
+                plan = self._plan
+        finally:
+            granted = relay.clock()
+            self._waited += granted - queued
+            receipt.queue_seconds += granted - queued
+        receipt.granted = granted
         self._tries += 1
+        if self._again:
+            receipt.retries.append(self._again)
+            self._again = ""
         self._try = current = _Try(relay, plan, lease, receipt, granted)
         return current
 
+    async def _lease_elsewhere(self, plans: list[Plan]) -> Lease:
+        """A slot for another model: the first that has one free, else whichever has one first.
+
+        From then on the request is that model's.
+        """
+        dispatcher, waited = self._relay.dispatcher, self._waited
+        self._others = []  # whoever waits here waits for all of them; nobody is left after that
+        for plan in plans:
+            if (lease := dispatcher.seize(_claim(plan, plan.backends, waited))) is not None:
+                break
+        else:
+            every = tuple(dict.fromkeys(name for plan in plans for name in plan.backends))
+            claim = _claim(plans[0], plans[0].backends, waited)
+            claim.backends = every
+            lease = await dispatcher.lease(claim, self._waiting)
+            plan = next(one for one in plans if lease.backend in one.backends)
+        self._others = [one for one in plans if one is not plan]
+        self._receipt.answered = plan.model.name
+        self._plan, self._backends, self._tries = plan, plan.backends, 0
+        return lease
+
     async def _end_try(self, error: GatewayError) -> None:
-        """Give up, or leave the rest of the loop another backend to try."""
+        """Give up, or leave the rest of the loop another backend to try, or another model."""
         current, self._try = self._try, None
-        if current is None:  # nobody else was free for a second try: the first failure is the truth
-            raise self._failed or error
-        self._failed = error
-        await current.fail(error)
-        self._backends = tuple(name for name in self._backends if name != current.backend.name)
-        failure = Failure(error.row.retryable, self._content_sent, self._tries)
-        if not self._backends or decide(failure, self._relay.attempts, self._relay.budget) != "retry":
+        relay = self._relay
+        if current is not None:
+            await current.fail(error)
+            if self._others is None:  # what another model says of a request that was not its own is no news
+                self._failed = error
+            if not isinstance(
+                error, UpstreamBusy
+            ):  # who is busy told us when to come again, and is left till then
+                self._backends = tuple(name for name in self._backends if name != current.backend.name)
+            failure = Failure(error.row.retryable, self._content_sent, self._tries)
+            if self._backends and decide(failure, relay.attempts, relay.budget, relay.clock()) == "retry":
+                self._again = error.row.outcome
+                return
+        failed = self._failed = (
+            self._failed or error
+        )  # nobody was free for a second try: the first is the truth
+        if self._content_sent:
             raise error
-        self._receipt.retries.append(error.row.outcome)
+        if self._others is None:
+            self._others = self._elsewhere(error)
+        if not self._others:
+            raise failed
+        self._backends, self._again = (), ""
+
+    def _elsewhere(self, error: GatewayError) -> list[Plan]:
+        """The models that may answer now; none for one choice of several, as they must all be one model's."""
+        plan = self._plan
+        if not plan.alone:
+            return []
+        return [one for one in self._relay.elsewhere(plan.asking, plan.model, error) if one.alone]
 
     async def aclose(self) -> None:
         if self._try is not None and not self.done:
@@ -338,7 +441,8 @@ class _Try:
 
     async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
         # Where the card works on whatever happens here, the exchange outlives a client that leaves.
-        ask = self.backend.client.whole if outgoing.abandon == "close" else self._whole_in_any_case
+        drained = (self.backend.abandon_whole or outgoing.abandon) == "drain"
+        ask = self._whole_in_any_case if drained else self.backend.client.whole
         body = await ask(outgoing, self._patience)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
@@ -366,7 +470,7 @@ class _Try:
             raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
-        reader.holds = len(self._plan.backends) > 1
+        reader.holds = len(self._plan.backends) > 1 or bool(self._plan.instead)
         return exchange, reader
 
     async def _see_the_end(self, exchange: Exchange) -> None:
@@ -437,16 +541,18 @@ class _Try:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
         self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
-        await self._leave(error.row.outcome)
+        await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""
-        await self._leave("client_gone")
+        await self._leave("client_gone", works_on=True)
 
-    async def _leave(self, outcome: str) -> None:
+    async def _leave(self, outcome: str, *, works_on: bool) -> None:
         try:
             if self._exchange is not None:
                 await self._close(self._exchange, ended=False)
+            elif works_on and not self._outgoing.streams and self.backend.abandon_whole == "probe":
+                self._linger(self._until_free())
         finally:
             self._settle(outcome)
 
@@ -462,10 +568,26 @@ class _Try:
 
     async def _close(self, exchange: Exchange, *, ended: bool) -> None:
         self._exchange = None
-        if not ended and self._outgoing.abandon == "probe":
-            free = self._relay.background.start(self._until_free(), f"end of {self.backend.name}'s stream")
-            self._lease.linger(free)
+        how = "close" if ended else self.backend.abandon_stream or self._outgoing.abandon
+        if how == "drain" and self._reader is not None:
+            self._linger(self._drained(exchange))
+            return
+        if how != "close":  # what has not begun cannot be read to its end
+            self._linger(self._until_free())
         await exchange.aclose()
+
+    def _linger(self, until: Coroutine[None, None, None]) -> None:
+        self._lease.linger(self._relay.background.start(until, f"end of {self.backend.name}'s answer"))
+
+    async def _drained(self, exchange: Exchange) -> None:
+        """Read a stream that nobody wants to its end."""
+        try:
+            with suppress(GatewayError, TimeoutError):
+                async with asyncio.timeout(self._patience.total):
+                    while await exchange.read(begun=True):
+                        pass
+        finally:
+            await exchange.aclose()
 
     async def _until_free(self) -> None:
         # These servers answer nothing while they generate: the first answer tells that the card is free.
@@ -474,12 +596,14 @@ class _Try:
                 await self.backend.client.probe(self.backend.dialect.probe)
 
 
-def _claim(plan: Plan, backends: tuple[str, ...]) -> Claim:
+def _claim(plan: Plan, backends: tuple[str, ...], waited: float) -> Claim:
     tenant, model = plan.asking.tenant, plan.model
     size = len(plan.outgoing[backends[0]].body)
     claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
+    claim.waited = waited
     if model.balance == "session":
-        claim.affinity = affinity.session(plan.request.user, _turns(plan.request, opening=True))
+        named = plan.asking.session or plan.request.user
+        claim.affinity = affinity.session(named, _turns(plan.request, opening=True))
     elif model.balance == "prefix":
         claim.prefix = affinity.chain(_turns(plan.request, opening=False))
     return claim

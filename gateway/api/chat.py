@@ -18,6 +18,11 @@ from gateway.tenancy.keys import Tenant
 from gateway.wire import openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 
+SESSION = b"x-session-affinity"
+"""The header by which a client names the conversation; load generators and agents send it."""
+LONGEST_SESSION = 256
+"""How much of that name counts, in bytes."""
+
 
 class ChatDoor:
     """An ASGI endpoint. One for the whole process."""
@@ -53,7 +58,10 @@ class ChatDoor:
         request = openai.read_chat(raw)
         visit.receipt.stream = request.stream
         model = self._desk.model(request.model, tenant, visit)
-        return self._desk.relay.plan(Asking(request, tenant), model)
+        asking = Asking(request, tenant)
+        if SESSION in visit.headers:
+            asking.session = visit.headers[SESSION][:LONGEST_SESSION].decode("latin-1")
+        return self._desk.relay.plan(asking, model)
 
 
 def _nobody_told(_: Ticket) -> None:
@@ -107,7 +115,7 @@ class _Whole:
         return openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
-            model=request.model or self._plan.model.name,
+            model=self._visit.receipt.answered or request.model or self._plan.model.name,
             choices=self._choices,
             usage=self._usage,
             legacy=request.legacy_functions,
@@ -229,7 +237,7 @@ class _Streaming:
             self._writer = openai.ChunkWriter(
                 answer_id=desk.new_id("chatcmpl-"),
                 created=int(desk.now().timestamp()),
-                model=request.model or self._plan.model.name,
+                model=self._visit.receipt.answered or request.model or self._plan.model.name,
                 include_usage=request.include_usage,
                 legacy=request.legacy_functions,
             )

@@ -75,6 +75,10 @@ class Backend(Section):
     """Requests it may work on at once; others wait in the gateway's queue."""
     weight: int = Field(default=1, ge=1, le=1000)
     """Its part of the requests of models with `balance = "weighted"`, as far as it is free."""
+    abandon: Literal["close", "drain", "probe"] | None = None
+    """When its slot is free again after a client left: at once, as the connection closes (`close`), when its
+    answer has come (`drain`), or when a probe is answered (`probe`). Unset: what the dialect's servers do; an
+    `openai` backend with one slot is taken to go on: whole answers are drained, streams probed."""
     api_key: Secret | None = None
     """Key sent to this backend as `Authorization: Bearer`."""
     api_key_file: FilePath | None = None

@@ -32,7 +32,17 @@ def effective(config: Config) -> str:
     ):
         for item in items:
             lines += ["", f"[[{name}]]", *_lines(_values(item, config))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_timeouts(config)]) + "\n"
+
+
+def _timeouts(config: Config) -> Iterator[str]:
+    """The time-outs that result from those of sections, models and backends, as comments."""
+    yield from ("", "# Time-outs in force, in seconds:")
+    for model in config.resolved_models:
+        for backend in config.backends_of(model):
+            values = config.timeouts_for(model, backend).model_dump()
+            limits = ", ".join(f"{name} {seconds:g}" for name, seconds in values.items())
+            yield f"#   {model.name} on {backend.name}: {limits}"
 
 
 def _values(section: Section, config: Config) -> dict[str, Any]:

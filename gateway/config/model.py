@@ -48,7 +48,13 @@ class Model(Section):
     balance: Balance = "least-busy"
     """Which of several free backends takes a request: the emptiest in turn (`least-busy`), by the backends'
     `weight` (`weighted`), in order (`round-robin`), the emptier of two by chance (`random-two`), the one of
-    the same `user` or else the same first messages (`session`), or the one that saw most of the chat before
-    (`prefix`). With none of them a backend idles while a request waits."""
+    the same session, by `x-session-affinity`, `user` or the first messages (`session`), or the one that saw
+    most of the chat before (`prefix`). With none of them a backend idles while a request waits."""
+    fallbacks: ModelNames = ()
+    """Models that answer, before the first piece of an answer, while this one cannot: no backend is up, its
+    queue is full or too slow, or every try failed. Their own fallbacks follow. The answer names the model
+    that gave it. See failover.md."""
+    context_fallbacks: ModelNames = ()
+    """The same for chats that are too long for this model."""
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this model; a backend's own win over them."""

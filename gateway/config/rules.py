@@ -16,6 +16,7 @@ from gateway.config.section import TimeoutOverrides, Timeouts
 from gateway.config.wording import did_you_mean
 
 Complaints = Iterator[Complaint]
+FALLBACKS = ("fallbacks", "context_fallbacks")
 
 
 def complaints_about(draft: Draft) -> Complaints:
@@ -127,6 +128,43 @@ def _mentioned_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     for index, key in enumerate(draft.config.keys):
         for position, name in enumerate(key.models or ()):
             yield ("keys", index, "models", position), name
+    for table in FALLBACKS:
+        yield from _listed(draft, table)
+
+
+def _listed(draft: Draft, table: str) -> Iterator[tuple[KeyPath, str]]:
+    for index, model in enumerate(draft.config.models):
+        for position, name in enumerate(getattr(model, table)):
+            yield ("models", index, table, position), name
+
+
+def _fallbacks(draft: Draft) -> Complaints:
+    """Complain about the step that leads back to where a request came from."""
+    if draft.is_broken("name", "models", "aliases", "backends"):
+        return
+    known = draft.config.names
+    for table in FALLBACKS:
+        after: dict[str, list[str]] = {}
+        for path, name in _listed(draft, table):
+            model = draft.config.models[int(path[1])].name
+            if name not in known:
+                continue
+            if model in _reached(known[name].name, after):
+                yield Complaint(path, f'leads from "{model}" back to itself; remove it')
+            else:
+                after.setdefault(model, []).append(known[name].name)
+
+
+def _reached(model: str, after: dict[str, list[str]]) -> set[str]:
+    """A model and all that follow it."""
+    reached: set[str] = set()
+    following = [model]
+    while following:
+        name = following.pop()
+        if name not in reached:
+            reached.add(name)
+            following += after.get(name, ())
+    return reached
 
 
 def _dialect_keys(draft: Draft) -> Complaints:
@@ -254,6 +292,7 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     _served_models,
     _useful_backends,
     _known_models,
+    _fallbacks,
     _dialect_keys,
     _tls,
     _planes,

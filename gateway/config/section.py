@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
-from gateway.config.kinds import Bytes, Listen, ModelName, ProbePath, Seconds, Share, Wait
+from gateway.config.kinds import Bytes, Kind, Listen, ModelName, ProbePath, Seconds, Share, Wait
 
 
 class Section(BaseModel):
@@ -139,7 +139,10 @@ class Retries(Section):
     attempts: int = Field(default=2, ge=1, le=3)
     """Tries in all, the first one included; 1 never repeats."""
     budget: Share = 0.2
-    """Largest share of requests that may be repeats, so that a failing site is not made to work twice."""
+    """Largest share of requests, over ten seconds, that may be repeats, so that a failing site is not made to
+    work twice."""
+    least: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False), Kind("a number a second")] = 10.0
+    """Repeats a second that are allowed besides that share, so that a quiet gateway can repeat at all."""
 
 
 class Health(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
@@ -60,6 +60,20 @@ class Config(Section):
     def names(self) -> dict[str, Model]:
         """Every name and alias clients may ask for, with its resolved model."""
         return {name: model for model in self.resolved_models for name in (model.name, *model.aliases)}
+
+    def fallbacks_of(self, model: Model, why: Literal["outage", "context"]) -> tuple[Model, ...]:
+        """List the models that may answer in place of a resolved one, the nearest first.
+
+        Its own fallbacks come before theirs.
+        """
+        found: dict[str, Model] = {}
+        following = [model]
+        while following:
+            lists = [one.fallbacks if why == "outage" else one.context_fallbacks for one in following]
+            following = [self.names[name] for names in lists for name in names]
+            following = [one for one in following if one.name not in found]
+            found |= {one.name: one for one in following}
+        return tuple(found.values())
 
     @property
     def auth_required(self) -> bool:

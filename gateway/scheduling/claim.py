@@ -18,8 +18,8 @@ class Claim:
     A larger `priority` goes first, a larger `weight` gets more turns. `size` is what the request holds in
     memory, in bytes. `affinity` names the session it belongs to, `prefix` holds the hashes of its
     beginnings, the shortest first (see `affinity.chain`); only the balancers of those names look at
-    them. What may be served by several models (fallbacks) lists the backends of all of them and waits in
-    the queue of `model`.
+    them. `waited` are the seconds that the request has waited already, before a try that failed. What may be
+    served by several models (fallbacks) lists the backends of all of them and waits in the queue of `model`.
     """
 
     model: str
@@ -30,6 +30,7 @@ class Claim:
     size: int = 0
     affinity: str = ""
     prefix: tuple[bytes, ...] = ()
+    waited: float = 0.0
 
 
 @dataclass(eq=False, slots=True)

@@ -1,14 +1,20 @@
-"""Whether a failed try may be repeated on another backend: one decision over plain data."""
+"""What becomes of a request whose try has failed: another try, another model, or the end. Pure decisions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Verdict: TypeAlias = Literal["retry", "content_sent", "not_retryable", "attempts_spent", "budget_spent"]
+from gateway.errors import ContextExceeded, GatewayError, NoBackend, QueueFull, QueueTimeout
 
-FLOOR = 10.0
-"""Retries that are always allowed before the share counts, so that a quiet gateway can retry at all."""
+Verdict: TypeAlias = Literal["retry", "content_sent", "not_retryable", "attempts_spent", "budget_spent"]
+Cause: TypeAlias = Literal["outage", "context"]
+"""Why a request goes to another model: this one cannot answer now, or its context is too short."""
+
+WINDOW = 10
+"""Seconds over which retries are held against requests."""
+LEAST = 10.0
+"""Retries a second that are allowed whatever the share, so that a quiet gateway can retry at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +27,50 @@ class Failure:
 
 
 class Budget:
-    """How many retries the last requests have earned: each request `share` of one, up to `FLOOR` saved.
+    """How many retries there may be: of the last `WINDOW` seconds' requests `share`, and `least` a second.
 
-    Bounds the amplification when every backend fails: no storm of second tries on top of the first.
+    Bounds the amplification when every backend fails: no storm of second tries on top of the first. Counts
+    whole seconds, the current one included; times are monotonic and in seconds.
     """
 
-    def __init__(self, share: float) -> None:
+    __slots__ = ("_requests", "_retries", "_second", "_share", "_spare")
+
+    def __init__(self, share: float, least: float = LEAST) -> None:
         self._share = share
-        self._saved = FLOOR
+        self._spare = least * WINDOW
+        self._requests = [0] * WINDOW
+        self._retries = [0] * WINDOW
+        self._second = 0
 
-    @property
-    def saved(self) -> float:
-        """Retries that may be made now."""
-        return self._saved
-
-    def earn(self) -> None:
+    def earn(self, now: float) -> None:
         """Count one request."""
-        self._saved = min(FLOOR, self._saved + self._share)
+        second = int(now)
+        if second != self._second:
+            self._move_on(second)
+        self._requests[second % WINDOW] += 1
 
-    def spend(self) -> bool:
+    def left(self, now: float) -> float:
+        """Retries that may be made now, at least 0."""
+        self._move_on(int(now))
+        return max(0.0, self._spare + self._share * sum(self._requests) - sum(self._retries))
+
+    def spend(self, now: float) -> bool:
         """Take one retry, if there is one."""
-        if self._saved < 1:
+        if self.left(now) < 1:
             return False
-        self._saved -= 1
+        self._retries[self._second % WINDOW] += 1
         return True
 
+    def _move_on(self, second: int) -> None:
+        for passed in range(max(self._second + 1, second - WINDOW + 1), second + 1):
+            self._requests[passed % WINDOW] = self._retries[passed % WINDOW] = 0
+        self._second = second
 
-def decide(failure: Failure, attempts: int, budget: Budget) -> Verdict:
+    def __repr__(self) -> str:
+        return f"<Budget {sum(self._retries)} retries of {sum(self._requests)} requests>"
+
+
+def decide(failure: Failure, attempts: int, budget: Budget, now: float) -> Verdict:
     """Say whether to try again; `attempts` is the number of tries allowed in all."""
     if failure.content_sent:
         return "content_sent"
@@ -55,4 +78,16 @@ def decide(failure: Failure, attempts: int, budget: Budget) -> Verdict:
         return "not_retryable"
     if failure.attempt >= attempts:
         return "attempts_spent"
-    return "retry" if budget.spend() else "budget_spent"
+    return "retry" if budget.spend(now) else "budget_spent"
+
+
+def cause(error: GatewayError) -> Cause | None:
+    """Say which other models may help where this one has failed for good; None where none may.
+
+    A refusal stays one: what one model must not answer, such as filtered content, no other is asked for.
+    """
+    if isinstance(error, ContextExceeded):
+        return "context"
+    if isinstance(error, NoBackend | QueueFull | QueueTimeout) or error.row.retryable or error.row.blames:
+        return "outage"
+    return None

@@ -3,9 +3,9 @@
 Rules. A ticket gets a backend only when one of those it may use is free and may be asked; nobody is tied to
 a busy card. No backend is free while a ticket waits that could use it. Who is next is for `turns` to say:
 higher classes, then tenants in turn by weight, then the order of arrival. A ticket that can never be served
-as things stand (none of its backends may be asked) is refused at once, never parked behind the dead. What
-waits is bounded in number for each model, in bytes for all, and in time for each ticket; `bounds` says who
-gives way.
+as things stand (none of its backends may be asked, or not before its time is up) is refused at once, never
+parked behind the dead. What waits is bounded in number for each model, in bytes for all, and in time for
+each ticket; `bounds` says who gives way.
 
 Theory of operation. `arrive`, `leave`, `release`, `changed`, `tick`, `drain` and `reconfigure` change the
 state and return the effects in order: `Granted` (the ticket holds a slot of that backend until `release`)
@@ -219,7 +219,7 @@ class Scheduler:
         """Let a ticket wait if it may, and say who is out for that."""
         claim = ticket.claim
         reach = self._reaches.get(claim.backends) or self._new_reach(claim.backends)
-        if claim.model not in self._queues or not reach.usable:
+        if claim.model not in self._queues or not reach.serves_before(ticket.deadline):
             return [Refused(ticket, self._no_backend(claim, now))]
         flow = self._flow(claim)
         band = reach.band(claim.priority)
@@ -386,8 +386,9 @@ class Scheduler:
     def _no_backend(self, claim: Claim, now: float) -> NoBackend:
         known = [self._backends[name] for name in claim.backends if name in self._backends]
         back = min((state.changes_at for state in known), default=inf)
+        paused = any(state.usable for state in known)
         return NoBackend(
-            "No backend of this model can be reached.",
+            f"No backend of this model {'takes requests now' if paused else 'can be reached'}.",
             retry_after=max(1.0, back - now) if back < inf else 1.0,
         )
 

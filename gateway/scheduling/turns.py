@@ -379,6 +379,10 @@ class Reach:
         """Whether any of the backends may be asked."""
         return any(state.usable for state in self.states)
 
+    def serves_before(self, deadline: float) -> bool:
+        """Whether any of the backends may be asked now or, where all are paused, before this time."""
+        return any(state.usable and (state.room > 0 or state.changes_at < deadline) for state in self.states)
+
     @property
     def slots(self) -> int:
         """Requests that the backends take at once: those that may be asked now, all of them if none may."""

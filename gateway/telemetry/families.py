@@ -140,6 +140,12 @@ FAMILIES: tuple[Family, ...] = (
         ("model", "reason"),
         "Tries made again, by the outcome of the try before.",
     ),
+    Family(
+        "gateway_fallbacks_total",
+        "counter",
+        ("from", "to"),
+        "Requests that another model answered, or was the last to be asked; its tokens count under its name.",
+    ),
     Family("gateway_auth_failures_total", "counter", ("reason",), "Refused keys: missing, wrong or expired."),
     Family(
         "gateway_client_refusals_total",

@@ -157,7 +157,7 @@ class Frames:
         source = None if usage is None else usage.source
         alike = (
             r.status, r.path, r.model, r.tenant, r.backend, source, r.outcome, r.finish,
-            r.stream, r.error, r.door, r.method, r.dialect, r.left_while, level,
+            r.stream, r.error, r.door, r.method, r.dialect, r.left_while, r.answered, level,
         )  # fmt: skip
         first = r.first_token
         return (self._frames.get(alike) or self._frame(alike, r, level)) % (
@@ -219,6 +219,7 @@ def access_fields(receipt: Receipt) -> dict[str, Any]:
         # A key in a query string must not come with it.
         "path": receipt.path.partition("?")[0],
         "model": receipt.model,
+        "answered": receipt.answered or None,
         "tenant": receipt.tenant or None,
         "stream": receipt.stream,
         "status": receipt.status,

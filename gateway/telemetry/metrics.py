@@ -115,6 +115,7 @@ class Metrics:
         self._ejections = _counters(tallies, "gateway_backend_ejections_total")
         self._probes = _counters(tallies, "gateway_backend_probes_total")
         self._retries = _counters(tallies, "gateway_retries_total")
+        self._fallbacks = _counters(tallies, "gateway_fallbacks_total")
         self._auth_failures = _counters(tallies, "gateway_auth_failures_total")
         self._refusals = _counters(tallies, "gateway_client_refusals_total")
         self._disconnects = _counters(tallies, "gateway_client_disconnects_total")
@@ -151,6 +152,9 @@ class Metrics:
         backend = receipt.backend if receipt.backend in self._backends else OTHER
         self._count_request(receipt, model)
         self._count_tries(receipt, model)
+        if receipt.answered:
+            asked, model = model, _known(receipt.answered, self._models)
+            self._fallbacks[asked, model] += 1
         if receipt.first_token is not None:
             self._time_tokens(receipt, receipt.first_token, model, backend)
         if receipt.usage is not None:

@@ -26,7 +26,8 @@ class Receipt:
     """What happened to one request. Times are monotonic seconds; None means "never came to that".
 
     Filled along the way by the relay and its door, and shown to the hooks once, when all is over.
-    `model` is a configured name or "other"; `ignored` and `repairs` are words of our own.
+    `model` is a configured name or "other", `answered` the model that took its place, if one did;
+    `ignored` and `repairs` are words of our own.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Receipt:
     ignored: tuple[str, ...] = ()
     repairs: list[str] = field(default_factory=list)
     left_while: Phase | None = None
+    answered: str = ""
 
     @property
     def seconds(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway import config
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Profile
+from gateway.dialects.base import Abandon, Profile
 from gateway.scheduling.patience import Limits
 from gateway.upstream.client import Client
 from gateway.upstream.transport import Transport, make_transport
@@ -22,7 +22,8 @@ class Backend:
     """A backend as the relay sees it. Lives as long as the configuration that named it.
 
     `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
-    `no_streams` is set once a server has shown that its streams never work.
+    `no_streams` is set once a server has shown that its streams never work. `abandon_whole` and
+    `abandon_stream` tell how the card becomes free after its client left, where the dialect has no say.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Backend:
         self.dialect = DIALECTS[settings.dialect]
         self.no_streams = False
         self.noted: set[str] = set()
+        self.abandon_whole, self.abandon_stream = _abandon(settings)
         self._settings = settings
         self.client = Client(
             settings.url,
@@ -47,11 +49,7 @@ class Backend:
 
     def profile(self, model: config.Model) -> Profile:
         """The settings that translating a request of `model` for this backend depends on."""
-        return Profile(
-            model=self._settings.served_name or model.name,
-            **{name: getattr(model, name) for name in _FROM_MODEL},
-            **{name: getattr(self._settings, name) for name in _FROM_BACKEND},
-        )
+        return profile(self._settings, model)
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -59,6 +57,27 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.dialect.name}{' without streams' if self.no_streams else ''}>"
+
+
+def profile(settings: config.Backend, model: config.Model) -> Profile:
+    """The settings that translating a request of `model` for a backend depends on."""
+    return Profile(
+        model=settings.served_name or model.name,
+        **{name: getattr(model, name) for name in _FROM_MODEL},
+        **{name: getattr(settings, name) for name in _FROM_BACKEND},
+    )
+
+
+def _abandon(settings: config.Backend) -> tuple[Abandon | None, Abandon | None]:
+    """How whole answers and streams are abandoned, where that is not the dialect's to say.
+
+    Most servers of dialect openai batch, and stop at a hang-up; one with a single slot mostly does neither.
+    """
+    if settings.abandon is not None:
+        return settings.abandon, settings.abandon
+    if settings.dialect == "openai" and settings.slots == 1:
+        return "drain", "probe"
+    return None, None
 
 
 def limits(timeouts: config.Timeouts) -> Limits:

@@ -150,6 +150,10 @@ class ChatRequest(_Value):
         body = {name: value for name, value in self.body.items() if name != "n"}
         return _checked(body, total_length=self.total_length, paired=self.paired)
 
+    def of(self, model: str) -> ChatRequest:
+        """The same request to another model."""
+        return _checked({**self.body, "model": model}, total_length=self.total_length, paired=self.paired)
+
     @property
     def budget(self) -> int | None:
         """The most tokens the answer may have, if the client said; the newer name wins."""

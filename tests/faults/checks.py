@@ -16,6 +16,9 @@ from tests.support.visitor import Answer
 SECRET = "canary-4711"
 """Stands in the bodies of spoiled answers; nobody outside may ever see it."""
 
+ONCE = "[retries]\nattempts = 1\n"
+"""Nothing is tried twice, a backend that said when to come again included."""
+
 _TWINS = ("chatglm3-2023-11", "chatglm3-2024-01", "chatglm-cpp-v3")
 
 EVERY = pytest.mark.parametrize(

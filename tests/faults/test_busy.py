@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.checks import BOTH, EVERY, check_good, check_refused, over, playing, tries
+from tests.faults.checks import BOTH, EVERY, ONCE, check_good, check_refused, over, playing, tries
 from tests.faults.test_server_error import failing
 from tests.support.fleet import Server
 from tests.support.peer import peer
@@ -49,7 +49,7 @@ async def test_with_none_left_the_client_is_told_when(stream: bool, wait: str) -
     said = WAITS[wait]
     fields = [] if said is None else [f"retry-after: {said}"]
     async with peer(playing(failing(429, *fields))) as here:
-        async with over(Server("openai", "openai"), here.url) as gateway:
+        async with over(Server("openai", "openai"), here.url, extra=ONCE) as gateway:
             answer = await ask(gateway, stream=stream)
             assert tries(gateway, "upstream_5xx") == 1
     check_refused(answer, 503, "overloaded")

@@ -81,7 +81,8 @@ async def leave_often(server: Server, beginning: bytes, *, stream: bool, how: Ho
     zombie = kept(server, stream=stream)
     times: list[float] = []
     here = Watchful(beginning)
-    async with peer(here.script) as place, over(server, place.url, extra=limits(), slots=1) as gateway:
+    one = {"slots": 1} | ({"abandon": "close"} if server.dialect == "openai" else {})
+    async with peer(here.script) as place, over(server, place.url, extra=limits(), **one) as gateway:
         for count in range(1, LEAVES + 1):
             visitor = await Visitor.to(gateway, chat(stream=stream))
             await wait_until(lambda count=count: here.asked == count)

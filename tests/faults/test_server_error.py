@@ -7,6 +7,7 @@ import pytest
 from tests.faults.checks import (
     BOTH,
     EVERY,
+    ONCE,
     SECRET,
     check_good,
     check_refused,
@@ -54,7 +55,10 @@ async def test_another_backend_is_asked_once(server: Server, stream: bool, statu
 @STATUS
 async def test_with_none_left_the_words_are_ours(server: Server, stream: bool, status: int) -> None:
     requests: list[bytes] = []
-    async with peer(playing(failing(status), requests=requests)) as here, over(server, here.url) as gateway:
+    async with (
+        peer(playing(failing(status), requests=requests)) as here,
+        over(server, here.url, extra=ONCE) as gateway,
+    ):
         answer = await ask(gateway, stream=stream)
         assert tries(gateway, "upstream_5xx") == 1
         assert ended(gateway, "upstream_5xx", 503 if status == 503 else 502) == 1

@@ -130,6 +130,7 @@ async def test_the_next_request_has_the_card_at_once(dialect: str) -> None:
         await talk.wait_left()
 
     async with peer(script) as here:
-        async with over(server, here.url, extra=limits(first_token=SHORT), slots=1) as gateway:
+        stops = {"slots": 1, "abandon": "close"}
+        async with over(server, here.url, extra=limits(first_token=SHORT), **stops) as gateway:
             check_refused(await ask(gateway, stream=True), 504, "upstream_timeout")
             check_good(await ask(gateway, stream=True), REPLY)

@@ -44,8 +44,13 @@ class Stack:
         return sum(self.run.gateway.dispatcher.in_flight(name) for name in self.simulators)
 
 
-def configured(urls: Mapping[str, tuple[str, str]], extra: str = "", **backend: Any) -> Config:
-    """Make a config: every backend (name -> url, dialect) serves the model `m`; `extra` is more TOML."""
+def configured(
+    urls: Mapping[str, tuple[str, str]], extra: str = "", *, serves: Mapping[str, str] = {}, **backend: Any
+) -> Config:
+    """Make a config: every backend (name -> url, dialect) serves the model `m`, or what `serves` says of it.
+
+    `extra` is more TOML.
+    """
     lines = ["[server]", 'listen = "127.0.0.1:0"', "[admin]", 'listen = "127.0.0.1:0"']
     for name, (url, dialect) in urls.items():
         lines += [
@@ -53,7 +58,7 @@ def configured(urls: Mapping[str, tuple[str, str]], extra: str = "", **backend: 
             f'name = "{name}"',
             f'url = "{url}"',
             f'dialect = "{dialect}"',
-            'models = ["m"]',
+            f'models = ["{serves.get(name, "m")}"]',
         ]
         lines += [f"{key} = {_toml(value)}" for key, value in backend.items()]
     text = "\n".join(lines) + "\n" + extra

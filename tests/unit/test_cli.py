@@ -231,3 +231,30 @@ def test_every_command_explains_itself(command: str) -> None:
     result = call(command, "-h")
     assert result.exit_code == 0
     assert str(main.commands[command].help).splitlines()[0] in " ".join(result.output.split())
+
+
+def request_file(folder: Path, model: str = "chatglm2-6b") -> str:
+    path = folder / "request.json"
+    path.write_text(json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}))
+    return str(path)
+
+
+def test_a_request_is_explained_as_text_or_as_json(tmp_path: Path) -> None:
+    words = ["explain", request_file(tmp_path), "--config", config_file(tmp_path), "--offline"]
+    text, data = call(*words), call(*words, "--json")
+    assert (text.exit_code, data.exit_code) == (0, 0)
+    assert text.output.startswith("chatglm2-6b, a whole answer: begins at chatglm2-6b\n")
+    assert json.loads(data.output)["starts"] == "chatglm2-6b"
+
+
+def test_an_explanation_does_without_a_running_gateway(tmp_path: Path) -> None:
+    config = config_file(tmp_path)
+    result = call("explain", request_file(tmp_path), "--config", config, "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 0
+    assert "states: unknown" in result.output
+
+
+def test_what_the_gateway_refuses_itself_cannot_be_explained(tmp_path: Path) -> None:
+    result = call("explain", request_file(tmp_path, "x"), "--config", config_file(tmp_path), "--offline")
+    assert result.exit_code == 1
+    assert "404 model_not_found: There is no model 'x'" in result.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.healthcheck import probe, url_of
+from gateway.healthcheck import fetch, probe, url_of
 
 
 @contextmanager
@@ -89,3 +89,8 @@ def test_a_wrong_url_is_told(url: str) -> None:
 )
 def test_a_plane_is_reached_from_the_same_machine(listen: str, url: str) -> None:
     assert url_of(listen) == url
+
+
+def test_what_cannot_be_fetched_is_none() -> None:
+    assert fetch("http://127.0.0.1:1", "/metrics", 0.5) is None
+    assert fetch("no url", "/metrics", 0.5) is None

@@ -32,10 +32,11 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.relay import Asking, Plan, Relay
+from gateway.relay import Asking, Plan, Relay, _claim
 from gateway.scheduling.health import Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Hooks, Receipt
+from gateway.tenancy.keys import Tenant
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
 from gateway.upstream.ward import Ward
@@ -436,10 +437,10 @@ async def test_the_same_backend_is_never_tried_twice() -> None:
 
 async def test_when_everything_fails_the_budget_bounds_the_retries() -> None:
     servers = Servers(a=refusing(500), b=refusing(500))
-    async with open_house(servers, extra="[retries]\nbudget = 0.0") as house:
-        for _ in range(30):
+    async with open_house(servers, extra="[retries]\nbudget = 0.0\nleast = 0.1") as house:
+        for _ in range(3):
             await house.failure(UpstreamError)
-    assert len(servers.order) == 30 + 10  # ten are always saved up; nothing is earned here
+    assert len(servers.order) == 3 + 1
 
 
 async def test_where_nobody_else_is_free_the_first_failure_is_told() -> None:
@@ -471,6 +472,234 @@ async def test_a_full_queue_is_told_as_such_when_nothing_was_tried() -> None:
         await holder
 
 
+# --- backends that say when to come again ------------------------------------------------------------
+
+
+def pressing(seconds: float) -> Reply:
+    """A server that is busy for so long."""
+    return refusing(429, retry_after=str(seconds))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_only_backend_is_asked_again_when_it_said_so_and_not_before(stream: bool) -> None:
+    good = streaming(*talk("good")) if stream else whole("good")
+    servers = Servers(a=[pressing(0.3), good])
+    async with open_house(servers) as house:
+        began = time.monotonic()
+        assert text(await house.answer(stream=stream)) == "good"
+        assert time.monotonic() - began >= 0.3
+    assert servers.order == ["a", "a"]
+    assert house.receipt.retries == ["upstream_5xx"]
+    assert house.receipt.queue_seconds > 0.2
+
+
+async def test_another_backend_is_asked_at_once_while_one_is_busy() -> None:
+    servers = Servers(a=pressing(30), b=whole())
+    async with open_house(servers) as house:
+        for _ in range(3):
+            await house.answer()
+    assert servers.order == ["a", "b", "b", "b"]
+
+
+async def test_a_pause_beyond_the_queues_time_out_is_not_waited_for() -> None:
+    servers = Servers(a=pressing(30))
+    async with open_house(servers, extra="[queue]\ntimeout = 5") as house:
+        _, first = await house.failure(UpstreamBusy)
+        _, second = await house.failure(NoBackend)
+    assert first.retry_after == 30
+    assert second.retry_after is not None
+    assert 29 < second.retry_after <= 30
+    assert servers.order == ["a"]
+
+
+async def test_waiting_for_all_tries_together_is_bounded_by_the_queues_time_out() -> None:
+    servers = Servers(a=pressing(0.3))
+    limits = "[queue]\ntimeout = 0.5\n[retries]\nattempts = 3\n"
+    async with open_house(servers, extra=limits) as house:
+        await house.failure(UpstreamBusy)
+    assert servers.order == ["a", "a"]
+    assert house.receipt.retries == ["upstream_5xx"]
+
+
+async def test_a_session_keeps_its_backend_by_the_name_that_the_client_gave_it() -> None:
+    servers = Servers(a=whole(), b=whole(), c=whole())
+    async with open_house(servers, extra='[[models]]\nname = "m"\nbalance = "session"\n') as house:
+        claims = [
+            _claim(house.plan(replace(ask(user=user), session=session)), ("a",), 0.0).affinity
+            for user, session in (("u", "s"), ("v", "s"), ("u", ""))
+        ]
+    assert claims == ["s", "s", "u"]
+
+
+# --- other models ----------------------------------------------------------------------------------
+
+
+OTHER = '[[models]]\nname = "m"\nfallbacks = ["big"]\n'
+LONGER = '[[models]]\nname = "m"\ncontext = 64\ndefault_output = 8\ncontext_fallbacks = ["big"]\n'
+BIG = {"b": "big"}
+LONG = [{"role": "user", "content": "word " * 500}]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(NO_CONNECTION, id="refused-connection"),
+        pytest.param(RESET, id="reset"),
+        pytest.param(refusing(500), id="500"),
+        pytest.param(pressing(90), id="429-for-long"),
+        pytest.param(refusing(200, b"<html>"), id="html"),
+        pytest.param(refusing(200, b""), id="empty"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_model_answers_where_every_try_failed(reply: Reply, stream: bool) -> None:
+    good = streaming(*talk("good")) if stream else whole("good")
+    servers = Servers(a=reply, b=good)
+    async with open_house(servers, extra=OTHER + "[queue]\ntimeout = 5", serves=BIG) as house:
+        assert text(await house.answer(stream=stream)) == "good"
+    assert servers.order == ["a", "b"]
+    assert servers.asked[-1].body["model"] == "big"
+    assert house.receipt.answered == "big"
+    assert house.receipt.backend == "b"
+    assert house.receipt.retries == []
+
+
+async def test_a_model_that_answers_is_not_left() -> None:
+    servers = Servers(a=whole(), b=whole())
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        await house.answer()
+    assert servers.order == ["a"]
+    assert house.receipt.answered == ""
+
+
+async def test_all_tries_on_the_model_itself_come_first() -> None:
+    servers = Servers(a=refusing(500), c=refusing(500), b=whole())
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        await house.answer()
+    assert servers.order == ["a", "c", "b"]
+
+
+async def test_a_model_without_a_backend_that_is_up_is_left_at_once() -> None:
+    servers = Servers(a=NO_CONNECTION, b=whole())
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        for _ in range(3):
+            await house.answer()
+    assert servers.order == ["a", "b", "b", "b"]
+
+
+@pytest.mark.parametrize("queue", ["length = 0", "timeout = 0.05"], ids=["full", "slow"])
+async def test_a_queue_that_is_full_or_too_slow_is_left(queue: str) -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, whole()), b=whole())
+    async with (
+        open_house(servers, extra=f"{OTHER}[queue]\n{queue}", serves=BIG, slots=1) as house,
+        asyncio.TaskGroup() as group,
+    ):
+        holder = group.create_task(house.answer())
+        await wait_until(lambda: servers.order == ["a"])
+        await house.answer()
+        assert servers.order == ["a", "b"]
+        release.set()
+        await holder
+
+
+async def test_the_nearest_free_model_is_taken_else_whichever_is_free_first() -> None:
+    release, never = asyncio.Event(), asyncio.Event()
+    models = '[[models]]\nname = "m"\nfallbacks = ["x", "y"]\n'
+    servers = Servers(a=NO_CONNECTION, x=held(never, whole()), y=held(release, whole("y")))
+    async with (
+        open_house(servers, extra=models, serves={"x": "x", "y": "y"}, slots=1) as house,
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [group.create_task(house.answer())]
+        await wait_until(lambda: servers.order == ["a", "x"])
+        tasks.append(group.create_task(house.answer()))
+        await wait_until(lambda: servers.order == ["a", "x", "y"])
+        tasks.append(group.create_task(house.answer()))
+        await wait_until(lambda: house.dispatcher.queue_depth("x") == 1)
+        release.set()
+        await wait_until(lambda: servers.order == ["a", "x", "y", "y"])
+        never.set()
+        assert [text(await task) for task in tasks] == ["hello", "y", "y"]
+
+
+async def test_when_no_model_can_the_first_failure_is_told() -> None:
+    servers = Servers(a=refusing(500), b=refusing(400, b"{}"), c=NO_CONNECTION)
+    models = OTHER + '[[models]]\nname = "big"\nfallbacks = ["last"]\n'
+    async with open_house(servers, extra=models, serves={**BIG, "c": "last"}) as house:
+        _, failure = await house.failure(UpstreamError)
+    assert servers.order == ["a", "b", "c"]
+    assert "HTTP 500" in failure.message
+
+
+async def test_after_content_no_other_model_is_asked() -> None:
+    servers = Servers(a=streaming(*talk("half")[:2]), b=streaming(*talk("other")))
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        came, _ = await house.failure(UpstreamTruncated, stream=True)
+    assert text(came) == "half"
+    assert servers.order == ["a"]
+
+
+@pytest.mark.parametrize("code", ["content_filter", "invalid_value"])
+async def test_what_a_model_refuses_no_other_is_asked(code: str) -> None:
+    refusal = jsontext.write({"error": {"message": "no", "code": code}})
+    servers = Servers(a=refusing(400, refusal), b=whole())
+    async with open_house(servers, extra=OTHER + 'context_fallbacks = ["big"]\n', serves=BIG) as house:
+        await house.failure(UpstreamRejected)
+    assert servers.order == ["a"]
+
+
+async def test_a_key_goes_only_where_it_may() -> None:
+    servers = Servers(a=refusing(500), b=whole())
+    tenant = Tenant("t", frozenset({"m"}))
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        plan = house.plan(Asking(ask().request, tenant))
+        with pytest.raises(UpstreamError):
+            async with aclosing(house.events_of(plan)) as events:
+                await anext(events)
+    assert servers.order == ["a"]
+
+
+async def test_a_chat_too_long_for_one_model_goes_to_a_longer_one_unasked() -> None:
+    servers = Servers(a=whole(), b=whole("long"))
+    async with open_house(servers, extra=LONGER, serves=BIG) as house:
+        assert text(await house.answer(messages=LONG)) == "long"
+        assert house.receipt.answered == "big"
+        assert text(await house.answer()) == "hello"
+    assert servers.order == ["b", "a"]
+
+
+async def test_a_backend_that_finds_it_too_long_is_asked_once() -> None:
+    too_long = jsontext.write({"error": {"message": "x", "code": "context_length_exceeded"}})
+    servers = Servers(a=refusing(400, too_long), c=whole(), b=whole("long"))
+    async with open_house(servers, extra=LONGER, serves=BIG) as house:
+        assert text(await house.answer()) == "long"
+    assert servers.order == ["a", "b"]
+
+
+async def test_too_long_is_no_outage_and_an_outage_not_too_long() -> None:
+    servers = Servers(a=refusing(500), b=whole())
+    async with open_house(servers, extra=LONGER, serves=BIG) as house:
+        await house.failure(UpstreamError)
+    async with open_house(servers, extra=OTHER + "context = 64\ndefault_output = 8\n", serves=BIG) as house:
+        with pytest.raises(ContextExceeded):
+            house.plan(messages=LONG)
+    assert servers.order == ["a"]
+
+
+async def test_where_no_longer_model_may_be_used_the_refusal_stays() -> None:
+    async with open_house(Servers(a=whole(), b=whole()), extra=LONGER, serves=BIG) as house:
+        with pytest.raises(ContextExceeded):
+            house.plan(Asking(ask(messages=LONG).request, Tenant("t", frozenset({"m"}))))
+
+
+async def test_several_choices_stay_with_one_model() -> None:
+    servers = Servers(a=refusing(500), b=native())
+    async with open_house(servers, "chatglm2", OTHER, serves=BIG) as house:
+        await house.failure(UpstreamError, n=2)
+    assert "b" not in servers.order
+
+
 # --- what is learned of a backend ------------------------------------------------------------------
 
 
@@ -487,7 +716,7 @@ async def test_a_full_queue_is_told_as_such_when_nothing_was_tried() -> None:
 async def test_a_backend_is_down_at_once_only_if_nobody_listens(
     reply: Reply, error: type[GatewayError], up: bool
 ) -> None:
-    async with open_house(Servers(a=reply)) as house:
+    async with open_house(Servers(a=reply), extra="[retries]\nattempts = 1") as house:
         await house.failure(error)
         assert house.dispatcher.up("a") is up
         assert house.dispatcher.usable() == {"a": up}
@@ -804,6 +1033,58 @@ async def test_one_who_leaves_the_queue_was_never_sent_anywhere() -> None:
         release.set()
         await holder
     assert servers.order == ["a"]
+
+
+async def test_a_server_of_one_slot_is_taken_to_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    unblocked, finished = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    stream = streaming(*talk("hello"), until=asyncio.Event(), at=2)
+    servers = Servers(a=[stream, held(finished, whole())])
+    async with open_house(servers, slots=1) as house:
+        for free, more in ((unblocked, {"stream": True}), (finished, {})):
+            await leave_when(
+                house, lambda: house.busy == {"a": 1} and servers.asked[-1].method == "POST", **more
+            )
+            assert house.dispatcher.zombies("a") == 1
+            free.set()
+            await wait_until(lambda: house.busy == {"a": 0})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_of_one_slot_that_stops_can_be_said_to(stream: bool) -> None:
+    never = asyncio.Event()
+    reply = streaming(*talk("hello"), until=never, at=2) if stream else held(never, whole())
+    servers = Servers(a=reply)
+    async with open_house(servers, slots=1, abandon="close") as house:
+        await leave_when(house, lambda: servers.order == ["a"], stream=stream)
+        assert house.dispatcher.zombies("a") == 0
+
+
+async def test_a_drained_stream_is_read_to_its_end() -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=streaming(*talk("hello"), until=finished, at=2))
+    async with open_house(servers, abandon="drain") as house:
+        events = house.events(stream=True)
+        await anext(events)
+        await events.aclose()
+        assert house.dispatcher.zombies("a") == 1
+        finished.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+    assert [asked.method for asked in servers.asked] == ["POST"]
+
+
+@pytest.mark.parametrize(("stream", "abandon"), [(True, "drain"), (True, "probe"), (False, "probe")])
+async def test_what_has_not_begun_is_probed(
+    stream: bool, abandon: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked = asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    servers = Servers(a=held(asyncio.Event(), whole()))
+    async with open_house(servers, abandon=abandon) as house:
+        await leave_when(house, lambda: servers.order == ["a"], stream=stream)
+        assert house.dispatcher.zombies("a") == 1
+        unblocked.set()
+        await wait_until(lambda: house.busy == {"a": 0})
 
 
 # --- time-outs -------------------------------------------------------------------------------------

@@ -97,6 +97,14 @@ async def test_a_request_without_a_model_gets_the_default() -> None:
     assert (call.status, call.json["model"]) == (200, "m")
 
 
+async def test_a_session_that_a_header_names_stays_on_its_backend() -> None:
+    extra = '[[models]]\nname = "m"\nbalance = "session"\n'
+    async with rig(Servers(a=whole(), b=whole(), c=whole()), extra=extra) as house:
+        for count in range(6):
+            await house.chat({"x-session-affinity": "talk"}, user=str(count))
+    assert len(set(house.servers.order)) == 1
+
+
 async def test_choices_come_in_their_order() -> None:
     servers = Servers(a=[native("one"), native("two")], b=native("three"))
     async with rig(servers, "chatglm2") as house:
@@ -248,7 +256,8 @@ async def test_an_error_before_the_head_keeps_its_status(
 
 
 async def test_a_busy_backends_retry_after_is_passed_on() -> None:
-    async with rig(Servers(a=refusing(429, b"", retry_after="7"))) as house:
+    once = "[retries]\nattempts = 1\n"
+    async with rig(Servers(a=refusing(429, b"", retry_after="7")), extra=once) as house:
         call = await house.chat()
     assert (call.status, call.header("retry-after")) == (503, "7")
 

@@ -73,3 +73,17 @@ def test_keys_of_other_dialects_are_left_out(tmp_path: Path) -> None:
     backends = tomllib.loads(shown(tmp_path))["backends"]
     assert backends[0]["v3_stream"] == "safe"
     assert not {"v3_stream", "family", "glm4_join"} & backends[1].keys()
+
+
+def test_the_time_outs_in_force_stand_in_comments() -> None:
+    text = effective(
+        parse(
+            '[timeouts]\ntotal = 50\n[[models]]\nname = "m"\ntimeouts = { connect = 2 }\n'
+            '[[backends]]\nname = "a"\nurl = "http://h:1"\ndialect = "openai"\nmodels = ["m"]\n'
+            "timeouts = { first_token = 3 }\n",
+            file="c",
+            folder=Path(),
+            environ={},
+        )
+    )
+    assert "#   m on a: connect 2, first_token 3, between_tokens 30, total 50\n" in text

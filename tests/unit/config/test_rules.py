@@ -201,6 +201,25 @@ def faults(text: str) -> list[str]:
             "200 is above context (100)",
             id="output-above-context",
         ),
+        pytest.param(
+            SECOND + '[[models]]\nname = "m"\nfallbacks = ["m3x"]\n',
+            "models[0].fallbacks[0]",
+            'no model is named "m3x"; did you mean "m3"?',
+            id="fallback-unknown",
+        ),
+        pytest.param(
+            SECOND + '[[models]]\nname = "m"\naliases = ["x"]\ncontext_fallbacks = ["m3", "x"]\n',
+            "models[0].context_fallbacks[1]",
+            'leads from "m" back to itself; remove it',
+            id="fallback-to-itself",
+        ),
+        pytest.param(
+            SECOND
+            + '[[models]]\nname = "m"\nfallbacks = ["m3"]\n[[models]]\nname = "m3"\nfallbacks = ["m"]\n',
+            "models[1].fallbacks[0]",
+            'leads from "m3" back to itself; remove it',
+            id="fallbacks-in-a-circle",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, message: str) -> None:
@@ -224,6 +243,12 @@ def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, 
             id="default-model-is-an-alias",
         ),
         pytest.param(BACKEND + KEY + 'models = ["m"]\n', id="key-of-a-model"),
+        pytest.param(
+            SECOND
+            + '[[models]]\nname = "m"\ncontext_fallbacks = ["m3"]\n'
+            + '[[models]]\nname = "m3"\nfallbacks = ["m"]\n',
+            id="fallbacks-that-cross",
+        ),
         pytest.param(BACKEND + '[[models]]\nname = "n"\nbackends = ["a"]\n', id="model-names-its-backend"),
         pytest.param(
             '[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "127.0.0.1:0"\n' + BACKEND,

@@ -64,3 +64,19 @@ def test_the_time_outs_of_a_backend_win_over_its_model_and_these_over_the_global
     )
     found = made.timeouts_for(made.names["one"], made.backends[0])
     assert (found.connect, found.first_token, found.total) == (1, 20, 300)
+
+
+def test_the_fallbacks_of_fallbacks_follow_the_nearest_first() -> None:
+    made = config(
+        models=[
+            {"name": "a", "fallbacks": ["b", "see"], "context_fallbacks": ["d"]},
+            {"name": "b", "fallbacks": ["d", "c"]},
+            {"name": "c", "aliases": ["see"]},
+        ],
+        backends=[backend("x", "a", "b", "c", "d")],
+    )
+    model = made.names["a"]
+    assert [one.name for one in made.fallbacks_of(model, "outage")] == ["b", "c", "d"]
+    assert [one.name for one in made.fallbacks_of(model, "context")] == ["d"]
+    assert made.fallbacks_of(made.names["d"], "outage") == ()
+    assert made.fallbacks_of(model, "outage")[0].backends == ("x",)

@@ -91,6 +91,7 @@ def test_a_request_has_one_line_with_the_fields_of_its_receipt() -> None:
         "method": "POST",
         "path": "/v1/chat/completions",
         "model": "chatglm2-6b",
+        "answered": None,
         "tenant": "team",
         "stream": True,
         "status": 200,
@@ -118,6 +119,7 @@ def test_what_a_request_never_came_to_is_null() -> None:
     fields = access_fields(Receipt("r-1", "other", received=1.0, finished=1.5))
     nothing = {name for name, value in fields.items() if value is None}
     assert nothing == {
+        "answered",
         "tenant",
         "error",
         "backend",

@@ -379,6 +379,7 @@ def touch_everything(seen: Metrics, word: str) -> None:
             ignored=(word,),
             repairs=[word],
             left_while=odd,
+            answered=word,
         )
     )
     seen.queue_wait(word, word, 1.0)

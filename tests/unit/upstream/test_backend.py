@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from gateway.config import Timeouts
 from gateway.dialects import DIALECTS
 from gateway.scheduling.patience import Limits
@@ -60,3 +62,20 @@ async def test_without_a_transport_of_its_own_it_makes_a_real_one() -> None:
     one = Backend(settings.backends[0], clock=time.monotonic, transport=None)
     assert isinstance(one.client._http._transport, GatewayTransport)
     await one.aclose()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fields", "whole", "stream"),
+    [
+        pytest.param("chatglm2", {}, None, None, id="the-dialect-says"),
+        pytest.param("openai", {}, None, None, id="openai"),
+        pytest.param("openai", {"slots": 1}, "drain", "probe", id="openai-of-one-slot"),
+        pytest.param("openai", {"slots": 1, "abandon": "close"}, "close", "close", id="configured"),
+        pytest.param("glm4", {"slots": 1, "abandon": "drain"}, "drain", "drain", id="configured-elsewhere"),
+    ],
+)
+def test_how_a_card_becomes_free_is_the_dialects_to_say_or_the_configurations(
+    dialect: str, fields: dict[str, Any], whole: str | None, stream: str | None
+) -> None:
+    one, _ = backend(dialect, **fields)
+    assert (one.abandon_whole, one.abandon_stream) == (whole, stream)

@@ -1,0 +1,189 @@
+"""Says where a chat request would go, in which order, with which limits, and why. Sends nothing.
+
+What it needs is the configuration; a running gateway, if one answers, adds how its backends are. The request
+is translated as the relay does it, for every backend of its model and of the fallbacks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from gateway import config
+from gateway.dialects import DIALECTS
+from gateway.errors import BadRequest, ContextExceeded, ModelNotFound
+from gateway.healthcheck import fetch
+from gateway.upstream.backend import profile
+from gateway.wire import openai
+from gateway.wire.openai import ChatRequest
+
+Way: TypeAlias = dict[str, Any]
+"""Values that JSON can hold."""
+Live: TypeAlias = Mapping[tuple[str, str], str]
+"""What a running gateway tells: (name of a backend or model, what) -> value."""
+
+_SAMPLE = re.compile(r"^gateway_(backend_state|backend_inflight|queue_depth)\{(.*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def live_state(url: str, timeout: float = 1.0) -> Live | None:
+    """Ask the admin plane at `url` how its backends and queues are; None where nobody answers."""
+    text = fetch(url, "/metrics", timeout)
+    return None if text is None else dict(_samples(text))
+
+
+def _samples(text: str) -> Iterator[tuple[tuple[str, str], str]]:
+    for what, labels, value in _SAMPLE.findall(text):
+        named = dict(_LABEL.findall(labels))
+        if what == "queue_depth":
+            yield (named["model"], "waiting"), value.removesuffix(".0")
+        elif what == "backend_inflight":
+            yield (named["backend"], "in_flight"), value.removesuffix(".0")
+        elif float(value):
+            yield (named["backend"], "state"), named["state"]
+
+
+def explained(settings: config.Config, body: bytes, live: Live | None) -> Way:
+    """The whole way of a request. Raises `BadRequest`, `ModelNotFound`."""
+    request = openai.read_chat(body)
+    model = _model(settings, request.model)
+    steps = [_step(settings, request, model, "asked", live)]
+    for why in ("context", "outage"):
+        others = settings.fallbacks_of(model, "context" if why == "context" else "outage")
+        steps += [_step(settings, request.of(other.name), other, why, live) for other in others]
+    queue, retries = settings.queue, settings.retries
+    return {
+        "asked": request.model or model.name,
+        "stream": request.stream,
+        "starts": _starts(steps),
+        "state": "live" if live is not None else "unknown",
+        "steps": steps,
+        "queue": {"timeout": queue.timeout, "length": queue.length, "bytes": queue.bytes},
+        "retries": {"attempts": retries.attempts, "budget": retries.budget, "least": retries.least},
+    }
+
+
+def _model(settings: config.Config, asked: str) -> config.Model:
+    name = asked or settings.server.default_model
+    if not name:
+        raise BadRequest("model is required.", param="model")
+    if name not in settings.names:
+        known = ", ".join(settings.names)
+        raise ModelNotFound(f"There is no model {name!r}; there are: {known}.", param="model")
+    return settings.names[name]
+
+
+def _starts(steps: list[Way]) -> str | None:
+    """The model whose backends are asked first; None where the request is refused."""
+    first = steps[0]
+    if any(backend["takes"] for backend in first["backends"]):
+        return str(first["model"])
+    if first["backends"][0]["refusal"]["code"] != ContextExceeded("").code:
+        return None
+    longer = [step for step in steps if step["why"] == "context"]
+    return next((step["model"] for step in longer if any(one["takes"] for one in step["backends"])), None)
+
+
+def _step(
+    settings: config.Config, request: ChatRequest, model: config.Model, why: str, live: Live | None
+) -> Way:
+    backends = settings.backends_of(model)
+    alone = request.n == 1 or all("n" in DIALECTS[one.dialect].honours for one in backends)
+    state: Mapping[tuple[str, str], str] = live or defaultdict(lambda: "unknown")
+    return {
+        "model": model.name,
+        "why": why,
+        "balance": model.balance,
+        "generations": 1 if alone else request.n,
+        "waiting": state.get((model.name, "waiting"), "unknown"),
+        "backends": [
+            {
+                "name": one.name,
+                "dialect": one.dialect,
+                "state": state.get((one.name, "state"), "unknown"),
+                "in_flight": state.get((one.name, "in_flight"), "unknown"),
+                "slots": one.slots,
+                "weight": one.weight,
+                "timeouts": settings.timeouts_for(model, one).model_dump(),
+                **_translated(request if alone else request.single(), model, one),
+            }
+            for one in backends
+        ],
+    }
+
+
+def _translated(request: ChatRequest, model: config.Model, backend: config.Backend) -> Way:
+    """What the backend would be sent and what of the request is lost there, or why it cannot take it."""
+    try:
+        sent = DIALECTS[backend.dialect].ask(request, profile(backend, model), stream=request.stream)
+    except BadRequest as error:
+        refusal = {"status": error.row.status, "code": error.code, "message": error.message}
+        return {"takes": False, "refusal": refusal}
+    return {
+        "takes": True,
+        "path": sent.path,
+        "streams": sent.streams,
+        "prompt_tokens": sent.prompt_tokens,
+        "output_tokens": sent.budget,
+        "ignored": list(sent.ignored),
+    }
+
+
+# --- as text ---------------------------------------------------------------------------------------
+
+_WHY = {
+    "asked": "asked for",
+    "context": "if the chat is too long for the models before",
+    "outage": "if the models before cannot answer",
+}
+
+
+def told(way: Way) -> str:
+    """The way as lines for people."""
+    kind = "a stream" if way["stream"] else "a whole answer"
+    start = f"begins at {way['starts']}" if way["starts"] else "is refused"
+    lines = [f"{way['asked']}, {kind}: {start}"]
+    for place, step in enumerate(way["steps"], 1):
+        lines += ["", f"{place}. {step['model']} ({_WHY[step['why']]})", *_step_lines(step)]
+    queue, retries = way["queue"], way["retries"]
+    share = f"{retries['budget']:.0%} of the requests and {retries['least']:g} a second"
+    lines += [
+        "",
+        f"queue: at most {queue['timeout']:g} s for all waits together, {queue['length']} requests a model",
+        f"tries: {retries['attempts']} of each model, repeats at most {share}",
+    ]
+    if way["state"] == "unknown":
+        lines.append("states: unknown, as no running gateway was asked or answered")
+    return "\n".join(lines)
+
+
+def _step_lines(step: Way) -> Iterator[str]:
+    many = f", {step['generations']} generations" if step["generations"] > 1 else ""
+    waiting = f", {step['waiting']} waiting" if step["waiting"] != "unknown" else ""
+    yield f"   of the free backends: {step['balance']}{many}{waiting}"
+    for one in step["backends"]:
+        state = f"{one['state']}, {one['in_flight']} of {one['slots']} slots taken"
+        yield f"   - {one['name']} ({one['dialect']}): " + (
+            state if one["state"] != "unknown" else f"{one['slots']} slots"
+        )
+        yield from (f"     {line}" for line in _backend_lines(one))
+
+
+def _backend_lines(one: Way) -> Iterator[str]:
+    if not one["takes"]:
+        refusal = one["refusal"]
+        yield f"cannot take it: {refusal['status']} {refusal['code'] or ''}: {refusal['message']}"
+        return
+    manner = "streams" if one["streams"] else "answers whole"
+    length = f", answer of {one['output_tokens']} at most" if one["output_tokens"] else ""
+    yield f"POST {one['path']}, {manner}; prompt of about {one['prompt_tokens']} tokens{length}"
+    limits = one["timeouts"]
+    silent = "" if one["streams"] else " (not used: it is silent until it has finished)"
+    yield (
+        f"time-outs: connect {limits['connect']:g} s, first token {limits['first_token']:g} s, "
+        f"between tokens {limits['between_tokens']:g} s{silent}, total {limits['total']:g} s"
+    )
+    if one["ignored"]:
+        yield f"loses: {', '.join(one['ignored'])}"

@@ -1,0 +1,114 @@
+"""Where a request would go: models in order, backends that can and cannot take it, losses and limits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import BadRequest, ModelNotFound
+from gateway.explain import explained, live_state, told
+from tests.support.site import site
+from tests.support.stack import configured
+
+URLS = {"a": ("http://a:1", "chatglm2"), "b": ("http://b:1", "openai"), "c": ("http://c:1", "openai")}
+MODELS = """
+[[models]]
+name = "m"
+context = 300
+default_output = 50
+fallbacks = ["spare"]
+context_fallbacks = ["long"]
+[[models]]
+name = "long"
+backends = ["b"]
+timeouts = { first_token = 5 }
+"""
+SERVES = {"b": "m", "c": "spare"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def way(live: Any = None, **body: Any) -> dict[str, Any]:
+    settings = configured(URLS, MODELS, serves=SERVES)
+    request = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
+    return explained(settings, json.dumps(request).encode(), live)
+
+
+def names(way: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    return [(one["model"], one["why"], [each["name"] for each in one["backends"]]) for one in way["steps"]]
+
+
+def test_models_stand_in_order_with_the_reason_to_ask_them() -> None:
+    found = way()
+    assert found["starts"] == "m"
+    assert names(found) == [
+        ("m", "asked", ["a", "b"]),
+        ("long", "context", ["b"]),
+        ("spare", "outage", ["c"]),
+    ]
+
+
+def test_each_backend_has_its_path_its_losses_and_its_limits() -> None:
+    old, new = way(seed=1)["steps"][0]["backends"]
+    assert (old["path"], old["streams"], old["ignored"]) == ("/", False, ["seed"])
+    assert (new["path"], new["ignored"]) == ("/v1/chat/completions", [])
+    longer = way()["steps"][1]["backends"][0]
+    assert longer["timeouts"] == {"connect": 1, "first_token": 5, "between_tokens": 30, "total": 600}
+
+
+def test_a_backend_that_cannot_take_it_says_why() -> None:
+    found = way(tools=[TOOL])
+    old, new = found["steps"][0]["backends"]
+    assert (old["takes"], new["takes"]) == (False, True)
+    assert old["refusal"]["code"] == "unsupported_parameter"
+    assert "cannot take it: 400 unsupported_parameter" in told(found)
+
+
+def test_a_chat_that_is_too_long_begins_at_the_longer_model() -> None:
+    found = way(messages=[{"role": "user", "content": "word " * 500}])
+    assert found["starts"] == "long"
+    assert "begins at long" in told(found)
+
+
+def test_what_nobody_can_take_is_refused() -> None:
+    settings = configured({"a": URLS["a"]})
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}
+    found = explained(settings, json.dumps(body).encode(), None)
+    assert found["starts"] is None
+    assert "is refused" in told(found)
+
+
+def test_several_choices_are_several_generations_where_no_server_makes_them() -> None:
+    assert [step["generations"] for step in way(n=2)["steps"]] == [2, 1, 1]
+
+
+def test_what_the_gateway_would_refuse_itself_is_raised() -> None:
+    with pytest.raises(ModelNotFound):
+        way(model="other")
+    with pytest.raises(BadRequest):
+        way(messages=[])
+    with pytest.raises(BadRequest):
+        way(model="")
+
+
+def test_without_a_running_gateway_states_are_unknown() -> None:
+    found = way()
+    assert found["state"] == "unknown"
+    assert found["steps"][0]["backends"][0]["state"] == "unknown"
+    assert "states: unknown" in told(found)
+    assert live_state("http://127.0.0.1:1") is None
+
+
+async def test_a_running_gateway_tells_how_its_backends_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site({"a": URLS["a"]}) as here:
+        page = here.gateway.metrics.render()[0].decode()
+    monkeypatch.setattr("gateway.explain.fetch", lambda *_: page)
+    live = live_state("http://anywhere")
+    assert live is not None
+    found = way(live)
+    first, second = found["steps"][0]["backends"]
+    assert (found["state"], first["state"], first["in_flight"]) == ("live", "up", "0")
+    assert second["state"] == "unknown"
+    assert "- a (chatglm2): up, 0 of 1 slots taken" in told(found)
+    assert "0 waiting" in told(found)
