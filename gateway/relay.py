@@ -30,6 +30,8 @@ from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import (
     BadRequest,
     GatewayError,
+    ModelNotFound,
+    NoBackend,
     StallTimeout,
     TotalTimeout,
     UpstreamTruncated,
@@ -75,9 +77,11 @@ class Plan:
     """Where a request may go, already translated. A retry sends the same bytes.
 
     `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
-    wherever it may go; `alone` tells that one generation makes all its choices.
+    wherever it may go; `alone` tells that one generation makes all its choices; `terms` are those it was
+    made by.
     """
 
+    terms: Terms
     asking: Asking
     request: ChatRequest
     model: config.Model
@@ -113,6 +117,31 @@ class Answer(ABC):
         """Leave. Does nothing after the end."""
 
 
+class Terms:
+    """What a request's way takes from the configuration: one value, which a reload replaces whole.
+
+    A plan keeps the terms it was made by, so that a request in flight has its backend to the end.
+    """
+
+    def __init__(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
+        self.fleet = fleet
+        self.attempts = settings.retries.attempts
+        self.models = {model.name: model for model in settings.resolved_models}
+        self.limits: Mapping[tuple[str, str], Limits] = {
+            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
+            for model in settings.resolved_models
+            for backend in settings.backends_of(model)
+        }
+        self.alikes = {model.name: self._alike(model) for model in settings.resolved_models}
+
+    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
+        names: dict[tuple[Dialect, Profile], list[str]] = {}
+        for name in model.backends:
+            backend = self.fleet[name]
+            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
+        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
+
+
 class Relay:
     """Takes requests to backends and their answers back. One for the whole process."""
 
@@ -125,26 +154,17 @@ class Relay:
         clock: Callable[[], float],
         note: Callable[[str, str], None],
     ) -> None:
-        self.fleet = fleet
+        self.terms = Terms(settings, fleet)
         self.dispatcher = dispatcher
         self.background = background
         self.clock = clock
-        self.attempts = settings.retries.attempts
         self.budget = Budget(settings.retries.budget)
-        self.limits: Mapping[tuple[str, str], Limits] = {
-            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
-            for model in settings.resolved_models
-            for backend in settings.backends_of(model)
-        }
         self._note = note
-        self._alikes = {model.name: self._alike(model) for model in settings.resolved_models}
 
-    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
-        names: dict[tuple[Dialect, Profile], list[str]] = {}
-        for name in model.backends:
-            backend = self.fleet[name]
-            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
-        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
+    def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
+        """Go by other settings. Tries that have begun end by the old ones; who waits is planned anew."""
+        self.terms = Terms(settings, fleet)
+        self.budget.reconfigure(settings.retries.budget)
 
     # --- plan --------------------------------------------------------------------------------------
 
@@ -153,7 +173,10 @@ class Relay:
 
         Raises the first backend's `BadRequest` when none can, before anything has waited.
         """
-        alikes = self._alikes[model.name]
+        terms = self.terms
+        alikes = terms.alikes.get(model.name)
+        if alikes is None:  # a reload came between the reading of the request and this
+            raise ModelNotFound("There is no model of that name any more.", param="model")
         request = asking.request
         alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
         if not alone and request.n > model.max_n:
@@ -165,10 +188,10 @@ class Relay:
             asked = one.request if one.lean is None else one.for_dialect(dialect)
             only = dialect.ask(asked, alike.profile, stream=request.stream)
             outgoing = dict.fromkeys(alike.backends, only)
-            return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
+            return Plan(terms, asking, request, model, outgoing, alike.backends, only.ignored, alone)
         outgoing = self._translated(alikes, one)
         ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-        return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        return Plan(terms, asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
 
     def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
         outgoing: dict[str, Outgoing] = {}
@@ -185,8 +208,16 @@ class Relay:
     def asked_whole(self, plan: Plan, backend: Backend) -> Outgoing:
         """The same request for a backend whose streams do not work."""
         asking = plan.asking if plan.alone else plan.asking.single()
-        alike = next(one for one in self._alikes[plan.model.name] if backend.name in one.backends)
+        alikes = plan.terms.alikes[plan.model.name]
+        alike = next(one for one in alikes if backend.name in one.backends)
         return alike.ask(asking, stream=False)
+
+    def renewed(self, plan: Plan) -> Plan:
+        """The same request planned by the terms of now. Raises `NoBackend` where its model is gone."""
+        model = self.terms.models.get(plan.model.name)
+        if model is None:
+            raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
+        return self.plan(plan.asking if plan.alone else plan.asking.single(), model)
 
     # --- answer ------------------------------------------------------------------------------------
 
@@ -241,12 +272,35 @@ class Generation(Answer):
     async def _begin(self) -> _Try:
         relay, plan, receipt = self._relay, self._plan, self._receipt
         queued = relay.clock()
+        if plan.terms is not relay.terms:
+            plan = self._replan()
         lease = await relay.dispatcher.lease(_claim(plan, self._backends), self._waiting)
+        if plan.terms is not relay.terms:  # the configuration has changed while it waited
+            plan, lease = await self._replanned(lease)
         receipt.granted = granted = relay.clock()
         receipt.queue_seconds += granted - queued
         self._tries += 1
         self._try = current = _Try(relay, plan, lease, receipt, granted)
         return current
+
+    async def _replanned(self, lease: Lease) -> tuple[Plan, Lease]:
+        """A plan by the terms of now, and a lease that fits it: this one, if its backend still does."""
+        while self._plan.terms is not self._relay.terms:
+            try:
+                plan = self._replan()
+            except GatewayError:
+                lease.end()
+                raise
+            if lease.backend not in plan.outgoing:
+                lease.end()
+                lease = await self._relay.dispatcher.lease(_claim(plan, self._backends), self._waiting)
+        return self._plan, lease
+
+    def _replan(self) -> Plan:
+        plan = self._plan = self._relay.renewed(self._plan)
+        tried = {attempt.backend for attempt in self._receipt.attempts}
+        self._backends = tuple(name for name in plan.backends if name not in tried) or plan.backends
+        return plan
 
     async def _end_try(self, error: GatewayError) -> None:
         """Give up, or leave the rest of the loop another backend to try."""
@@ -257,7 +311,9 @@ class Generation(Answer):
         await current.fail(error)
         self._backends = tuple(name for name in self._backends if name != current.backend.name)
         failure = Failure(error.row.retryable, self._content_sent, self._tries)
-        if not self._backends or decide(failure, self._relay.attempts, self._relay.budget) != "retry":
+        plan, relay = self._plan, self._relay
+        nobody = not self._backends and plan.terms is relay.terms  # a new configuration may have others
+        if nobody or decide(failure, plan.terms.attempts, relay.budget) != "retry":
             raise error
         self._receipt.retries.append(error.row.outcome)
 
@@ -281,7 +337,7 @@ class _Try:
     """The answer is whole; its stream has still to end."""
 
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
-        self.backend = backend = relay.fleet[lease.backend]
+        self.backend = backend = plan.terms.fleet[lease.backend]
         self._relay = relay
         self._plan = plan
         self._lease = lease
@@ -299,7 +355,7 @@ class _Try:
             relay.tell_notes(backend, outgoing)
         self._outgoing = outgoing
         self._patience = Patience(
-            relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
+            plan.terms.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
 
     # --- reading -----------------------------------------------------------------------------------
@@ -425,7 +481,8 @@ class _Try:
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
-        self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
+        if not self.backend.retired:
+            self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         await self._leave(error.row.outcome)
 
     async def leave(self) -> None:
@@ -442,7 +499,7 @@ class _Try:
     def _settle(self, outcome: str) -> None:
         dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
         seconds = self._relay.clock() - self._began
-        if outcome == "ok":
+        if outcome == "ok" and not self.backend.retired:
             dispatcher.tried(name, None)
             dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds

@@ -35,6 +35,10 @@ class Budget:
         """Retries that may be made now."""
         return self._saved
 
+    def reconfigure(self, share: float) -> None:
+        """Earn another share from now on."""
+        self._share = share
+
     def earn(self) -> None:
         """Count one request."""
         self._saved = min(FLOOR, self._saved + self._share)
