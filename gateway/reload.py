@@ -55,6 +55,13 @@ class Reloader:
 
     async def run(self) -> None:
         """Reload whenever that is asked for, or a watched file has changed. Ends by cancellation."""
+        try:
+            await self._run()
+        except Exception as error:  # a bug, and the end of reloading: nobody else would tell
+            self._logs.crash("reload", error)
+            raise
+
+    async def _run(self) -> None:
         seen = self._taken
         while True:
             if await self._wait_asked():

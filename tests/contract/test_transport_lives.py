@@ -124,6 +124,15 @@ async def test_the_next_address_is_tried_when_one_is_dead(names: Any) -> None:
         await transport.aclose()
 
 
+async def test_a_transport_that_was_closed_still_asks_but_keeps_no_connection() -> None:
+    async with peer(answering(SIZED)) as here:
+        transport = transport_to()
+        for _ in range(2):  # as a backend does that is named no more: what is in flight there goes on
+            assert await ask(transport, f"http://127.0.0.1:{here.port}") == (200, b"hello")
+            await transport.aclose()
+            assert transport.statistics() == NOTHING
+
+
 async def test_sockets_do_not_delay_and_notice_a_vanished_peer() -> None:
     async with peer(answering(SIZED)) as here:
         dialer = Dialer(Origin("http", "127.0.0.1", here.port), ssl.create_default_context)

@@ -186,3 +186,14 @@ async def test_a_file_that_nobody_watches_is_left_alone(
     await background.aclose()
     assert len(looks) == 1
     assert [line["cause"] for line in house.lines] == ["SIGHUP"]
+
+
+async def test_a_bug_is_told(house: House) -> None:
+    async def fail(cause: str) -> reload.Result:
+        raise ValueError(cause)
+
+    house.reloader.reload = fail  # type: ignore[method-assign]  # as a bug might
+    house.reloader.ask()
+    with pytest.raises(ValueError, match="SIGHUP"):
+        await house.reloader.run()
+    assert '"event":"crash","request_id":"reload","error":"ValueError"' in house.log.getvalue()
