@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,6 +75,8 @@ class Dispatcher:
         self._timeout = timeout
         self._clock = clock
         self._hook = hook
+        self.at_once: defaultdict[str, int] = defaultdict(int)
+        """How many requests of each model have not waited; only these the hook is not told of."""
         self._waits: dict[int, asyncio.Future[str]] = {}
         self._zombies: dict[str, int] = {}
         self._tickets = 0
@@ -95,7 +98,7 @@ class Dispatcher:
         if backend is None:
             backend = await self._wait_for_slot(claim, waiting)
         else:
-            self._hook.queue_wait(claim.model, "granted", 0.0)
+            self.at_once[claim.model] += 1
         return Lease(self, backend)
 
     async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> str:

@@ -278,9 +278,7 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", blames=True, repeat=False),
     UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", blames=True, repeat=False),
     UpstreamTLS: Row(502, _SERVER, "upstream_tls", "connect", True, True, repeat=False),
-    FirstTokenTimeout: Row(
-        504, _SERVER, "upstream_timeout", "first_token_timeout", blames=True, repeat=False
-    ),
+    FirstTokenTimeout: Row(504, _SERVER, "upstream_timeout", "first_token_timeout", True, True, repeat=False),
     StallTimeout: Row(504, _SERVER, "upstream_timeout", "stall", blames=True, repeat=False),
     TotalTimeout: Row(504, _SERVER, "upstream_timeout", "total_timeout", blames=True, repeat=False),
     InternalError: Row(500, _SERVER, "internal_error", "internal"),

@@ -34,6 +34,7 @@ from gateway.errors import (
     NoBackend,
     StallTimeout,
     TotalTimeout,
+    UpstreamTimeout,
     UpstreamTruncated,
 )
 from gateway.scheduling import affinity
@@ -413,9 +414,15 @@ class _Try:
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
-        await exchange.begin()
+        try:
+            await exchange.begin()
+        except GatewayError as error:
+            if not isinstance(error, UpstreamTimeout):  # whoever did not take the request does not work on it
+                await self._close(exchange, ended=True)
+            raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
+        reader.holds = len(self._plan.backends) > 1
         return exchange, reader
 
     async def _see_the_end(self, exchange: Exchange) -> None:
@@ -441,13 +448,17 @@ class _Try:
         """Write on the receipt what came; give it with what the backend lacks added."""
         receipt = self._receipt
         for event in events:
-            if isinstance(event, _CONTENT):  # as the backend gave it: pieces of our own are no tokens
-                if not self._begun:
-                    self._begun, self._passing = True, isinstance(event, Passed)
-                receipt.last_token = now = self._relay.clock()
-                if receipt.first_token is None:
-                    receipt.first_token = now
-                break
+            if isinstance(event, Passed):
+                self._passing = True
+                if not event.content:
+                    continue
+            elif not isinstance(event, Delta):
+                continue
+            self._begun = True  # as the backend gave it: pieces of our own are no tokens
+            receipt.last_token = now = self._relay.clock()
+            if receipt.first_token is None:
+                receipt.first_token = now
+            break
         ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
         for event in ready:
             if isinstance(event, Passed):
@@ -518,9 +529,6 @@ class _Try:
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(self._patience.total):
                 await self.backend.client.probe(self.backend.dialect.probe)
-
-
-_CONTENT = (Delta, Passed)
 
 
 def _claim(plan: Plan, backends: tuple[str, ...]) -> Claim:

@@ -37,7 +37,12 @@ def require_identity(headers: Headers) -> None:
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """Read the whole body. Raises `BodyTooLarge` beyond `limit` bytes, `ClientGone` when it breaks off."""
+    """Read the whole body.
+
+    Raises `BodyTooLarge` beyond `limit` bytes, `UnsupportedMediaType`, `ClientGone` when it breaks off.
+    """
+    if b"content-encoding" in headers:
+        require_identity(headers)
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)

@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
-from gateway.api.body import require_json
+from gateway.api.body import read_body, require_json
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.api.offload import SMALL
@@ -30,7 +30,7 @@ class ChatDoor:
         desk = self._desk
         visit, tenant = desk.admit(scope, "chat")
         require_json(visit.headers)
-        raw = await desk.read(visit, receive)
+        raw = await read_body(visit.headers, receive, desk.max_body)
         if len(raw) <= SMALL:
             plan = self._understood(raw, tenant, visit)
         else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
 from gateway import config
-from gateway.api.body import read_body, require_identity
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
 from gateway.api.middleware import Visit
@@ -74,12 +73,6 @@ class Desk:
     def stay(self, scope: Scope) -> Leaving:
         """Serve as long as the client stays and the gateway lives; to be used with `with`."""
         return Leaving(scope["presence"], self.life)
-
-    def read(self, visit: Visit, receive: Receive) -> Awaitable[bytes]:
-        """Read the body. Raises `BodyTooLarge`, `UnsupportedMediaType`, `ClientGone`."""
-        if b"content-encoding" in visit.headers:
-            require_identity(visit.headers)
-        return read_body(visit.headers, receive, self.max_body)
 
     def model(self, asked: str, tenant: Tenant, visit: Visit) -> config.Model:
         """Find the model a request is for. Raises `ModelNotFound`, `ModelNotAllowed`, `BadRequest`."""

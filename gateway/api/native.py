@@ -8,6 +8,7 @@ from __future__ import annotations
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
+from gateway.api.body import read_body
 from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.api.offload import SMALL
@@ -31,7 +32,7 @@ class NativeDoor:
         scope["visit"].error_body = error_body
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
-        raw = await desk.read(visit, receive)
+        raw = await read_body(visit.headers, receive, desk.max_body)
         if len(raw) <= SMALL:
             asked, plan = self._understood(raw, tenant, visit)
         else:

@@ -106,9 +106,13 @@ class Decoder(ABC):
 
 
 class ByteDecoder(ABC):
-    """Reads one event stream whose bytes may go on as they came. `done` as for a `Decoder`."""
+    """Reads one event stream whose bytes may go on as they came. `done` as for a `Decoder`.
+
+    `holds` what comes before there is content, as the stream may still move to another backend.
+    """
 
     done: bool = False
+    holds: bool = True
 
     @abstractmethod
     def feed(self, chunk: bytes) -> list[Event]:

@@ -19,7 +19,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.wire import jsontext, sse
-from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
+from gateway.wire.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
 from gateway.wire.openai import ChatRequest
 
 DONE = "[DONE]"
@@ -194,7 +194,7 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
         return None
     if len(usage) == _COUNTS:
-        return Usage(prompt, completion, "backend")
+        return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {
         name: value for name, value in usage.items() if name.endswith("_details") and isinstance(value, dict)
     }

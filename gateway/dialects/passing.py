@@ -35,6 +35,13 @@ def _matters(chunk: bytes) -> bool:
     )
 
 
+def _looks_whole(chunks: bytes) -> bool:
+    """Whether these are events of one JSON object each, as far as their ends tell."""
+    if not (chunks.startswith(b"data: {") and chunks.endswith(b"}\n\n")):
+        return False
+    return chunks.count(_END) == 1 or chunks.count(b"}\n\ndata: {") == chunks.count(_END) - 1
+
+
 class PassingDecoder(ByteDecoder):
     """One stream of one choice. `fallback` reads it if it turns out to need mending.
 
@@ -72,6 +79,8 @@ class PassingDecoder(ByteDecoder):
             return self._begin(whole)
         if _matters(whole):
             return self._careful(whole, skim=True)
+        if not _looks_whole(whole):
+            return self._careful(whole, skim=False)
         self._events += whole.count(_END)
         return [Passed(whole)]
 
@@ -107,7 +116,10 @@ class PassingDecoder(ByteDecoder):
     # --- the beginning -----------------------------------------------------------------------------
 
     def _begin(self, whole: bytes) -> list[Event]:
-        """Hold everything until there is content, so that a stream that breaks before can still move."""
+        """Hold everything until there is content, so that a stream that breaks before can still move.
+
+        Where it cannot, a first event goes on as soon as it is seen to be as it should.
+        """
         for place, event in enumerate(filter(None, whole.split(_END))):
             chunk = _chunk(event)
             if chunk is None or not self._usual(chunk, first=place == 0):
@@ -116,6 +128,9 @@ class PassingDecoder(ByteDecoder):
             if _says(chunk):
                 self._begun = True
                 return self._careful(whole, skim=False)
+        if not self.holds:
+            self._begun = True
+            return [Passed(whole, content=False)]
         self._held = whole + self._held
         return []
 

@@ -27,6 +27,8 @@ _QUOTED = re.compile(
     r"(?<!\w)'.*'(?!\w)|(?<!\w)\".*\"(?!\w)|`.*`|“.*”|‘.*’|「.*」|(?<!\w)['\"`“「].*$", re.DOTALL
 )
 _OUR_FAULT = (401, 403)
+_FILTERED = "content_filter"
+"""The one word of a refusal that programs ask for, besides the context's length."""
 _PERMITTED = ("literal_error", "enum", "value_error.const", "type_error.enum")
 """Types of pydantic's complaints whose text quotes the values that would be right."""
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
@@ -58,8 +60,9 @@ def seconds(header: str | None, date: str | None = None) -> float | None:
     """
     if header is None:
         return None
-    if _SECONDS.fullmatch(header.strip()):
-        return min(max(float(header), 0.0), LONGEST_WAIT)
+    text = header.strip()
+    if _SECONDS.fullmatch(text):
+        return min(max(float(text), 0.0), LONGEST_WAIT)
     then, now = _moment(header), _moment(date)
     if then is None:
         return None
@@ -111,7 +114,8 @@ def _openai(error: dict[str, Any]) -> GatewayError:
     text = message if isinstance(message, str) else ""
     if error.get("code") == "context_length_exceeded" or _TOO_LONG.search(text):
         return _too_long()
-    return _said(text, param[:64] if isinstance(param, str) and param else None)
+    named = param[:64] if isinstance(param, str) and param else None
+    return _said(text, named, code=_FILTERED if error.get("code") == _FILTERED else None)
 
 
 def _fastchat(code: Any, message: Any, retry_after: float | None) -> GatewayError:
@@ -138,9 +142,9 @@ def _too_long() -> ContextExceeded:
     )
 
 
-def _said(text: str, param: str | None, *, quotes: bool = False) -> UpstreamRejected:
+def _said(text: str, param: str | None, *, quotes: bool = False, code: str | None = None) -> UpstreamRejected:
     kept = text if quotes else _QUOTED.sub("…", text)
     words = " ".join(kept.split())
     words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
     where = f"The backend refused {param}" if param else "The backend refused the request"
-    return UpstreamRejected(f"{where}: {words}" if words else f"{where}.", param=param)
+    return UpstreamRejected(f"{where}: {words}" if words else f"{where}.", param=param, code=code)

@@ -57,7 +57,7 @@ class V3Decoder(Decoder):
         if event.data.strip() == _DONE:
             self._done = True
             return []
-        if self._finished or self._done:
+        if self._finished or self._done or not event.data.strip():
             return []
         self._begun = True
         chunk = _chunk(event.data)

@@ -98,6 +98,9 @@ class Cycle:
 
     def feed(self, body: bytes) -> None:
         """Take a piece of the body."""
+        self._news = True
+        if self._event is not None:
+            self._event.set()
         if not self.body:
             self.body = body
         else:
@@ -106,7 +109,6 @@ class Cycle:
             self.body += body
         if len(self.body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
-        self._wake()
 
     def end_body(self) -> None:
         """Take note that the request is complete."""

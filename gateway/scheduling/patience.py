@@ -20,8 +20,8 @@ class Limits:
 class Patience:
     """The limits of one try, held against a clock that the caller reads.
 
-    `connect`: the seconds to open a connection. A server that answers whole (`streams` false) is silent
-    until it has finished: for it only `total` counts.
+    `connect`: the seconds to open a connection; `opening`: when waiting for content ends. A server that
+    answers whole (`streams` false) is silent until it has finished: for it only `total` counts.
     """
 
     def __init__(self, limits: Limits, began: float, *, streams: bool) -> None:
@@ -31,6 +31,7 @@ class Patience:
         self._end = began + limits.total
         self._first = began + limits.first_token if streams else self._end
         self._streams = streams
+        self.opening = min(self._end, self._first)
 
     @property
     def total(self) -> float:
@@ -46,7 +47,7 @@ class Patience:
         """When waiting for the next bytes ends; `begun` tells whether content has come."""
         if begun:
             return min(self._end, now + self._limits.between_tokens)
-        return min(self._end, self._first)
+        return self.opening
 
     def error(self, deadline: float, *, begun: bool) -> UpstreamTimeout:
         """Say what passing `deadline` means."""

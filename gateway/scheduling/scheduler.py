@@ -20,7 +20,7 @@ n), a tick as much as it has effects; nothing goes through the tickets but `drai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -92,11 +92,16 @@ class Scheduler:
         reach = self._reaches.get(claim.backends)
         if reach is None:
             reach = self._new_reach(claim.backends)
-        free = [state for state in reach.states if state.busy < state.room]
+        states = reach.states
+        free: Sequence[BackendState] = states
+        for state in states:
+            if state.busy >= state.room:
+                free = [state for state in states if state.busy < state.room]
+                break
         if not free:
             return None
         balancer = queue.balancer
-        state = free[0] if len(free) == 1 else balancer.choose(free, claim, reach.states)
+        state = free[0] if len(free) == 1 else balancer.choose(free, claim, states)
         state.busy += 1
         self._grants = state.granted = self._grants + 1
         if balancer.learns:

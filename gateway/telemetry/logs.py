@@ -77,7 +77,7 @@ class Logs:
     def settled(self, receipt: Receipt) -> None:
         """Write the line of one request, as loud as its outcome."""
         level = _LEVELS.get(receipt.outcome, logging.WARNING)
-        if not self._access or not self._logger.isEnabledFor(level):
+        if not self._access or level < self._logger.level:
             return
         if self._handler.json:
             self._handler.put((receipt, _NAMES[level], self._now()), urgent=level > logging.INFO)

@@ -58,6 +58,10 @@ Labels = tuple[str, ...]
 class Live(Protocol):
     """The present, as the dispatcher knows it; asked at scrape time for configured names only."""
 
+    @property
+    def at_once(self) -> Mapping[str, int]:
+        """How many requests of each model have been granted a slot without a wait."""
+
     def queue_depth(self, model: str) -> int:
         """Tickets that wait for the model."""
 
@@ -96,6 +100,8 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._states = _States(models, backends, live, version)
         registry.register(self._states)
+        self._live = live
+        self._at_once: dict[str, int] = {}
         tallies: list[_Counts | _Lengths] = []
         self._requests = _counters(tallies, "gateway_requests_total")
         self._durations = _histograms(tallies, "gateway_request_duration_seconds")
@@ -209,7 +215,14 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """Give the text for a scraper and its content type."""
         self._count_settled()
+        self._count_at_once()
         return generate_latest(self._registry), CONTENT_TYPE
+
+    def _count_at_once(self) -> None:
+        for model, times in self._live.at_once.items():
+            if new := times - self._at_once.get(model, 0):
+                self._at_once[model] = times
+                self._queue_waits.observe((_known(model, self._models), "granted"), 0.0, times=new)
 
     # --- parts of settled --------------------------------------------------------------------------
 
@@ -294,11 +307,11 @@ class _Lengths:
         row = self._rows[labels] = [*([0] * len(self._names)), 0.0]
         return row
 
-    def observe(self, labels: Labels, seconds: float) -> None:
-        """Count one length."""
+    def observe(self, labels: Labels, seconds: float, times: int = 1) -> None:
+        """Count a length, once or several times."""
         row = self._rows.get(labels) or self._make(labels)
-        row[bisect_left(self._bounds, seconds)] += 1
-        row[-1] += seconds
+        row[bisect_left(self._bounds, seconds)] += times
+        row[-1] += seconds * times
 
     def written(self) -> Metric:
         """The family as a scrape shows it."""

@@ -14,6 +14,8 @@ from gateway.upstream.lean import LeanClient
 from gateway.upstream.message import Route
 from gateway.upstream.transport import GatewayTransport, Transport
 
+_FINDING = vars(httpx.AsyncClient)["_transport_for_url"]
+"""How httpx finds a transport, to know it from what respx puts in its place."""
 MAX_ANSWER = 16 * 1024 * 1024
 """The largest whole answer that is read, in bytes."""
 MAX_PROBED = 64 * 1024
@@ -68,17 +70,19 @@ class Client:
 
     def _exchange(self, outgoing: Outgoing, patience: Patience, *, whole: bool) -> Exchange:
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
-        carrier = self._http.carrier(route.url)
-        if isinstance(carrier, GatewayTransport):
-            pool = carrier.pool(route.origin)
-            return Straight(
-                pool, route, outgoing.body, patience, self._clock, retry=carrier.retry_reused, whole=whole
-            )
-        return Mocked(self._http, route, outgoing.body, patience, self._clock)
+        pool = route.pool
+        if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
+            return Mocked(self._http, route, outgoing.body, patience, self._clock)
+        return Straight(
+            pool, route, outgoing.body, patience, self._clock, retry=route.retry_reused, whole=whole
+        )
 
     def _route(self, path: str) -> Route:
         request = self._http.build_request("POST", path, content=b"", headers=JSON)
         route = self._routes[path] = Route(request)
+        carrier = self._http.carrier(route.url)
+        if isinstance(carrier, GatewayTransport):
+            route.pool, route.retry_reused = carrier.pool(route.origin), carrier.retry_reused
         return route
 
     async def probe(self, path: str) -> int:

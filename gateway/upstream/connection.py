@@ -432,16 +432,13 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- the parser's side -------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """Refuse a second answer to one request."""
-        if self.complete:
-            raise Garbled("more than one answer")
-
     def on_headers_complete(self) -> None:
-        """Judge the head: interim answers pass by, doubtful framing is refused."""
+        """Judge the head: interim answers pass by, doubtful framing and second answers are refused."""
         parser = self._parser
         if parser is None:
             return
+        if self.complete:
+            raise Garbled("more than one answer")
         pieces = self._head_pieces
         head = pieces[0] if len(pieces) == 1 else b"".join(pieces).lstrip(b"\r\n")
         pieces.clear()

@@ -117,8 +117,10 @@ class Straight(Exchange):
         self.ended = False
 
     async def begin(self) -> None:
-        body = self._body
-        connect = self._patience.connect
+        body, patience = self._body, self._patience
+        connect = patience.connect
+        self._deadline = patience.opening
+        until = self._pool.time() + patience.opening - self._clock()
         try:
             self._connection = connection = await wait_answer(
                 self._pool,
@@ -127,7 +129,7 @@ class Straight(Exchange):
                 connect=connect,
                 place=connect,
                 retry=self._retry,
-                until=self._until(begun=False),
+                until=until,
                 whole=self._whole,
             )
         except (ConnectionFault, OSError) as error:

@@ -76,11 +76,12 @@ class Passed:
     """Bytes of an OpenAI-like backend that go on as they came: whole events of a stream, or a whole answer.
 
     A usage chunk that the client asked for is among them; `[DONE]` is not. `finish` is the finish reason
-    among them, if there is one.
+    among them, if there is one; without `content` there is nothing of the answer among them yet.
     """
 
     data: bytes
     finish: FinishReason | None = None
+    content: bool = True
 
 
 Event: TypeAlias = Delta | Finish | Usage | Repair | Passed

@@ -113,22 +113,35 @@ async def peer(script: Script, context: ssl.SSLContext | None = None) -> AsyncIt
 
 
 def answering(
-    *answers: bytes, size: int | None = None, end: str = "keep", requests: list[bytes] | None = None
+    *answers: bytes,
+    size: int | None = None,
+    end: str = "keep",
+    requests: list[bytes] | None = None,
+    probed: bool = False,
 ) -> Script:
     """A script that gives the answers in turn to what is asked, each connection from the first on.
 
-    `end`: what follows the last: "keep" (wait until the client leaves), "close" or "reset".
+    `end`: what follows the last: "keep" (wait until the client leaves), "close" or "reset". `probed`: a GET
+    is a probe, answered at once and not counted.
     """
+
+    async def wait_request(talk: Talk) -> bytes:
+        request = await talk.wait_request()
+        while probed and request.startswith(b"GET "):
+            await talk.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            request = await talk.wait_request()
+        return request
 
     async def script(talk: Talk) -> None:
         for answer in answers:
-            request = await talk.wait_request()
+            request = await wait_request(talk)
             if not request:
                 return
             if requests is not None:
                 requests.append(request)
             await talk.send(answer, size)
         if end == "keep":
+            await wait_request(talk)
             await talk.wait_left()
         elif end == "reset":
             talk.reset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,6 +66,21 @@ class Recorder:
         return [outcome for _, outcome, _ in self.waits]
 
 
+class AtOnce(defaultdict[str, int]):
+    """Counts as the dispatcher's own does, and tells the hook as if it had been a wait."""
+
+    def __init__(self, hook: Recorder) -> None:
+        super().__init__()
+        self.hook = hook
+
+    def __missing__(self, model: str) -> int:
+        return 0
+
+    def __setitem__(self, model: str, times: int) -> None:
+        self.hook.waits.append((model, "granted", 0.0))
+        super().__setitem__(model, times)
+
+
 class House:
     """A dispatcher with a clock and a hook of the test's own; all backends serve the model `m`."""
 
@@ -90,6 +106,7 @@ class House:
             hook=self.hook,
             ward=self.ward,
         )
+        self.dispatcher.at_once = AtOnce(self.hook)
 
     @asynccontextmanager
     async def holding(

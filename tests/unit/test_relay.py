@@ -784,6 +784,15 @@ async def test_a_stream_that_was_read_to_its_end_needs_no_probe() -> None:
     assert [asked.method for asked in servers.asked] == ["POST"]
 
 
+@pytest.mark.parametrize("reply", [NO_CONNECTION, refusing(500)], ids=["no-connection", "refusal"])
+async def test_a_server_that_did_not_take_a_stream_needs_no_probe(reply: Reply) -> None:
+    servers = Servers(a=reply)
+    async with open_house(servers, "chatglm2-openai") as house:
+        await house.failure(GatewayError, stream=True)
+        assert house.busy == {"a": 0}
+    assert [asked.method for asked in servers.asked] == ["POST"]
+
+
 async def test_one_who_leaves_the_queue_was_never_sent_anywhere() -> None:
     release = asyncio.Event()
     servers = Servers(a=held(release, native()))

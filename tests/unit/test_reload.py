@@ -47,6 +47,7 @@ class House:
         self.logs: Logs = configure("json", "debug", self.log)
         self.subject = Subject(load(self.file, {}))
         live: Any = Dispatcher.__new__(Dispatcher)  # nothing is scraped that is asked of it
+        live.at_once = {}
         self.metrics = Metrics(models=[], backends={}, live=live, version="1")
         self.reloader = Reloader(self.file, self.subject, self.logs, self.metrics)
 

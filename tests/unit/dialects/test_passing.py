@@ -261,3 +261,37 @@ def test_a_whole_answer_that_lacks_something_is_written_anew(change: dict[str, A
 def _estimated() -> int:
     openai = DIALECTS["openai"]
     return openai.ask(request(), Profile(model="m"), stream=True).prompt_tokens
+
+
+def test_where_a_stream_cannot_move_its_first_event_goes_on_at_once() -> None:
+    reader = decoder()
+    reader.holds = False
+    assert reader.feed(ROLE) == [Passed(ROLE, content=False)]
+    assert reader.feed(WORDS[0]) == [Passed(WORDS[0])]
+    assert reader.feed(STOP + USAGE + DONE) == [Passed(STOP, "stop")]
+    assert reader.end(clean=True) == [Usage(5, 1, "backend")] or reader.done
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        pytest.param(b"garbage\n\n", id="no-field"),
+        pytest.param(b'data: {"half": \n\n', id="half-an-object"),
+        pytest.param(b"data: [1]\n\n", id="a-list"),
+        pytest.param(b"data: {not json}\n\ngarbage\n\n", id="among-others"),
+    ],
+)
+def test_what_does_not_look_like_events_is_not_passed_on(junk: bytes) -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    try:
+        events = reader.feed(junk)
+    except UpstreamGarbled:
+        return
+    assert junk not in passed(events)
+
+
+def test_a_comment_is_dropped() -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    assert reader.feed(b": ping\n\n") == []

@@ -233,6 +233,12 @@ def test_a_prompt_too_long_for_the_backend_is_told_as_such(answer: dict[str, Any
     error = refused(400, answer)
     assert type(error) is ContextExceeded
     assert (error.param, error.code) == ("messages", "context_length_exceeded")
+
+
+def test_a_content_filter_keeps_its_word_and_no_other_word_is_kept() -> None:
+    for code, kept in (("content_filter", "content_filter"), (SECRET, None), (7, None)):
+        error = refusal(400, json.dumps({"error": {"message": "no", "code": code}}).encode())
+        assert (type(error), error.code) == (UpstreamRejected, kept)
     assert SECRET not in error.message
 
 

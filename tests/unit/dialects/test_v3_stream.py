@@ -95,7 +95,6 @@ def test_a_bare_text_without_anything_before_it_is_the_answer() -> None:
         pytest.param('{"choices":[{"delta":{"content":["x"]}}]}', id="content-no-text"),
         pytest.param("\n Here", id="shorter-than-what-came"),
         pytest.param("null", id="null"),
-        pytest.param("", id="nothing"),
     ],
 )
 def test_junk_is_never_passed_on(junk: str) -> None:
@@ -103,6 +102,13 @@ def test_junk_is_never_passed_on(junk: str) -> None:
     assert decoder.feed(chunk("\n Here is c")) == [Delta("Here is c")]
     with pytest.raises(UpstreamGarbled):
         decoder.feed(sse.Event(junk))
+
+
+def test_an_event_without_data_says_nothing() -> None:
+    decoder = V3Decoder(None)
+    assert decoder.feed(sse.Event("")) == []
+    assert decoder.feed(chunk("\n Here is c")) == [Delta("Here is c")]
+    assert decoder.feed(sse.Event(" ")) == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class Present:
         self.busy: dict[str, int] = {}
         self.down: set[str] = set()
         self.lingering: dict[str, int] = {}
+        self.at_once: dict[str, int] = {}
 
     def queue_depth(self, model: str) -> int:
         return self.depths.get(model, 0)
@@ -417,3 +418,14 @@ def test_known_names_keep_their_own_labels() -> None:
 
 def test_its_repr_tells_how_much_it_watches() -> None:
     assert repr(metrics()) == "<Metrics models=2 backends=2>"
+
+
+def test_requests_that_did_not_wait_are_counted_when_somebody_looks() -> None:
+    present = Present()
+    seen = metrics(present)
+    labels = {"model": "chatglm2-6b", "outcome": "granted"}
+    for times in (2, 5):
+        present.at_once["chatglm2-6b"] = times
+        seen.render()
+        assert value(seen, "gateway_queue_wait_seconds_count", **labels) == times
+        assert value(seen, "gateway_queue_wait_seconds_bucket", le="0.001", **labels) in (times, None)

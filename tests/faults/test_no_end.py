@@ -1,0 +1,64 @@
+"""A stream whose body ends well but which never said that the answer is complete."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.faults.checks import EVERY_STREAM, check_broken, check_good, ended, over, playing, tries
+from tests.support.fleet import Server
+from tests.support.peer import peer
+from tests.support.tapes import REPLY, Tape, tape
+from tests.support.visitor import ask
+
+FRAMING = pytest.mark.parametrize("framing", ["sized", "chunked", "delimited"])
+
+
+def events(body: bytes) -> list[bytes]:
+    """The events of a stream, each with its blank line."""
+    end = b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
+    return [piece + end for piece in body.split(end)[:-1]]
+
+
+def says_the_end(event: bytes) -> bool:
+    """Whether an event is one by which servers say that the answer is complete."""
+    data = event.partition(b"data:")[2].strip()
+    if not data or data == b"[DONE]":
+        return data == b"[DONE]"
+    chunk: dict[str, Any] = json.loads(data)
+    choices = chunk.get("choices") or [{}]
+    closing = "delta" in choices[0] and not choices[0]["delta"]
+    return bool(choices[0].get("finish_reason") or closing or chunk.get("finished"))
+
+
+def answer_in(framing: str, tape: Tape, body: bytes) -> tuple[bytes, str]:
+    """These bytes as a well-framed answer, and how its connection ends."""
+    one = Tape(tape.content_type, body)
+    raw: bytes = getattr(one, framing)
+    return raw, "close" if framing == "delimited" else "keep"
+
+
+@FRAMING
+@EVERY_STREAM
+async def test_it_is_a_broken_answer_whatever_the_framing_says(server: Server, framing: str) -> None:
+    good = await tape(server, stream=True)
+    raw, end = answer_in(framing, good, b"".join(one for one in events(good.body) if not says_the_end(one)))
+    async with peer(playing(raw, end=end)) as here, over(server, here.url) as gateway:
+        answer = await ask(gateway, stream=True)
+        assert tries(gateway, "truncated") == 1
+        assert ended(gateway, "truncated", 200) == 1
+    check_broken(answer, "upstream_error", REPLY)
+
+
+@FRAMING
+@EVERY_STREAM
+async def test_everything_but_done_is_whole(server: Server, framing: str) -> None:
+    good = await tape(server, stream=True)
+    raw, end = answer_in(framing, good, good.body.replace(b"data: [DONE]", b": "))
+    async with peer(playing(raw, end=end)) as here, over(server, here.url) as gateway:
+        answer = await ask(gateway, stream=True, stream_options={"include_usage": True})
+        assert tries(gateway, "ok") == 1
+    check_good(answer, REPLY)
+    assert answer.events[-2]["usage"]["completion_tokens"] > 0
