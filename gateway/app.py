@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,8 +26,8 @@ from gateway.api.native import NativeDoor
 from gateway.api.offload import Offload
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
-from gateway.scheduling.balancers import balancer
-from gateway.scheduling.health import Health, Rules
+from gateway.scheduling.balancers import Balancer, balancer
+from gateway.scheduling.health import Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
@@ -56,10 +57,45 @@ class Gateway:
     life: Life
     ward: Ward
     prober: Prober
+    settings: config.Config
+    _desk: Desk
+    _balancers: _Balancers
+    _new_backend: Callable[[config.Backend], Backend]
 
     def start(self) -> None:
         """Begin to look after the backends; needs the running event loop. Ends with `aclose`."""
         self.prober.start(self.dispatcher, self.background)
+
+    def reconfigure(self, settings: config.Config) -> None:
+        """Go by another configuration from now on, all of it at once; what is in flight ends as it began.
+
+        A backend whose server and manner of asking are the same stays as it is, with its connections and
+        health. Raises `OSError` where a certificate cannot be read; nothing has changed then.
+        """
+        fleet = {one.name: self._kept(one) or self._new_backend(one) for one in settings.backends}
+        checks, healths, keyring = _checks(settings, fleet), _healths(settings), _keyring(settings)
+        handed_out = _handed_out(settings, self._balancers)
+        gone = {name: one for name, one in self.fleet.items() if fleet.get(name) is not one}
+        for backend in gone.values():
+            backend.retired = True
+        for one in settings.backends:
+            fleet[one.name].settings = one
+        self.settings, self.fleet, queue = settings, fleet, settings.queue
+        self.ward.reconfigure({name: healths[name] for name in healths if name not in gone})
+        self.ward.reconfigure(healths)
+        self._desk.relay.reconfigure(settings, fleet)
+        self._desk.reconfigure(settings, keyring)
+        self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
+        self.metrics.configured(config.digest(settings), time.time())
+        self.dispatcher.reconfigure(handed_out, length=queue.length, timeout=queue.timeout, size=queue.bytes)
+        self.prober.reconfigure(fleet, checks, self.dispatcher, self.background)
+        for backend in gone.values():
+            self.background.start(backend.retire(), f"end of {backend.name}")
+
+    def _kept(self, settings: config.Backend) -> Backend | None:
+        """The backend of that name, if it is still the same."""
+        backend = self.fleet.get(settings.name)
+        return backend if backend is not None and backend.serves(settings) else None
 
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
@@ -83,16 +119,14 @@ def create_app(
     offload = Offload()
     hooks = Hooks(logs)
     ward = _ward(settings, hooks)
-    fleet = {
-        backend.name: Backend(
-            backend,
-            clock=time.monotonic,
-            transport=transport,
-            deserted=partial(ward.deserted, backend.name),
-        )
-        for backend in settings.backends
-    }
-    dispatcher = _dispatcher(settings, hooks, ward)
+
+    def new_backend(one: config.Backend) -> Backend:
+        deserted = partial(ward.deserted, one.name)
+        return Backend(one, clock=time.monotonic, transport=transport, deserted=deserted)
+
+    fleet = {one.name: new_backend(one) for one in settings.backends}
+    balancers = _Balancers()
+    dispatcher = _dispatcher(settings, hooks, ward, balancers)
     metrics = _metrics(settings, dispatcher)
     hooks.add(metrics)
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
@@ -102,12 +136,11 @@ def create_app(
         relay=relay,
         background=background,
         offload=offload,
-        keyring=Keyring(settings.keys) if settings.auth_required else None,
+        keyring=_keyring(settings),
         hook=hooks,
         now=_now,
         new_id=new_id,
         life=life,
-        max_body=settings.server.max_body,
         place=dispatcher.place,
     )
     reception = Middleware(
@@ -132,12 +165,40 @@ def create_app(
         life=life,
         ward=ward,
         prober=prober,
+        settings=settings,
+        _desk=desk,
+        _balancers=balancers,
+        _new_backend=new_backend,
     )
 
 
-def _dispatcher(settings: config.Config, hooks: Hooks, ward: Ward) -> Dispatcher:
+class _Balancers:
+    """The balancers of all models. One that a model keeps over a reload remembers what it has learned."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[str, Balancer]] = {}
+
+    def of(self, settings: config.Config) -> dict[str, Balancer]:
+        """Those of a configuration, by model."""
+        wanted = {model.name: model.balance for model in settings.resolved_models}
+        for name, balance in wanted.items():
+            if self._made.get(name, ("",))[0] != balance:
+                self._made[name] = balance, balancer(balance, random.random)
+        self._made = {name: self._made[name] for name in wanted}
+        return {name: made for name, (_, made) in self._made.items()}
+
+
+def _keyring(settings: config.Config) -> Keyring | None:
+    return Keyring(settings.keys) if settings.auth_required else None
+
+
+def _slots(settings: config.Config) -> dict[str, int]:
+    return {backend.name: backend.slots for backend in settings.backends}
+
+
+def _dispatcher(settings: config.Config, hooks: Hooks, ward: Ward, balancers: _Balancers) -> Dispatcher:
     return Dispatcher(
-        _handed_out(settings),
+        _handed_out(settings, balancers),
         length=settings.queue.length,
         size=settings.queue.bytes,
         timeout=settings.queue.timeout,
@@ -147,22 +208,23 @@ def _dispatcher(settings: config.Config, hooks: Hooks, ward: Ward) -> Dispatcher
     )
 
 
-def _handed_out(settings: config.Config) -> Fleet:
+def _handed_out(settings: config.Config, balancers: _Balancers) -> Fleet:
     return Fleet(
-        slots={backend.name: backend.slots for backend in settings.backends},
+        slots=_slots(settings),
         models={model.name: model.backends for model in settings.resolved_models},
         weights={backend.name: backend.weight for backend in settings.backends},
-        balancers={model.name: balancer(model.balance, random.random) for model in settings.resolved_models},
+        balancers=balancers.of(settings),
     )
 
 
 def _ward(settings: config.Config, hooks: Hooks) -> Ward:
-    now = time.monotonic()
-    healths = {
-        backend.name: Health(backend.slots, _rules(settings.health_of(backend)), now)
-        for backend in settings.backends
-    }
-    return Ward(healths, clock=time.monotonic, chance=random.random, hook=hooks)
+    ward = Ward({}, clock=time.monotonic, chance=random.random, hook=hooks)
+    ward.reconfigure(_healths(settings))
+    return ward
+
+
+def _healths(settings: config.Config) -> dict[str, tuple[int, Rules]]:
+    return {one.name: (one.slots, _rules(settings.health_of(one))) for one in settings.backends}
 
 
 def _rules(health: config.Health) -> Rules:
@@ -187,12 +249,14 @@ def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Che
 
 
 def _metrics(settings: config.Config, dispatcher: Dispatcher) -> Metrics:
-    return Metrics(
+    metrics = Metrics(
         models=[model.name for model in settings.resolved_models],
-        backends={backend.name: backend.slots for backend in settings.backends},
+        backends=_slots(settings),
         live=dispatcher,
         version=__version__,
     )
+    metrics.configured(config.digest(settings), time.time())
+    return metrics
 
 
 NOTES = {

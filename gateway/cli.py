@@ -49,11 +49,11 @@ def main() -> None:
 @main.command()
 @_config_option
 def serve(path: Path) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C."""
+    """Run the gateway until SIGTERM or Ctrl-C. SIGHUP has it read its config file again."""
     config = _loaded(path)
     from gateway.server import serve as run_server
 
-    sys.exit(run_server(config))
+    sys.exit(run_server(config, path))
 
 
 @main.command()

@@ -32,6 +32,8 @@ from gateway.errors import (
     BadRequest,
     ContextExceeded,
     GatewayError,
+    ModelNotFound,
+    NoBackend,
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
@@ -88,9 +90,10 @@ class Plan:
 
     `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
     wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
-    another than the client asked for.
+    another than the client asked for; `terms` are those it was made by.
     """
 
+    terms: Terms
     asking: Asking
     request: ChatRequest
     model: config.Model
@@ -127,6 +130,36 @@ class Answer(ABC):
         """Leave. Does nothing after the end."""
 
 
+class Terms:
+    """What a request's way takes from the configuration: one value, which a reload replaces whole.
+
+    A plan keeps the terms it was made by, so that a request in flight has its backend to the end.
+    """
+
+    def __init__(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
+        self.fleet = fleet
+        self.attempts = settings.retries.attempts
+        self.models = {model.name: model for model in settings.resolved_models}
+        self.limits: Mapping[tuple[str, str], Limits] = {
+            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
+            for model in settings.resolved_models
+            for backend in settings.backends_of(model)
+        }
+        self.fallbacks = {
+            (model.name, why): settings.fallbacks_of(model, why)
+            for model in settings.resolved_models
+            for why in ("outage", "context")
+        }
+        self.alikes = {model.name: self._alike(model) for model in settings.resolved_models}
+
+    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
+        names: dict[tuple[Dialect, Profile], list[str]] = {}
+        for name in model.backends:
+            backend = self.fleet[name]
+            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
+        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
+
+
 class Relay:
     """Takes requests to backends and their answers back. One for the whole process."""
 
@@ -139,31 +172,17 @@ class Relay:
         clock: Callable[[], float],
         note: Callable[[str, str], None],
     ) -> None:
-        self.fleet = fleet
+        self.terms = Terms(settings, fleet)
         self.dispatcher = dispatcher
         self.background = background
         self.clock = clock
-        self.attempts = settings.retries.attempts
         self.budget = Budget(settings.retries.budget, settings.retries.least)
-        self.limits: Mapping[tuple[str, str], Limits] = {
-            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
-            for model in settings.resolved_models
-            for backend in settings.backends_of(model)
-        }
-        self._fallbacks = {
-            (model.name, why): settings.fallbacks_of(model, why)
-            for model in settings.resolved_models
-            for why in ("outage", "context")
-        }
         self._note = note
-        self._alikes = {model.name: self._alike(model) for model in settings.resolved_models}
 
-    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
-        names: dict[tuple[Dialect, Profile], list[str]] = {}
-        for name in model.backends:
-            backend = self.fleet[name]
-            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
-        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
+    def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
+        """Go by other settings. Tries that have begun end by the old ones; who waits is planned anew."""
+        self.terms = Terms(settings, fleet)
+        self.budget.reconfigure(settings.retries.budget, settings.retries.least)
 
     # --- plan --------------------------------------------------------------------------------------
 
@@ -172,7 +191,10 @@ class Relay:
 
         Raises the first backend's `BadRequest` when none can, before anything has waited.
         """
-        alikes = self._alikes[model.name]
+        terms = self.terms
+        alikes = terms.alikes.get(model.name)
+        if alikes is None:  # a reload came between the reading of the request and this
+            raise ModelNotFound("There is no model of that name any more.", param="model")
         request = asking.request
         alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
         if not alone and request.n > model.max_n:
@@ -185,10 +207,10 @@ class Relay:
                 asked = one.request if one.lean is None else one.for_dialect(dialect)
                 only = dialect.ask(asked, alike.profile, stream=request.stream)
                 outgoing = dict.fromkeys(alike.backends, only)
-                return Plan(asking, request, model, outgoing, alike.backends, only.ignored, alone)
+                return Plan(terms, asking, request, model, outgoing, alike.backends, only.ignored, alone)
             outgoing = self._translated(alikes, one)
             ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-            return Plan(asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+            return Plan(terms, asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
         except ContextExceeded as error:
             plans = self.elsewhere(asking, model, error)
             if not plans:
@@ -214,7 +236,7 @@ class Relay:
         """
         plans: dict[str, Plan] = {}
         why = cause(error)
-        for other in self._fallbacks[model.name, why] if why else ():
+        for other in self.terms.fallbacks.get((model.name, why), ()) if why else ():
             if asking.tenant.sees(other.name):
                 with suppress(BadRequest):
                     plan = self.plan(asking.of(other.name), other)
@@ -226,8 +248,18 @@ class Relay:
     def asked_whole(self, plan: Plan, backend: Backend) -> Outgoing:
         """The same request for a backend whose streams do not work."""
         asking = plan.asking if plan.alone else plan.asking.single()
-        alike = next(one for one in self._alikes[plan.model.name] if backend.name in one.backends)
+        alikes = plan.terms.alikes[plan.model.name]
+        alike = next(one for one in alikes if backend.name in one.backends)
         return alike.ask(asking, stream=False)
+
+    def renewed(self, plan: Plan) -> Plan:
+        """The same request planned by the terms of now. Raises `NoBackend` where its model is gone."""
+        model = self.terms.models.get(plan.model.name)
+        if model is None:
+            raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
+        renewed = self.plan(plan.asking if plan.alone else plan.asking.single(), model)
+        renewed.instead = renewed.instead or plan.instead
+        return renewed
 
     # --- answer ------------------------------------------------------------------------------------
 
@@ -290,18 +322,21 @@ class Generation(Answer):
     async def _begin(self) -> _Try:
         relay, plan, receipt = self._relay, self._plan, self._receipt
         queued = relay.clock()
+        if self._plan.terms is not relay.terms and (self._backends or self._others is None):
+            self._replan()
         try:
             if self._backends:
-                lease = await relay.dispatcher.lease(
-                    _claim(plan, self._backends, self._waited), self._waiting
-                )
+                claim = _claim(self._plan, self._backends, self._waited)
+                lease = await relay.dispatcher.lease(claim, self._waiting)
             else:
                 lease = await self._lease_elsewhere(self._others or [])
-                plan = self._plan
+            if self._plan.terms is not relay.terms:  # the configuration has changed while it waited
+                lease = await self._replanned(lease)
         finally:
             granted = relay.clock()
             self._waited += granted - queued
             receipt.queue_seconds += granted - queued
+        plan = self._plan
         receipt.granted = granted
         self._tries += 1
         if self._again:
@@ -331,10 +366,30 @@ class Generation(Answer):
         self._plan, self._backends, self._tries = plan, plan.backends, 0
         return lease
 
+    async def _replanned(self, lease: Lease) -> Lease:
+        """A lease that fits a plan by the terms of now: this one, if its backend still does."""
+        while self._plan.terms is not self._relay.terms:
+            try:
+                plan = self._replan()
+            except GatewayError:
+                lease.end()
+                raise
+            if lease.backend not in plan.outgoing:
+                lease.end()
+                claim = _claim(plan, self._backends, self._waited)
+                lease = await self._relay.dispatcher.lease(claim, self._waiting)
+        return lease
+
+    def _replan(self) -> Plan:
+        plan = self._plan = self._relay.renewed(self._plan)
+        tried = {attempt.backend for attempt in self._receipt.attempts}
+        self._backends = tuple(name for name in plan.backends if name not in tried) or plan.backends
+        return plan
+
     async def _end_try(self, error: GatewayError) -> None:
         """Give up, or leave the rest of the loop another backend to try, or another model."""
         current, self._try = self._try, None
-        relay = self._relay
+        relay, plan = self._relay, self._plan
         if current is not None:
             await current.fail(error)
             if self._others is None:  # what another model says of a request that was not its own is no news
@@ -344,7 +399,9 @@ class Generation(Answer):
             ):  # who is busy told us when to come again, and is left till then
                 self._backends = tuple(name for name in self._backends if name != current.backend.name)
             failure = Failure(error.row.retryable, self._content_sent, self._tries)
-            if self._backends and decide(failure, relay.attempts, relay.budget, relay.clock()) == "retry":
+            # A new configuration may have backends that were not there when this was planned.
+            somebody = self._backends or (plan.terms is not relay.terms and self._others is None)
+            if somebody and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
                 self._again = error.row.outcome
                 return
         failed = self._failed = (
@@ -385,7 +442,7 @@ class _Try:
     """The answer is whole; its stream has still to end."""
 
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
-        self.backend = backend = relay.fleet[lease.backend]
+        self.backend = backend = plan.terms.fleet[lease.backend]
         self._relay = relay
         self._plan = plan
         self._lease = lease
@@ -403,7 +460,7 @@ class _Try:
             relay.tell_notes(backend, outgoing)
         self._outgoing = outgoing
         self._patience = Patience(
-            relay.limits[plan.model.name, backend.name], began, streams=outgoing.streams
+            plan.terms.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
 
     # --- reading -----------------------------------------------------------------------------------
@@ -540,7 +597,8 @@ class _Try:
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests.
-        self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
+        if not self.backend.retired:
+            self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
 
     async def leave(self) -> None:
@@ -559,7 +617,7 @@ class _Try:
     def _settle(self, outcome: str) -> None:
         dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
         seconds = self._relay.clock() - self._began
-        if outcome == "ok":
+        if outcome == "ok" and not self.backend.retired:
             dispatcher.tried(name, None)
             dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds

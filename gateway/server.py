@@ -25,6 +25,7 @@ from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
 from gateway.inbound import Arrivals, Connection
+from gateway.reload import Reloader
 from gateway.telemetry.logs import Logs, configure
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.transport import Transport
@@ -57,11 +58,15 @@ class _Plane(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=math.ceil(drain) + LAST_WORDS,
             )
         )
-        self.server_state = self._arrivals = arrivals
+        self.allow(drain)
+        self.server_state = self.arrivals = arrivals
         self.up = asyncio.Event()
+
+    def allow(self, drain: float) -> None:
+        """Let requests in flight have this many seconds at the end."""
+        self.config.timeout_graceful_shutdown = math.ceil(drain) + LAST_WORDS
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -82,7 +87,7 @@ class _Plane(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: also see to the clients' time limits."""
-        self._arrivals.sweep(asyncio.get_running_loop().time())
+        self.arrivals.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
 
@@ -94,6 +99,18 @@ class Running:
     admin_url: str
     gateway: Gateway
     planes: tuple[_Plane, _Plane]
+
+    @property
+    def settings(self) -> config.Config:
+        """The configuration in force."""
+        return self.gateway.settings
+
+    def reconfigure(self, settings: config.Config) -> None:
+        """Go by another configuration; see `Gateway.reconfigure`. Addresses and the log stay as they are."""
+        self.gateway.reconfigure(settings)
+        self.planes[0].allow(settings.server.drain)
+        for plane in self.planes:
+            plane.arrivals.reconfigure(settings.server)
 
     def end_now(self) -> None:
         """Do not wait for requests in flight any longer: tell them, and hang up a moment later."""
@@ -134,8 +151,9 @@ async def running(
                 yield Running(_url(data), _url(admin), gateway, planes)
             finally:
                 gateway.life.draining = True
+                gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
-                await _end(planes, serving, gateway.life, settings.server.drain)
+                await _end(planes, serving, gateway.life, gateway.settings.server.drain)
                 await gateway.aclose()
 
 
@@ -168,23 +186,26 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.observe_lag(max(0.0, loop.time() - due))
 
 
-def serve(settings: config.Config) -> int:
-    """Run until SIGTERM or SIGINT; give the exit status: 0 after a clean end, 1 after a forced one."""
+def serve(settings: config.Config, path: Path | None = None) -> int:
+    """Run until SIGTERM or SIGINT; give the exit status: 0 after a clean end, 1 after a forced one.
+
+    `path` is the file that `settings` were loaded from; SIGHUP has it read again. None: nothing is.
+    """
     # What has been loaded stays for good; what requests leave behind is rarely a circle, so look seldom.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(_serve(settings, path))
 
 
-async def _serve(settings: config.Config) -> int:
+async def _serve(settings: config.Config, path: Path | None) -> int:
     logs = configure(settings.log.format, settings.log.level, sys.stdout, access=settings.log.access)
     stops: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stops.put_nowait, number.name)
     try:
-        return await _serve_until(settings, logs, stops)
+        return await _serve_until(settings, path, logs, stops)
     except OSError as error:
         logs.note("An address cannot be bound.", level="critical", reason=error.strerror or "unknown")
         return 2
@@ -192,13 +213,27 @@ async def _serve(settings: config.Config) -> int:
         logs.flush()
 
 
-async def _serve_until(settings: config.Config, logs: Logs, stops: asyncio.Queue[str]) -> int:
+async def _serve_until(
+    settings: config.Config, path: Path | None, logs: Logs, stops: asyncio.Queue[str]
+) -> int:
     async with contextlib.AsyncExitStack() as stack:
         run = await stack.enter_async_context(running(settings, logs=logs))
+        reloads = _reloads(path, run, logs) if path is not None else None
         logs.started(__version__, data=run.url, admin=run.admin_url, backends=len(settings.backends))
         reason = await stops.get()
+        if reloads is not None:
+            reloads.cancel()
         logs.stopped(reason)
         return await _close(stack, run, stops)
+
+
+def _reloads(path: Path, run: Running, logs: Logs) -> asyncio.Task[None]:
+    """Begin to reload the file, on SIGHUP where there is such a signal; goes on until it is cancelled."""
+    reloader = Reloader(path, run, logs, run.gateway.metrics)
+    number: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if number is not None:
+        asyncio.get_running_loop().add_signal_handler(number, reloader.ask)
+    return run.gateway.background.start(reloader.run(), "reloads")
 
 
 async def _close(stack: contextlib.AsyncExitStack, run: Running, stops: asyncio.Queue[str]) -> int:

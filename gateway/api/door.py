@@ -22,9 +22,9 @@ from gateway.upstream.background import Background
 from gateway.wire.events import Delta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desk:
-    """Everything the doors work with.
+    """Everything the doors work with. Only `reconfigure` changes it.
 
     `keyring` is None where keys are off; `now` is the wall clock; `new_id` makes an id with the given
     prefix; `place` tells a waiting ticket's position and expected wait in seconds.
@@ -39,8 +39,15 @@ class Desk:
     now: Callable[[], datetime]
     new_id: Callable[[str], str]
     life: Life
-    max_body: int
     place: Callable[[Ticket], tuple[int, float] | None]
+    max_body: int = 0
+
+    def __post_init__(self) -> None:
+        self.max_body = self.settings.server.max_body
+
+    def reconfigure(self, settings: config.Config, keyring: Keyring | None) -> None:
+        """Receive by other settings from now on."""
+        self.settings, self.keyring, self.max_body = settings, keyring, settings.server.max_body
 
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
         """Open the door for whoever may come in, by the headers alone.

@@ -7,6 +7,7 @@ are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Health`, `Model`,
 
 from gateway.config.address import Address
 from gateway.config.backend import DIALECTS, Backend, Dialect, Tls
+from gateway.config.change import digest, fixed_changes, named_files
 from gateway.config.effective import effective
 from gateway.config.fault import ConfigError, Fault
 from gateway.config.key import Key
@@ -46,8 +47,11 @@ __all__ = [
     "TimeoutOverrides",
     "Timeouts",
     "Tls",
+    "digest",
     "effective",
+    "fixed_changes",
     "load",
+    "named_files",
     "parse",
     "schema",
 ]

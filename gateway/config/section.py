@@ -55,6 +55,9 @@ class Server(Section):
     (seconds)."""
     drain: Wait = 25.0
     """How long running requests may go on after SIGTERM (seconds)."""
+    watch: bool = False
+    """Whether a change of the config file, or of a file that it names, is taken over without a signal.
+    SIGHUP always has it read again."""
 
     @property
     def address(self) -> Address:

@@ -38,14 +38,18 @@ class Arrivals(ServerState):
     def __init__(self, limits: Server, refused: Callable[[str], None]) -> None:
         self.standing = b""
         super().__init__()
-        self.limits = limits
         self.refused = refused
         self._guests: dict[Guest, str | None] = {}
         self._turned_away: set[Guest] = set()
         self._peers: Counter[str] = Counter()
+        self._next = 0.0
+        self.reconfigure(limits)
+
+    def reconfigure(self, limits: Server) -> None:
+        """Keep other limits from now on. Deadlines that are running stay, and nobody is sent away."""
+        self.limits = limits
         shortest = min(limits.header_timeout, limits.body_timeout, limits.write_timeout)
         self._period = min(SLOWEST_SWEEP, shortest / 4)
-        self._next = 0.0
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:

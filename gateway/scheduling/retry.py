@@ -42,6 +42,11 @@ class Budget:
         self._retries = [0] * WINDOW
         self._second = 0
 
+    def reconfigure(self, share: float, least: float) -> None:
+        """Allow another share, and another number a second, from now on."""
+        self._share = share
+        self._spare = least * WINDOW
+
     def earn(self, now: float) -> None:
         """Count one request."""
         second = int(now)

@@ -32,6 +32,9 @@ REFUSALS = frozenset(
 """Why a client is turned away before a door has seen its request, or its connection cut: codes of errors,
 `bad_request` where the error has none, `write_timeout` where nobody can be told."""
 
+RELOADS = frozenset({"ok", "unchanged", "invalid", "fixed"})
+"""How a reload of config.toml can end: swapped, nothing new, a broken file, a change that needs a restart."""
+
 # 6B models on one card queue for minutes; a bucket's edge must not stand where most answers lie.
 LONG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for whole requests, waits and first tokens, in seconds."""
@@ -174,6 +177,24 @@ FAMILIES: tuple[Family, ...] = (
         (),
         "How much later than asked the event loop woke up.",
         SHORT,
+    ),
+    Family(
+        "gateway_config_reloads_total",
+        "counter",
+        ("result",),
+        "Times the configuration was read again: ok, unchanged, invalid, or fixed (needs a restart).",
+    ),
+    Family(
+        "gateway_config_last_success_timestamp_seconds",
+        "gauge",
+        (),
+        "Since when the configuration is in force, in Unix seconds.",
+    ),
+    Family(
+        "gateway_config_info",
+        "gauge",
+        ("digest",),
+        "Always 1; the label is a digest of the configuration in force, its secrets left out.",
     ),
     Family("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs."),
 )

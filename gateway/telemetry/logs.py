@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -107,6 +107,12 @@ class Logs:
     def stopped(self, reason: str, **fields: Any) -> None:
         """Tell that the gateway ends, and why (a signal's name)."""
         self._write(logging.INFO, {"event": "stop", "reason": reason, **fields})
+
+    def reloaded(self, result: str, cause: str, digest: str, faults: Sequence[str] = ()) -> None:
+        """Tell how reading config.toml again ended. `digest` is of the configuration that is in force now."""
+        level = logging.WARNING if faults else logging.INFO
+        told = {"event": "reload", "result": result, "cause": cause, "config": digest}
+        self._write(level, told | ({"faults": list(faults)} if faults else {}))
 
     def note(self, message: str, *, level: Level = "info", **fields: Any) -> None:
         """Tell the operator something else. `message` is of our own words; what varies goes into `fields`."""

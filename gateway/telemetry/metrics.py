@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.scheduling.health import PROBES, REASONS, STATES
-from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, REPAIRS
+from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, RELOADS, REPAIRS
 from gateway.telemetry.receipt import Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
 
@@ -98,7 +98,8 @@ class Metrics:
         self._backends = frozenset(backends)
         self._settled: list[Receipt] = []
         ProcessCollector(registry=registry)
-        registry.register(_States(models, backends, live, version))
+        self._states = _States(models, backends, live, version)
+        registry.register(self._states)
         self._live = live
         self._at_once: dict[str, int] = {}
         tallies: list[_Counts | _Lengths] = []
@@ -122,6 +123,7 @@ class Metrics:
         self._ignored = _counters(tallies, "gateway_ignored_params_total")
         self._repairs = _counters(tallies, "gateway_repairs_total")
         self._lag = _histograms(tallies, "gateway_event_loop_lag_seconds")
+        self._reloads = _counters(tallies, "gateway_config_reloads_total")
         self._start_at_zero()
         registry.register(_Tallies(tallies))
 
@@ -133,6 +135,15 @@ class Metrics:
         self._rejections.make((model, reason) for model in self._models for reason in REJECTIONS)
         self._tries.make((backend, "ok") for backend in self._backends)
         self._ejections.make((backend, "refused") for backend in self._backends)
+        self._reloads.make((result,) for result in RELOADS)
+
+    def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
+        """Show these from now on. What was counted under other names stays, and may still grow."""
+        self._count_settled()
+        self._models |= frozenset(models)
+        self._backends |= frozenset(backends)
+        self._states.reconfigure(models, backends)
+        self._start_at_zero()
 
     # --- Hook --------------------------------------------------------------------------------------
 
@@ -192,6 +203,14 @@ class Metrics:
     def client_refused(self, reason: str) -> None:
         """Count one client that was turned away, or cut off, below the doors."""
         self._refusals[(_known(reason, REFUSALS),)] += 1
+
+    def configured(self, digest: str, now: float) -> None:
+        """Take note of the configuration that is in force since `now`, in Unix seconds."""
+        self._states.config = digest, now
+
+    def reloaded(self, result: str) -> None:
+        """Count one reload: a word of `RELOADS`."""
+        self._reloads[(_known(result, RELOADS),)] += 1
 
     def observe_lag(self, seconds: float) -> None:
         """Take one measurement: how much later than asked the event loop woke up."""
@@ -264,9 +283,9 @@ class _Counts(defaultdict[Labels, float]):
             self[()] = 0
 
     def make(self, series: Iterable[Labels]) -> None:
-        """Make these series now, with the value 0."""
+        """Make these series now, with the value 0 where they are new."""
         for labels in series:
-            self[labels] = 0
+            self.setdefault(labels, 0)
 
     def written(self) -> Metric:
         """The family as a scrape shows it."""
@@ -336,10 +355,15 @@ class _States(Collector):
     def __init__(
         self, models: Collection[str], backends: Mapping[str, int], live: Live, version: str
     ) -> None:
-        self._models = tuple(models)
-        self._backends = dict(backends)
         self._live = live
         self._build = (version, platform.python_version())
+        self.config = ("", 0.0)
+        self.reconfigure(models, backends)
+
+    def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
+        """Show these from now on."""
+        self._models = tuple(models)
+        self._backends = dict(backends)
 
     def describe(self) -> Iterator[Metric]:
         """Name the families, so that the registry refuses a second one of the same name."""
@@ -357,6 +381,9 @@ class _States(Collector):
         yield _gauge("gateway_backend_inflight", [((name,), live.in_flight(name)) for name in backends])
         yield _gauge("gateway_backend_slots", [((name,), slots) for name, slots in backends.items()])
         yield _gauge("gateway_backend_zombies", [((name,), live.zombies(name)) for name in backends])
+        digest, since = self.config
+        yield _gauge("gateway_config_info", [((digest,), 1)])
+        yield _gauge("gateway_config_last_success_timestamp_seconds", [((), since)])
         yield _gauge("gateway_build_info", [(self._build, 1)])
 
 

@@ -16,14 +16,18 @@ _FROM_MODEL = (
     "leading_assistant", "tools", "max_temperature",
 )  # fmt: skip
 _FROM_BACKEND = ("variant", "v3_stream", "v3_tools", "v3_system", "glm4_join", "family", "prompt_window")
+_BESIDES = {"models", "weight", "timeouts", "health"}
+"""Settings that a backend object does not depend on."""
 
 
 class Backend:
-    """A backend as the relay sees it. Lives as long as the configuration that named it.
+    """A backend as the relay sees it. Lives as long as configurations name it with these settings.
 
     `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
     `no_streams` is set once a server has shown that its streams never work. `abandon_whole` and
     `abandon_stream` tell how the card becomes free after its client left, where the dialect has no say.
+    `retired`: no configuration names it any more; what is in flight there may end, and says nothing of who
+    has the name now.
     """
 
     def __init__(
@@ -37,9 +41,10 @@ class Backend:
         self.name = settings.name
         self.dialect = DIALECTS[settings.dialect]
         self.no_streams = False
+        self.retired = False
         self.noted: set[str] = set()
         self.abandon_whole, self.abandon_stream = _abandon(settings)
-        self._settings = settings
+        self.settings = settings
         self.client = Client(
             settings.url,
             transport or _transport(settings, deserted),
@@ -49,7 +54,17 @@ class Backend:
 
     def profile(self, model: config.Model) -> Profile:
         """The settings that translating a request of `model` for this backend depends on."""
-        return profile(self._settings, model)
+        return profile(self.settings, model)
+
+    def serves(self, settings: config.Backend) -> bool:
+        """Whether these settings mean the same server, asked in the same way."""
+        mine, theirs = (one.model_dump(exclude=_BESIDES) for one in (self.settings, settings))
+        return mine == theirs
+
+    async def retire(self) -> None:
+        """Close idle connections now, each other one when its request ends."""
+        self.retired = True
+        await self.client.retire()
 
     async def aclose(self) -> None:
         """Close the client."""

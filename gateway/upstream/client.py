@@ -44,6 +44,7 @@ class Client:
             trust_env=False,
             follow_redirects=False,
         )
+        self._transport = transport
         self._clock = clock
         self._routes: dict[str, Route] = {}
 
@@ -95,6 +96,10 @@ class Client:
         except FOREIGN as error:
             raise mapped(error, UpstreamReset) from None
         return response.status_code
+
+    async def retire(self) -> None:
+        """Keep no connection from now on. What is in flight goes on, and may still open one."""
+        await self._transport.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""

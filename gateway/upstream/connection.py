@@ -87,14 +87,15 @@ class Connection(asyncio.BufferedProtocol):
     `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
     connection does, so that a cut cannot be seen.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
-    `served`: answers given so far. `counted` and `idle_since` belong to the pool.
+    `served`: answers given so far. `counted`, `idle_since` and `opened` belong to the pool.
     """
 
     __slots__ = (
         "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_overhead",
         "_parser", "_paused", "_socket", "_timer", "_transport", "_waiter", "_when", "_whole",
         "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error",
-        "head", "idle_since", "low_head", "on_body", "pieces", "ready", "served", "status", "version",
+        "head", "idle_since", "low_head", "on_body", "opened", "pieces", "ready", "served", "status",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -120,7 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         self.error: ConnectionFault | None = None
         self.closed = False
         self.counted = False
-        self.idle_since = 0.0
+        self.idle_since = self.opened = 0.0
         self.served = 0
         self._reset(without_body=False, whole=False)
         self.complete = True

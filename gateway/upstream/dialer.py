@@ -7,11 +7,10 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from gateway.upstream.connection import Connection, make_buffer
-
-_Address: TypeAlias = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str]
+from gateway.upstream.resolver import Address, Resolver
 
 _KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -29,8 +28,9 @@ class HandshakeTimeout(ssl.SSLError):
 
 
 class Dialer:
-    """Opens connections to one origin. Names are looked up for each new connection.
+    """Opens connections to one origin. A name is looked up again for new connections; see `Resolver`.
 
+    Of several addresses the one that answered last comes first, so that a dead one costs its wait once.
     `context` makes the TLS context when it is first needed; `uds` is the path of a Unix socket to use
     instead of the network.
     """
@@ -39,7 +39,8 @@ class Dialer:
         self._origin = origin
         self._context = context
         self._uds = uds
-        self._good: _Address | None = None
+        self._resolver = Resolver(origin.host, origin.port)
+        self._good: Address | None = None
         self._buffer = make_buffer()
 
     async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
@@ -50,7 +51,7 @@ class Dialer:
         loop = asyncio.get_running_loop()
         until = None if seconds is None else loop.time() + seconds
         async with asyncio.timeout_at(until):
-            sock = await self._wait_socket(await self._wait_addresses(), until)
+            sock = await self._wait_socket(await self._wait_addresses(seconds), until)
         connection = Connection(lost, sock, loop, self._buffer)
         if self._origin.scheme != "https":
             await self._wait_attached(connection, sock, None)
@@ -64,19 +65,15 @@ class Dialer:
             raise ssl.SSLError("the server ended the handshake") from error
         return connection
 
-    async def _wait_addresses(self) -> list[_Address]:
+    async def _wait_addresses(self, seconds: float | None) -> list[Address]:
         if self._uds is not None:
             return [(socket.AF_UNIX, self._uds)]
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM)
-        except OSError:
-            if self._good is None:
-                raise
-            return [self._good]  # a resolver that is down takes no working server with it
-        return [(family, address) for family, _, _, _, address in found]
+        found = await self._resolver.wait_addresses(seconds)
+        if self._good in found[1:]:
+            return sorted(found, key=lambda address: address != self._good)  # the others keep their order
+        return found
 
-    async def _wait_socket(self, addresses: list[_Address], until: float | None) -> socket.socket:
+    async def _wait_socket(self, addresses: list[Address], until: float | None) -> socket.socket:
         """The first address that answers; each gets its share of the time that is left."""
         loop = asyncio.get_running_loop()
         failed: OSError = OSError("The name has no address.")
@@ -90,6 +87,7 @@ class Dialer:
                 continue
             self._good = address
             return sock
+        self._resolver.doubt()
         raise failed
 
     async def _wait_attached(
@@ -109,7 +107,7 @@ class Dialer:
             raise
 
 
-async def _wait_open(address: _Address) -> socket.socket:
+async def _wait_open(address: Address) -> socket.socket:
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

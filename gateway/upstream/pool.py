@@ -15,6 +15,9 @@ PEEK_AFTER = 0.025
 """Seconds of idleness after which the socket is asked before a connection is used again: a busy event loop
 may not have been told yet that the server has closed it."""
 
+OLDEST = 60.0
+"""Seconds after which a connection serves no further request, so that a name's new address is soon in use."""
+
 
 class PoolFull(TimeoutError):
     """No connection became free in time."""
@@ -58,11 +61,13 @@ class Pool:
         """The idle connection that was used last, if there is one that still stands."""
         while self._idle:
             connection = self._idle.pop()
-            idle = self._loop.time() - connection.idle_since
-            if idle < PEEK_AFTER and not connection.closed:
-                return connection
-            if idle < self._keepalive and connection.quiet():
-                return connection
+            now = self._loop.time()
+            idle = now - connection.idle_since
+            if now - connection.opened < OLDEST:
+                if idle < PEEK_AFTER and not connection.closed:
+                    return connection
+                if idle < self._keepalive and connection.quiet():
+                    return connection
             self.discard(connection)
         return None
 
@@ -82,6 +87,7 @@ class Pool:
             self._give_place_back()
             raise
         connection.counted = True
+        connection.opened = self._loop.time()
         return connection
 
     async def _wait_place(self, seconds: float | None, *, fresh: bool) -> Connection | None:

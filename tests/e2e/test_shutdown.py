@@ -43,6 +43,33 @@ async def ended_in_the_middle(*, stream: bool) -> tuple[int, str]:
         return await asking
 
 
+async def test_who_waits_is_told_at_once_and_who_is_served_may_finish() -> None:
+    short = Options(dialect="chatglm", latency=0.5, reply="你好")
+    began = asyncio.Event()
+    async with Simulator(short) as simulator, asyncio.TaskGroup() as group:
+        extra = "[health]\nprobes = false\n"
+        async with running(configured({"gpu-0": (simulator.url, "chatglm")}, extra)) as run:
+            served = group.create_task(ask(run.url, began, stream=False))
+            await wait_until(lambda: simulator.in_flight == 1)
+            waiting = group.create_task(refusal(run.url))
+            await wait_until(lambda: run.gateway.dispatcher.queue_depth("m") == 1)
+            waiting.add_done_callback(lambda _: order.append("refused"))
+            served.add_done_callback(lambda _: order.append("served"))
+            order: list[str] = []
+        answer = await waiting
+    assert order == ["refused", "served"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await served)[0] == 200
+    assert simulator.started == 1
+
+
+async def refusal(url: str) -> httpx.Response:
+    """Ask and give whatever comes."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+        return await http.post("/v1/chat/completions", json=BODY)
+
+
 async def test_a_stream_past_the_drain_limit_ends_with_an_error_event() -> None:
     status, text = await ended_in_the_middle(stream=True)
     events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]

@@ -35,6 +35,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Resolver], None]:
             ]
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr("gateway.upstream.resolver.FRESH", 0.0)  # else an answer serves for seconds
 
     return install
 

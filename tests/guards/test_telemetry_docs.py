@@ -56,6 +56,7 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     logs.stopped("SIGTERM")
     logs.backend_changed("b", False, "refused")
     logs.backend_changed("b", True, "answered")
+    logs.reloaded("ok", "SIGHUP", "0123456789ab")
     logs.auth_failed("wrong")
     logs.note("message")
     error = BadRequest("message")

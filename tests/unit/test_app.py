@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from gateway.app import create_app
+from gateway.config import Config
 from gateway.telemetry.logs import configure
-from tests.support.asgi import chat, fetch, rig
-from tests.support.servers import Servers, failing, held, native, whole
+from tests.support.asgi import chat, fetch, rig, with_server
+from tests.support.servers import Servers, failing, held, native, streaming, talk, whole
 from tests.support.stack import configured, wait_until
 
 
@@ -156,3 +160,119 @@ async def test_closing_ends_what_still_runs() -> None:
     await gateway.aclose()
     assert ran == ["ended"]
     assert len(gateway.background) == 0
+
+
+# --- another configuration -------------------------------------------------------------------------
+
+
+def over(*names: str, extra: str = "", **backend: Any) -> Config:
+    """The same settings with these backends alone."""
+    urls = {name: (f"http://{name}:80", "openai") for name in names}
+    return configured(urls, extra, **backend)
+
+
+def over_model(name: str) -> str:
+    """The backend `a` serving another model."""
+    return f'[[backends]]\nname = "a"\nurl = "http://a:80"\ndialect = "chatglm"\nmodels = ["{name}"]\n'
+
+
+async def test_a_backend_that_is_new_is_asked_and_one_that_is_gone_no_more() -> None:
+    async with rig(Servers(a=whole(), b=whole())) as house:
+        house.gateway.reconfigure(over("b"))
+        assert {(await house.chat()).header("x-gateway-backend") for _ in range(3)} == {"b"}
+        house.gateway.reconfigure(over("a"))
+        assert {(await house.chat()).header("x-gateway-backend") for _ in range(3)} == {"a"}
+        exposition = house.gateway.metrics.render()[0].decode()
+    assert 'gateway_backend_up{backend="a"}' in exposition
+    assert 'gateway_backend_up{backend="b"}' not in exposition
+    assert 'gateway_backend_requests_total{backend="b",outcome="ok"} 3.0' in exposition
+
+
+async def test_a_stream_in_flight_ends_on_the_backend_that_is_gone() -> None:
+    until = asyncio.Event()
+    servers = Servers(a=streaming(*talk("one", "two"), until=until, at=2), b=whole())
+    async with rig(servers) as house:
+        house.gateway.reconfigure(over("a"))
+        call = house.begin(body=chat(stream=True))
+        await wait_until(lambda: "one" in call.body.decode())
+        gone = house.gateway.fleet["a"]
+        house.gateway.reconfigure(over("b"))
+        assert gone.retired
+        assert (await house.chat()).header("x-gateway-backend") == "b"
+        until.set()
+        await call.task
+        assert call.events[-1] == "[DONE]"
+        assert "two" in call.body.decode()
+        assert house.gateway.dispatcher.usable() == {"b": True}
+
+
+async def test_who_waits_is_planned_anew_for_the_backends_of_now() -> None:
+    until = asyncio.Event()
+    async with rig(
+        Servers(a=held(until, native()), b=whole("from b")), {"a": "chatglm", "b": "openai"}
+    ) as house:
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "chatglm")}))
+        busy = house.begin(body=chat())
+        await wait_until(lambda: house.busy == 1)
+        waits = house.begin(body=chat())
+        await wait_until(lambda: house.gateway.dispatcher.queue_depth("m") == 1)
+        # The same name is another server now, which speaks another dialect.
+        house.gateway.reconfigure(configured({"a": ("http://b:80", "openai")}))
+        await waits.task
+        assert waits.json["choices"][0]["message"]["content"] == "from b"
+        until.set()
+        await busy.task
+        assert busy.status == 200
+
+
+async def test_who_waits_for_a_model_that_is_gone_is_refused() -> None:
+    until = asyncio.Event()
+    async with rig(Servers(a=held(until, native())), "chatglm") as house:
+        busy = house.begin(body=chat())
+        await wait_until(lambda: house.busy == 1)
+        waits = house.begin(body=chat())
+        await wait_until(lambda: house.gateway.dispatcher.queue_depth("m") == 1)
+        house.gateway.reconfigure(configured({}, over_model("other")))
+        await waits.task
+        assert (waits.status, waits.error["code"]) == (503, "no_backend")
+        assert (await house.chat()).error["code"] == "model_not_found"
+        until.set()
+        await busy.task
+        assert busy.status == 200
+
+
+async def test_keys_aliases_and_limits_change_for_the_next_request() -> None:
+    extra = '[[models]]\nname = "m"\naliases = ["n"]\n[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
+    async with rig(Servers(a=whole())) as house:
+        assert (await house.chat()).status == 200
+        house.gateway.reconfigure(with_server(over("a", extra=extra), max_body=1024))
+        assert (await house.chat()).status == 401
+        key = {"authorization": "Bearer sk-12345678"}
+        assert (await house.chat(key, model="n")).status == 200
+        assert (await house.chat(key, user="u" * 2000)).status == 413
+        house.gateway.reconfigure(over("a"))
+        assert (await house.chat()).status == 200
+
+
+async def test_a_backend_that_is_the_same_stays_the_same_object() -> None:
+    async with rig(Servers(a=whole(), b=whole())) as house:
+        before = dict(house.gateway.fleet)
+        house.gateway.reconfigure(over("a", "b", extra="[timeouts]\ntotal = 5\n", weight=3))
+        assert house.gateway.fleet == before
+        house.gateway.reconfigure(over("a", "b", slots=3))
+        assert not {*house.gateway.fleet.values()} & {*before.values()}
+
+
+async def test_a_certificate_that_is_missing_changes_nothing(tmp_path: Path) -> None:
+    async with rig(Servers(a=whole())) as house:
+        gateway = create_app(house.gateway.settings, house.logs)
+        before = gateway.fleet
+        tls = {"ca_file": str(tmp_path / "ca.pem")}
+        broken = house.gateway.settings.backends[0].model_copy(
+            update={"tls": house.gateway.settings.backends[0].tls.model_copy(update=tls)}
+        )
+        with pytest.raises(FileNotFoundError):
+            gateway.reconfigure(gateway.settings.model_copy(update={"backends": (broken,)}))
+        assert gateway.fleet is before
+        assert not before["a"].retired
+        await gateway.aclose()

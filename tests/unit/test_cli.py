@@ -98,7 +98,8 @@ def test_serve_hands_over_the_config_and_the_exit_status(
 ) -> None:
     served: list[Config] = []
 
-    def serve(config: Config) -> int:
+    def serve(config: Config, path: Path) -> int:
+        assert path.name == "config.toml"
         served.append(config)
         return status
 

@@ -200,7 +200,7 @@ async def _release_when_draining(run: Running, release: asyncio.Event) -> None:
 
 async def _serve_until(url: str, stops: asyncio.Queue[str], log: io.StringIO) -> int:
     settings = configured({"a": (url, "openai")})
-    return await server._serve_until(settings, configure("json", "info", log), stops)
+    return await server._serve_until(settings, Path("test.toml"), configure("json", "info", log), stops)
 
 
 async def test_a_signal_ends_it_with_status_0() -> None:

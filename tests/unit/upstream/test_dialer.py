@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 
 import pytest
 
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
+from gateway.upstream.resolver import Resolver
 
 
 def never() -> ssl.SSLContext:
@@ -33,3 +36,32 @@ async def test_a_name_without_addresses_is_an_error() -> None:
 
 def test_a_handshake_that_hangs_counts_as_a_failure_of_tls() -> None:
     assert issubclass(HandshakeTimeout, ssl.SSLError)
+
+
+async def test_the_address_that_answered_last_comes_first() -> None:
+    dialer = Dialer(Origin("http", "gpu.test", 1), never)
+    three = [(2, (f"192.0.2.{number}", 1)) for number in range(3)]
+    dialer._resolver = Resolver(
+        "gpu.test", 1, lambda *_, **__: [(*one[:1], 1, 6, "", one[1]) for one in three]
+    )
+    assert await dialer._wait_addresses(1) == three
+    dialer._good = three[1]
+    assert await dialer._wait_addresses(1) == [three[1], three[0], three[2]]
+    dialer._good = (2, ("192.0.2.9", 1))
+    assert await dialer._wait_addresses(1) == three
+
+
+async def test_a_server_that_has_moved_is_found_at_its_new_address() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        old = unused.getsockname()[1]
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        ports = [old, server.sockets[0].getsockname()[1]]
+        dialer = Dialer(Origin("http", "gpu.test", 1), never)
+        dialer._resolver = Resolver(
+            "gpu.test", 1, lambda *_, **__: [(socket.AF_INET, 1, 6, "", ("127.0.0.1", ports.pop(0)))]
+        )
+        with pytest.raises(ConnectionRefusedError):
+            await dialer.wait_connection(ignore, 1)
+        connection = await dialer.wait_connection(lambda _: None, 1)
+        connection.abort()

@@ -251,6 +251,14 @@ async def test_an_old_connection_is_not_used_though_the_sweep_has_not_come_by() 
     assert connection.closed
 
 
+async def test_a_connection_that_was_opened_long_ago_serves_no_more() -> None:
+    pool, _ = pool_of(keepalive=60)
+    (connection,) = await used(pool, 1)
+    connection.opened -= 61
+    assert pool.take() is None
+    assert connection.closed
+
+
 async def test_a_closed_pool_keeps_nothing() -> None:
     pool, _ = pool_of()
     busy = await get(pool)

@@ -1,0 +1,127 @@
+"""Reads config.toml again, on SIGHUP or when the file has changed, and has it taken over whole or not at all.
+
+A file that is broken, or that asks for what only a restart can change, leaves the old configuration in
+force; the log says why, and `gateway_config_reloads_total` counts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from gateway import config
+from gateway.telemetry.logs import Logs
+from gateway.telemetry.metrics import Metrics
+
+POLL = 1.0
+"""Seconds between two looks at the files. A change counts once two looks have seen the same: whoever is
+still writing is not done."""
+MOST_TOLD = 10
+"""Faults of a broken file that the log repeats; `gateway check` tells all."""
+
+Result: TypeAlias = Literal["ok", "unchanged", "invalid", "fixed"]
+Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+"""What can be seen of files without reading them: a swapped symbolic link changes it as a write does."""
+
+
+class Subject(Protocol):
+    """Who goes by the configuration."""
+
+    @property
+    def settings(self) -> config.Config:
+        """The configuration in force."""
+
+    def reconfigure(self, settings: config.Config) -> None:
+        """Go by another one. Raises `OSError` and changes nothing where a file it needs cannot be used."""
+
+
+class Reloader:
+    """Reads the file again, one time after the other. `ask` may be called at any time, also by a signal."""
+
+    def __init__(self, path: Path, subject: Subject, logs: Logs, metrics: Metrics) -> None:
+        self._path = path
+        self._subject = subject
+        self._logs = logs
+        self._metrics = metrics
+        self._taken = self._look()
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Have the file read again soon."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Reload whenever that is asked for, or a watched file has changed. Ends by cancellation."""
+        try:
+            await self._run()
+        except Exception as error:  # a bug, and the end of reloading: nobody else would tell
+            self._logs.crash("reload", error)
+            raise
+
+    async def _run(self) -> None:
+        seen = self._taken
+        while True:
+            if await self._wait_asked():
+                await self.reload("SIGHUP")
+            elif self._subject.settings.server.watch:
+                before, seen = seen, await asyncio.to_thread(self._look)
+                if seen == before != self._taken:
+                    await self.reload("file")
+
+    async def _wait_asked(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL):
+                await self._asked.wait()
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
+
+    def _look(self) -> Stamp:
+        files = (self._path, *config.named_files(self._subject.settings))
+        return tuple(_stamp(file) for file in files)
+
+    async def reload(self, cause: str) -> Result:
+        """Read the file and take it over if it can be; tell how that ended."""
+        stamp = await asyncio.to_thread(self._look)
+        try:
+            settings = await asyncio.to_thread(config.load, self._path, os.environ)
+            result = self._take_over(settings, cause)
+        except config.ConfigError as error:
+            faults = [str(fault) for fault in error.faults]
+            result = self._refused("invalid", cause, faults)
+        except OSError as error:
+            result = self._refused(
+                "invalid", cause, [f"{self._path}: {error.strerror or type(error).__name__}"]
+            )
+        self._metrics.reloaded(result)
+        # Of the files named now; a new one among them is seen as a change once more, and found unchanged.
+        self._taken = stamp
+        return result
+
+    def _take_over(self, settings: config.Config, cause: str) -> Result:
+        old = self._subject.settings
+        fixed = config.fixed_changes(old, settings)
+        if fixed:
+            return self._refused("fixed", cause, [f"{key}: needs a restart" for key in fixed])
+        if settings == old:
+            self._logs.reloaded("unchanged", cause, config.digest(old))
+            return "unchanged"
+        self._subject.reconfigure(settings)
+        self._logs.reloaded("ok", cause, config.digest(settings))
+        return "ok"
+
+    def _refused(self, result: Result, cause: str, faults: list[str]) -> Result:
+        digest = config.digest(self._subject.settings)
+        self._logs.reloaded(result, cause, digest, faults=faults[:MOST_TOLD])
+        return result
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
