@@ -34,7 +34,8 @@ class Parser:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pending = ""
+        self._pending: list[str] = []  # the pieces of a line that has not ended
+        self._length = 0
         self._data: list[str] = []
         self._type = ""
         self._size = 0
@@ -46,13 +47,20 @@ class Parser:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that end in `chunk`. Raises ValueError for an event over `MAX_EVENT`."""
-        text = self._pending + self._decoder.decode(chunk)
-        # A CR at the very end may be half of a CRLF: wait for the next bytes.
-        held = "\r" if text.endswith("\r") else ""
-        lines = _LINE_END.split(text[: len(text) - len(held)])
-        self._pending = lines.pop() + held
-        events = [event for line in lines if (event := self._line(line)) is not None]
-        if len(self._pending) + self._size > MAX_EVENT:
+        text = self._decoder.decode(chunk)
+        events: list[Event] = []
+        if "\n" in text or "\r" in text or (self._pending and self._pending[-1].endswith("\r")):
+            text = "".join((*self._pending, text))
+            # A CR at the very end may be half of a CRLF: wait for the next bytes.
+            held = "\r" if text.endswith("\r") else ""
+            lines = _LINE_END.split(text[: len(text) - len(held)])
+            text = lines.pop() + held
+            self._pending, self._length = [], 0
+            events = [event for line in lines if (event := self._line(line)) is not None]
+        if text:  # looked at once: a line that comes in many pieces is not searched again with each
+            self._pending.append(text)
+            self._length += len(text)
+        if self._length + self._size > MAX_EVENT:
             raise ValueError("an event is too long")
         return events
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.wire import sse
-from gateway.wire.sse import Event, Parser
+from gateway.wire.sse import MAX_EVENT, Event, Parser
 
 
 def parse(*chunks: bytes) -> list[Event]:
@@ -93,3 +93,22 @@ def test_comments_are_seen_by_nobody(text: str) -> None:
     assert raw.startswith(b":")
     assert raw.endswith(b"\n\n")
     assert parse(raw) == []
+
+
+def test_a_line_in_many_pieces_is_put_together_once() -> None:
+    parser = Parser()
+    for piece in (b"da", b"ta: ", b"a\xe4\xbd", b"\xa0", b"b"):
+        assert parser.feed(piece) == []
+        assert parser.rest
+    assert parser.feed(b"\r") == []
+    assert parser.feed(b"\n") == []
+    assert parser.feed(b"\n") == [Event("a你b")]
+    assert not parser.rest
+
+
+def test_a_line_that_never_ends_is_given_up_however_it_comes() -> None:
+    parser = Parser()
+    for _ in range(MAX_EVENT // 16):
+        assert parser.feed(b"x" * 16) == []
+    with pytest.raises(ValueError, match="too long"):
+        parser.feed(b"x")
