@@ -320,7 +320,7 @@ class Generation(Answer):
             return events
 
     async def _begin(self) -> _Try:
-        relay, plan, receipt = self._relay, self._plan, self._receipt
+        relay, receipt = self._relay, self._receipt
         queued = relay.clock()
         if self._plan.terms is not relay.terms and (self._backends or self._others is None):
             self._replan()
@@ -336,13 +336,16 @@ class Generation(Answer):
             granted = relay.clock()
             self._waited += granted - queued
             receipt.queue_seconds += granted - queued
-        plan = self._plan
         receipt.granted = granted
         self._tries += 1
         if self._again:
             receipt.retries.append(self._again)
             self._again = ""
-        self._try = current = _Try(relay, plan, lease, receipt, granted)
+        try:
+            self._try = current = _Try(relay, self._plan, lease, receipt, granted)
+        except BaseException:  # nobody else holds the slot yet
+            lease.end()
+            raise
         return current
 
     async def _lease_elsewhere(self, plans: list[Plan]) -> Lease:
@@ -394,9 +397,8 @@ class Generation(Answer):
             await current.fail(error)
             if self._others is None:  # what another model says of a request that was not its own is no news
                 self._failed = error
-            if not isinstance(
-                error, UpstreamBusy
-            ):  # who is busy told us when to come again, and is left till then
+            # Who is busy told us when to come again, and is left alone till then.
+            if not isinstance(error, UpstreamBusy):
                 self._backends = tuple(name for name in self._backends if name != current.backend.name)
             failure = Failure(error.row.retryable, self._content_sent, self._tries)
             # A new configuration may have backends that were not there when this was planned.
@@ -404,9 +406,8 @@ class Generation(Answer):
             if somebody and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
                 self._again = error.row.outcome
                 return
-        failed = self._failed = (
-            self._failed or error
-        )  # nobody was free for a second try: the first is the truth
+        # Where nobody was free for a second try, the first failure is the truth.
+        failed = self._failed = self._failed or error
         if self._content_sent:
             raise error
         if self._others is None:
@@ -462,6 +463,13 @@ class _Try:
         self._patience = Patience(
             plan.terms.limits[plan.model.name, backend.name], began, streams=outgoing.streams
         )
+
+    @property
+    def _may_move(self) -> bool:
+        """Whether somebody else could still answer, if this try fails before there is content."""
+        plan = self._plan
+        others = plan.instead or plan.terms.fallbacks.get((plan.model.name, "outage"))
+        return len(plan.backends) > 1 or bool(others)
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -527,7 +535,7 @@ class _Try:
             raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
-        reader.holds = len(self._plan.backends) > 1 or bool(self._plan.instead)
+        reader.holds = self._may_move
         return exchange, reader
 
     async def _see_the_end(self, exchange: Exchange) -> None:

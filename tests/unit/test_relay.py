@@ -41,7 +41,7 @@ from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
 from gateway.upstream.ward import Ward
 from gateway.wire import jsontext, openai
-from gateway.wire.events import Delta, Event, Finish, Repair, Usage
+from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from tests.support.servers import (
     DONE,
     Reply,
@@ -562,6 +562,33 @@ async def test_another_model_answers_where_every_try_failed(reply: Reply, stream
     assert house.receipt.answered == "big"
     assert house.receipt.backend == "b"
     assert house.receipt.retries == []
+
+
+async def test_a_stream_that_ends_behind_its_role_moves_to_another_model() -> None:
+    role = chunk("", role=True, id="c-1", created=1, model="m")  # as it passes unread
+    servers = Servers(a=streaming(role), b=streaming(*talk("good")))
+    async with open_house(servers, extra=OTHER, serves=BIG) as house:
+        events = await house.answer(stream=True)
+    assert text(events) == "good"
+    assert not [event for event in events if isinstance(event, Passed)]
+    assert house.outcomes == [("a", "truncated"), ("b", "ok")]
+
+
+async def test_a_role_goes_on_at_once_where_nobody_else_could_answer() -> None:
+    role = chunk("", role=True, id="c-1", created=1, model="m")
+    async with open_house(Servers(a=streaming(role))) as house:
+        came, _ = await house.failure(UpstreamTruncated, stream=True)
+    assert came == [Passed(role, content=False)]
+    assert house.receipt.first_token is None
+
+
+async def test_a_slot_comes_back_where_a_try_cannot_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_house(Servers(a=whole())) as house:
+        plan = house.plan()
+        monkeypatch.setattr(plan, "outgoing", {"a": None})
+        with pytest.raises(AttributeError):
+            await anext(house.events_of(plan))
+        assert house.busy == {"a": 0}
 
 
 async def test_a_model_that_answers_is_not_left() -> None:
