@@ -142,9 +142,10 @@ $(MODEL_STAMP): requirements/demo-llm-model.txt | $(PYTHON_STAMP)
 	.clients/$*/bin/python $(LOCKED) $<
 	touch $@
 
-# $(call lock,NAME,WHAT): requirements/NAME.txt from WHAT, for every platform, with hashes and without an address.
+# $(call lock,NAME,WHAT): requirements/NAME.txt from WHAT, for every platform, with hashes and without an address. Extras
+# stay in the pins: pip before 23.3 does not see that `coverage==1` pins the `coverage[toml]` which another package asks for.
 define lock
-$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(UPGRADE) \
+$(UV) pip compile --quiet --universal --generate-hashes --no-strip-extras --no-header --python-version 3.11 $(UPGRADE) \
 	$(2) --output-file requirements/$(1).txt
 endef
 
