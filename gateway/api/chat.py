@@ -12,7 +12,8 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
-from gateway.relay import Answer, Asking, Plan
+from gateway.planning import Asking, Plan
+from gateway.relay import Answer
 from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import openai, sse
@@ -61,7 +62,7 @@ class ChatDoor:
         asking = Asking(request, tenant)
         if SESSION in visit.headers:
             asking.session = visit.headers[SESSION][:LONGEST_SESSION].decode("latin-1")
-        return self._desk.relay.plan(asking, model)
+        return self._desk.relay.terms.plan(asking, model)
 
 
 def _nobody_told(_: Ticket) -> None:

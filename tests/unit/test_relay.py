@@ -22,7 +22,6 @@ from gateway.errors import (
     QueueFull,
     StallTimeout,
     TotalTimeout,
-    UnsupportedParameter,
     UpstreamBusy,
     UpstreamEmpty,
     UpstreamError,
@@ -32,7 +31,8 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.relay import Asking, Plan, Relay, _claim
+from gateway.planning import Asking, Plan
+from gateway.relay import Relay
 from gateway.scheduling.health import Health, Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.telemetry.receipt import Hooks, Receipt
@@ -104,7 +104,7 @@ class House:
 
     def plan(self, asking: Asking | None = None, **body: Any) -> Plan:
         """Plan a request for the model `m`; `body` is what it has besides a short question."""
-        return self.relay.plan(asking or ask(**body), self.settings.names["m"])
+        return self.relay.terms.plan(asking or ask(**body), self.settings.names["m"])
 
     def events(self, **body: Any) -> AsyncGenerator[Event, None]:
         """The answer to a request, as it comes."""
@@ -240,16 +240,7 @@ async def test_a_whole_answer_is_cut_into_pieces_for_a_stream() -> None:
         assert len([event for event in await house.answer() if isinstance(event, Delta)]) == 1
 
 
-# --- planning --------------------------------------------------------------------------------------
-
-
-async def test_a_plan_refuses_before_anything_waits() -> None:
-    async with open_house(Servers(a=native()), "chatglm2", "[queue]\nlength = 0") as house:
-        with pytest.raises(ContextExceeded):
-            house.plan(messages=[{"role": "user", "content": "字" * 20_000}])
-        with pytest.raises(BadRequest, match="last message"):
-            house.plan(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
-    assert house.servers.asked == []
+# --- servers of several kinds ----------------------------------------------------------------------
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -265,14 +256,6 @@ async def test_of_mixed_servers_only_those_that_can_are_asked() -> None:
     assert servers.order == ["new"] * 4
 
 
-async def test_when_none_can_the_first_refusal_is_told() -> None:
-    servers = Servers(old=native(), older=native())
-    async with open_house(servers, {"old": "chatglm2", "older": "chatglm"}) as house:
-        with pytest.raises(UnsupportedParameter) as refused:
-            house.plan(tools=TOOLS)
-    assert refused.value.param == "tools"
-
-
 async def test_each_server_gets_its_own_language() -> None:
     servers = Servers(old=[refusing(500)], new=whole())
     async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
@@ -282,22 +265,6 @@ async def test_each_server_gets_its_own_language() -> None:
     assert "history" in old.body
     assert new.body["messages"]
     assert house.receipt.ignored == ()  # what was lost on the one that failed is not lost on the other
-
-
-async def test_what_a_request_may_lose_is_known_before_it_waits() -> None:
-    servers = Servers(old=native(), new=whole())
-    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
-        assert house.plan(seed=1, logprobs=True).ignored == ("logprobs", "seed")
-
-
-async def test_the_lean_form_goes_to_servers_that_have_no_pairs() -> None:
-    servers = Servers(old=native(), new=whole())
-    empty = [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]
-    asking = Asking(ask(messages=[*empty, *ask().request.body["messages"]]).request, lean=ask().request)
-    async with open_house(servers, {"old": "chatglm2", "new": "openai"}) as house:
-        outgoing = house.plan(asking).outgoing
-    assert jsontext.read(outgoing["old"].body)["history"] == [["", "x"]]
-    assert jsontext.read(outgoing["new"].body)["messages"] == [{"role": "user", "content": "hi"}]
 
 
 # --- retries ---------------------------------------------------------------------------------------
@@ -521,16 +488,6 @@ async def test_waiting_for_all_tries_together_is_bounded_by_the_queues_time_out(
     assert house.receipt.retries == ["upstream_5xx"]
 
 
-async def test_a_session_keeps_its_backend_by_the_name_that_the_client_gave_it() -> None:
-    servers = Servers(a=whole(), b=whole(), c=whole())
-    async with open_house(servers, extra='[[models]]\nname = "m"\nbalance = "session"\n') as house:
-        claims = [
-            _claim(house.plan(replace(ask(user=user), session=session)), ("a",), 0.0).affinity
-            for user, session in (("u", "s"), ("v", "s"), ("u", ""))
-        ]
-    assert claims == ["s", "s", "u"]
-
-
 # --- other models ----------------------------------------------------------------------------------
 
 
@@ -712,12 +669,6 @@ async def test_too_long_is_no_outage_and_an_outage_not_too_long() -> None:
         with pytest.raises(ContextExceeded):
             house.plan(messages=LONG)
     assert servers.order == ["a"]
-
-
-async def test_where_no_longer_model_may_be_used_the_refusal_stays() -> None:
-    async with open_house(Servers(a=whole(), b=whole()), extra=LONGER, serves=BIG) as house:
-        with pytest.raises(ContextExceeded):
-            house.plan(Asking(ask(messages=LONG).request, Tenant("t", frozenset({"m"}))))
 
 
 async def test_several_choices_stay_with_one_model() -> None:
