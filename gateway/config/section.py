@@ -99,7 +99,10 @@ class Queue(Section):
     timeout: Seconds = 60.0
     """How long a request may wait for a slot, then it is answered with 503 (seconds)."""
     keepalive: Seconds = 10.0
-    """Time between two comments that keep a waiting stream open (seconds)."""
+    """Time between two comments, or events, that keep a waiting stream open (seconds)."""
+    events: bool = False
+    """Whether a waiting stream is told its place by events of the type `queue` instead of comments. Most SDKs
+    take them for chunks: leave it off, and let those who want them send `x-gateway-queue-events: true`."""
 
 
 class Timeouts(Section):
