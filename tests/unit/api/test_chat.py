@@ -315,7 +315,8 @@ async def test_an_endless_event_is_an_error_event() -> None:
 
 async def test_one_choice_that_fails_ends_the_stream_of_all() -> None:
     servers = Servers(a=native("x" * 40), b=[refusing(200, b"?")])
-    async with rig(servers, "chatglm2", server={"stream_head_wait": 0.0}) as house:
+    once = "[retries]\nattempts = 1\n"
+    async with rig(servers, "chatglm2", once, server={"stream_head_wait": 0.0}) as house:
         call = await house.chat(stream=True, n=2)
     assert call.events[-1]["error"]["code"] == "upstream_invalid_response"
     assert "[DONE]" not in call.events
