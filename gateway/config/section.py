@@ -54,7 +54,10 @@ class Server(Section):
     """How long a stream's headers wait for the backend's first sign of life, so that errors keep their status
     (seconds)."""
     drain: Wait = 25.0
-    """How long running requests may go on after SIGTERM (seconds)."""
+    """How long running requests may go on after SIGTERM, and after `drain_delay` (seconds)."""
+    drain_delay: Wait = 0.0
+    """How long new requests are still served after SIGTERM, while `/readyz` already says 503 (seconds). For
+    load balancers that go by `/readyz` and need a while to see it. See deployment.md."""
     watch: bool = False
     """Whether a change of the config file, or of a file that it names, is taken over without a signal.
     SIGHUP always has it read again."""
