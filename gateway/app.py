@@ -151,7 +151,7 @@ def create_app(
         new_id=new_id,
         life=life,
     )
-    probes = routes.health_routes(live=Live(), ready=Ready(dispatcher.usable, lambda: life.draining))
+    probes = routes.health_routes(live=Live(), ready=Ready(dispatcher.usable, lambda: life.leaving))
     doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
     pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
     return Gateway(

@@ -16,13 +16,15 @@ from gateway.planning import Asking, Plan
 from gateway.relay import Answer
 from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
-from gateway.wire import openai, sse
+from gateway.wire import news, openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 
 SESSION = b"x-session-affinity"
 """The header by which a client names the conversation; load generators and agents send it."""
 LONGEST_SESSION = 256
 """How much of that name counts, in bytes."""
+QUEUE_EVENTS = b"x-gateway-queue-events"
+"""The header by which a client asks for events instead of comments while it waits, or for comments."""
 
 
 class ChatDoor:
@@ -127,8 +129,8 @@ class _Streaming:
     """One streamed answer.
 
     The head waits for the first content up to `server.stream_head_wait`, so that errors keep their
-    status; from then on comments keep the connection alive until there is content. A failure after
-    the head is one error event, without a finish reason and without `[DONE]`.
+    status; from then on comments, or events for who wants them, keep the connection alive until there is
+    content. A failure after the head is one error event, without a finish reason and without `[DONE]`.
     """
 
     def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
@@ -190,19 +192,21 @@ class _Streaming:
     async def _comfort(self, send: Send) -> None:
         await self._start(send)
         while True:
-            await replies.send_event(send, sse.comment(self._news()))
+            await replies.send_event(send, self._news())
             await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
         # Who counts is known only at the end: the usage chunk tells the counts themselves.
         await replies.start_stream(send, gateway_headers(self._visit.receipt, counted=False))
 
-    def _news(self) -> str:
+    def _news(self) -> bytes:
         place = self._desk.place(self._ticket) if self._ticket else None
-        if place is None:
-            return "generating"
-        position, seconds = place
-        return f"queued position={position} wait={max(1, round(seconds))}s"
+        return news.event(place) if self._wants_events() else news.comment(place)
+
+    def _wants_events(self) -> bool:
+        """As the client says, else as the configuration does."""
+        wish = self._visit.headers.get(QUEUE_EVENTS, b"").strip().lower()
+        return wish == b"true" or (self._desk.settings.queue.events and wish != b"false")
 
     # --- from then on ------------------------------------------------------------------------------
 

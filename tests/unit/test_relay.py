@@ -283,6 +283,8 @@ async def test_each_server_gets_its_own_language() -> None:
         pytest.param(refusing(429), "upstream_5xx", id="429"),
         pytest.param(refusing(404), "upstream_5xx", id="404"),
         pytest.param(refusing(302, location="http://b/"), "upstream_5xx", id="redirect"),
+        pytest.param(refusing(200, b"data: {oops\n\n"), "bad_payload", id="garbage"),
+        pytest.param(refusing(200, b"{}", content_encoding="gzip"), "bad_payload", id="gzip"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -317,9 +319,6 @@ async def test_a_stream_cut_before_any_content_is_tried_elsewhere(reply: Reply) 
     [
         pytest.param(refusing(400, b"{}"), UpstreamRejected, id="400"),
         pytest.param(refusing(422, b"{}"), UpstreamRejected, id="422"),
-        pytest.param(refusing(200, b"<html>"), UpstreamGarbled, id="html"),
-        pytest.param(refusing(200, b""), UpstreamGarbled, id="empty-body"),
-        pytest.param(refusing(200, b"{}", content_encoding="gzip"), UpstreamGarbled, id="gzip"),
     ],
 )
 async def test_what_another_backend_would_not_do_better_is_not_repeated(
@@ -332,10 +331,27 @@ async def test_what_another_backend_would_not_do_better_is_not_repeated(
     assert "secret" not in failure.message
 
 
-async def test_an_empty_answer_is_not_repeated() -> None:
-    servers = Servers(a=native(""), b=native())
+async def test_an_empty_answer_is_tried_elsewhere() -> None:
+    servers = Servers(a=native(""), b=native("good"))
+    async with open_house(servers, "chatglm2") as house:
+        assert text(await house.answer()) == "good"
+    assert house.outcomes == [("a", "bad_payload"), ("b", "ok")]
+    assert house.receipt.retries == ["bad_payload"]
+
+
+async def test_where_all_are_empty_that_is_told() -> None:
+    servers = Servers(a=native(""), b=native(""), c=native("never asked"))
     async with open_house(servers, "chatglm2") as house:
         await house.failure(UpstreamEmpty)
+    assert servers.order == ["a", "b"]
+
+
+async def test_an_empty_answer_that_is_called_complete_is_an_answer() -> None:
+    servers = Servers(a=whole(""), b=whole("never asked"))
+    async with open_house(servers, "chatglm3") as house:
+        events = await house.answer()
+    assert text(events) == ""
+    assert reasons(events) == {0: "stop"}
     assert servers.order == ["a"]
 
 
