@@ -151,6 +151,7 @@ async def running(
                 yield Running(_url(data), _url(admin), gateway, planes)
             finally:
                 gateway.life.draining = True
+                gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
                 await _end(planes, serving, gateway.life, gateway.settings.server.drain)

@@ -37,7 +37,8 @@ class Desk:
         fleet = {
             one.name: Backend(one, clock=time.monotonic, transport=None) for one in self.settings.backends
         }
-        self.terms = Terms(self.settings, fleet)
+        self.points = iter((0.0, 0.999))
+        self.terms = Terms(self.settings, fleet, self.points.__next__)
 
     def plan(self, asking: Asking | None = None, **body: Any) -> Plan:
         """Plan a request for the model `m`; `body` is what it has besides a short question."""
