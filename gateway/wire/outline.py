@@ -45,7 +45,7 @@ class Outline:
 
     @property
     def digest(self) -> bytes:
-        """Equal for answers that say the same in every choice; neither blanks nor the cut into pieces count."""
+        """Equal for answers that say the same in every choice; neither blanks nor pieces count."""
         whole = blake2b(digest_size=16)
         for choice in sorted(self._said):
             whole.update(choice.to_bytes())
@@ -67,7 +67,8 @@ class Outline:
         self._add(choice, arguments)
 
     def _add(self, choice: int, text: str) -> None:
-        self._digest(choice).update("".join(text.split()).encode(errors="surrogatepass"))
+        if bare := "".join(text.split()):
+            self._digest(choice).update(bare.encode(errors="surrogatepass"))
 
     def _digest(self, choice: int) -> Any:
         if (said := self._said.get(choice)) is None:
