@@ -136,7 +136,10 @@ def create_app(
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
     common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
     relay = Relay(settings, fleet, dispatcher, *common)
-    shadow = Shadow(settings, fleet, dispatcher, *common, observers=(logs, metrics), beside=offload.run)
+    told = (logs, metrics)
+    shadow = Shadow(
+        settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run
+    )
     relay.shadow = shadow.watch
     desk = Desk(
         settings=settings,

@@ -92,7 +92,7 @@ class Shadow:
     """Makes the copies. One for the whole process.
 
     `chance` gives random numbers from 0 up to 1; `beside` does the translation of large requests; `note` is
-    the relay's; `observers` are told of every copy.
+    the relay's; `observers` are told of every copy, `crash` of our own bugs.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Shadow:
         chance: Callable[[], float],
         *,
         observers: Sequence[Observer],
+        crash: Callable[[str, BaseException], None],
         beside: Beside,
     ) -> None:
         self._relay = _Copier(settings, fleet, _Spare(dispatcher), background, clock, note, chance)
@@ -113,6 +114,7 @@ class Shadow:
         self._clock = clock
         self._chance = chance
         self._observers = observers
+        self._crash = crash
         self._beside = beside
         self._targets = _targets(settings)
         self._running: dict[asyncio.Task[None], _Copy] = {}
@@ -178,6 +180,8 @@ class Shadow:
         self._numbers[model] -= 1
         if task.cancelled():  # perhaps before it had begun
             self._skip(copy, "gave_way" if copy.gave_way else "shutdown")
+        elif (error := task.exception()) is not None:
+            self._crash(copy.caller.receipt.request_id, error)
 
     async def _run(self, copy: _Copy) -> None:
         copy.caller.outline.take(copy.last)
