@@ -205,7 +205,7 @@ def _split_lines(way: Way) -> Iterator[str]:
         this = {True: "this one does", False: "this one does not", None: "of this one, chance decides"}
         yield (
             f"canary: {canary['share']:.1%} of the conversations go to {canary['model']}; "
-            f"{this[canary['falls']]}, unless {SESSION} names it"
+            f"{this[canary['falls']]}, unless {SESSION} says otherwise"
         )
     if shadow is not None:
         yield (
