@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from gateway.wire import jsontext, sse
+from gateway.wire import jsontext
 from gateway.wire.events import Delta, Event, Finish, Passed
 
 _SEPARATOR = b"\0"
@@ -28,7 +28,6 @@ class Outline:
         self.finish = ""
         self.legible = True
         self._said: dict[int, Any] = {}
-        self._events = sse.Parser()
 
     def take(self, events: Iterable[Event]) -> None:
         """Take down what came next. Never raises for what a backend may send."""
@@ -79,16 +78,15 @@ class Outline:
 
     def _read(self, data: bytes) -> None:
         try:
-            if data.lstrip()[:1] == b"{":
+            if not data.startswith(b"data:"):
                 self._read_object(data)
                 return
-            for event in self._events.feed(data):
-                if event.data != "[DONE]":
-                    self._read_object(event.data)
+            for event in filter(None, data.split(b"\n\n")):  # whole events, of one line each
+                self._read_object(event.removeprefix(b"data:"))
         except (ValueError, TypeError, AttributeError, KeyError):  # not the answer of an OpenAI after all
             self.legible = False
 
-    def _read_object(self, data: bytes | str) -> None:
+    def _read_object(self, data: bytes) -> None:
         for choice in jsontext.read_lenient(data)["choices"]:
             self._read_choice(choice["index"], choice.get("delta") or choice.get("message") or {})
 
