@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import config
 from gateway.dispatcher import Dispatcher, Lease
-from gateway.errors import BadRequest, GatewayError, ModelNotFound, QueueFull
+from gateway.errors import BadRequest, GatewayError, ModelNotFound, NoBackend, QueueFull
 from gateway.planning import Plan, Terms
 from gateway.relay import Answer, Relay
 from gateway.scheduling import split
@@ -42,8 +42,9 @@ Beside = Callable[[Callable[[], Plan]], Awaitable[Plan]]
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where a model's copies go."""
+    """Where the copies go of requests for the model `of`."""
 
+    of: str
     model: config.Model
     settings: config.Shadow
 
@@ -158,7 +159,7 @@ class Shadow:
 
     def _begin(self, copy: _Copy, error: GatewayError | None, *, left: bool) -> None:
         """Copy a request whose answer has ended, well or by an error, if there is something to compare."""
-        caller, model = copy.caller, copy.plan.model.name
+        caller, target = copy.caller, copy.target
         caller.ended = self._clock()
         if error is not None:
             caller.outcome = error.row.outcome
@@ -166,18 +167,17 @@ class Shadow:
             self._skip(copy, "unanswered")
         elif self._closed:
             self._skip(copy, "shutdown")
-        elif self._numbers[model] >= copy.target.settings.at_once:
+        elif self._numbers[target.of] >= target.settings.at_once:
             self._skip(copy, "full")
         else:
-            self._numbers[model] += 1
+            self._numbers[target.of] += 1
             task = self._background.start(self._run(copy), f"copy of {caller.receipt.request_id}")
             self._running[task] = copy
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         copy = self._running.pop(task)
-        model = copy.caller.receipt.model
-        self._numbers[model] -= 1
+        self._numbers[copy.target.of] -= 1
         if task.cancelled():  # perhaps before it had begun
             self._skip(copy, "gave_way" if copy.gave_way else "shutdown")
         elif (error := task.exception()) is not None:
@@ -197,6 +197,9 @@ class Shadow:
             await self._answered(copy, plan)
         except QueueFull:
             self._skip(copy, "busy")
+            return
+        except NoBackend:  # a reload has taken the model away
+            self._skip(copy, "unfit")
             return
         except TimeoutError:
             copy.mine.outcome = "total_timeout"
@@ -240,12 +243,12 @@ class Shadow:
 
     def _skip(self, copy: _Copy, reason: Skip) -> None:
         for observer in self._observers:
-            observer.shadow_skipped(copy.caller.receipt.model, copy.target.model.name, reason)
+            observer.shadow_skipped(copy.target.of, copy.target.model.name, reason)
 
 
 def _targets(settings: config.Config) -> dict[str, _Target]:
     return {
-        model.name: _Target(settings.names[model.shadow.model], model.shadow)
+        model.name: _Target(model.name, settings.names[model.shadow.model], model.shadow)
         for model in settings.resolved_models
         if model.shadow is not None
     }
@@ -258,7 +261,7 @@ def _compared(copy: _Copy) -> Comparison:
         same = caller.outline.digest == mine.outline.digest
     return Comparison(
         request_id=caller.receipt.request_id,
-        model=caller.receipt.model,
+        model=copy.target.of,
         shadow=copy.target.model.name,
         caller=caller.side(),
         copy=mine.side(),
@@ -323,13 +326,14 @@ class _Spare:
 
     async def lease(self, claim: Claim, waiting: Callable[[Ticket], None]) -> Lease:  # noqa: ARG002 - see Slots
         """A slot without waiting. Raises `QueueFull`."""
-        if (lease := self._dispatcher.seize(claim)) is None:
+        if (lease := self.seize(claim)) is None:
             raise QueueFull("No slot is free for a copy.")
         return lease
 
     def seize(self, claim: Claim) -> Lease | None:
-        """A slot without waiting."""
-        return self._dispatcher.seize(claim)
+        """A slot without waiting, but of no backend that is coming back: what it can do is for users."""
+        well = tuple(name for name in claim.backends if self._dispatcher.state(name).share == 1)
+        return self._dispatcher.seize(replace(claim, backends=well)) if well else None
 
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """Nothing: what befalls a copy says nothing of users' requests."""

@@ -267,6 +267,18 @@ async def test_a_copy_takes_a_free_slot_or_none() -> None:
     assert one.servers.order == ["a"]
 
 
+async def test_a_copy_is_not_what_a_backend_that_comes_back_is_tried_with() -> None:
+    options = {"serves": {"b": "new", "c": "new"}}
+    async with studio(a=whole("hello"), b=whole("hello"), c=whole("hello"), options=options) as one:
+        one.dispatcher.state("b").share = 0.5
+        for _ in range(3):
+            assert (await one.compared()).copy.backend == "c"
+        one.dispatcher.state("c").share = 0.5
+        await one.read()
+        await one.settle()
+        assert one.reasons == ["busy"]
+
+
 async def test_a_copy_gives_its_slot_to_who_has_to_wait_for_it() -> None:
     never = asyncio.Event()
     options = {"slots": 1, "abandon": "close"}
