@@ -124,8 +124,8 @@ async def test_too_long_a_chat_is_planned_for_a_longer_model_that_the_key_may_us
 async def test_an_outage_has_other_models_than_a_chat_too_long() -> None:
     desk = Desk(OTHER, {"b": "big"}, a="openai", b="openai")
     model = desk.settings.names["m"]
-    (plan,) = desk.terms.elsewhere(ask(), model, UpstreamError("x"))
-    assert (plan.model.name, plan.request.model) == ("big", "big")
+    (plan,) = desk.terms.elsewhere(replace(ask(), session="s"), model, UpstreamError("x"))
+    assert (plan.model.name, plan.request.model, plan.asking.session) == ("big", "big", "s")
     assert desk.terms.elsewhere(ask(), model, ContextExceeded("x")) == []
 
 
