@@ -29,6 +29,7 @@ from gateway.relay import Relay
 from gateway.scheduling.balancers import Balancer, balancer
 from gateway.scheduling.health import Rules
 from gateway.scheduling.scheduler import Fleet
+from gateway.shadow import Shadow
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.receipt import Hooks
@@ -57,6 +58,7 @@ class Gateway:
     life: Life
     ward: Ward
     prober: Prober
+    shadow: Shadow
     settings: config.Config
     _desk: Desk
     _balancers: _Balancers
@@ -84,6 +86,7 @@ class Gateway:
         self.ward.reconfigure({name: healths[name] for name in healths if name not in gone})
         self.ward.reconfigure(healths)
         self._desk.relay.reconfigure(settings, fleet)
+        self.shadow.reconfigure(settings, fleet)
         self._desk.reconfigure(settings, keyring)
         self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
         self.metrics.configured(config.digest(settings), time.time())
@@ -99,6 +102,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
+        await self.shadow.aclose()  # before the rest: what ends here may leave cards at work
         await self.background.aclose()
         self.offload.close()
         self.dispatcher.aclose()
@@ -130,7 +134,13 @@ def create_app(
     metrics = _metrics(settings, dispatcher)
     hooks.add(metrics)
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
-    relay = Relay(settings, fleet, dispatcher, background, time.monotonic, lambda *note: _note(logs, *note))
+    common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
+    relay = Relay(settings, fleet, dispatcher, *common)
+    told = (logs, metrics)
+    shadow = Shadow(
+        settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run
+    )
+    relay.shadow = shadow.watch
     desk = Desk(
         settings=settings,
         relay=relay,
@@ -165,6 +175,7 @@ def create_app(
         life=life,
         ward=ward,
         prober=prober,
+        shadow=shadow,
         settings=settings,
         _desk=desk,
         _balancers=balancers,

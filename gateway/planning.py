@@ -5,21 +5,24 @@ Nothing here waits, reads a clock or sends a byte; what cannot be honoured is re
     Asking      a request as a client put it
     Terms       what a request's way takes from the configuration, and how it is planned by it
     Plan        the backends that can take the request, and the bytes that each would get
+    Canaried    what was asked, where a request fell to the share of its model's canary
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway import config
 from gateway.dialects.base import Dialect, Outgoing, Profile
-from gateway.errors import BadRequest, ContextExceeded, GatewayError, ModelNotFound, NoBackend
-from gateway.scheduling import affinity
+from gateway.errors import BadRequest, ContextExceeded, Draining, GatewayError, ModelNotFound, NoBackend
+from gateway.scheduling import affinity, split
 from gateway.scheduling.claim import Claim
 from gateway.scheduling.patience import Limits
 from gateway.scheduling.retry import cause
+from gateway.telemetry.receipt import Canary
 from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
 from gateway.wire.openai import ChatRequest
@@ -50,13 +53,23 @@ class Asking:
         return Asking(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
 
 
+@dataclass(frozen=True, slots=True)
+class Canaried:
+    """That a request for `model` fell to the share of its canary: what was asked, and what came of it."""
+
+    asking: Asking
+    model: config.Model
+    told: Canary
+
+
 @dataclass(slots=True)
 class Plan:
     """Where a request may go, already translated. A retry sends the same bytes.
 
     `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
     wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
-    another than the client asked for; `terms` are those it was made by.
+    another than the client asked for; `terms` are those it was made by. `canary` is set for requests that
+    fell to one, whether they go there or not.
     """
 
     terms: Terms
@@ -68,6 +81,14 @@ class Plan:
     ignored: tuple[str, ...]
     alone: bool
     instead: bool = False
+    canary: Canaried | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the client asked for, or the model's where it gave none."""
+        if (before := self.canary) is not None:
+            return before.asking.request.model or before.model.name
+        return self.request.model or self.model.name
 
     def claim(self, backends: tuple[str, ...], waited: float) -> Claim:
         """What it asks of the dispatcher, after `waited` seconds of waiting: one of these backends."""
@@ -105,10 +126,12 @@ class Terms:
     """What a request's way takes from the configuration, and how it is planned by it.
 
     One value, which a reload replaces whole: a plan keeps the terms it was made by, so that a request in
-    flight has its backend to the end.
+    flight has its backend to the end. `chance` gives random numbers from 0 up to 1.
     """
 
-    def __init__(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
+    def __init__(
+        self, settings: config.Config, fleet: Mapping[str, Backend], chance: Callable[[], float]
+    ) -> None:
         self.fleet = fleet
         self.attempts = settings.retries.attempts
         self.models = {model.name: model for model in settings.resolved_models}
@@ -123,6 +146,18 @@ class Terms:
             for why in ("outage", "context")
         }
         self.alikes = {model.name: self._alike(model) for model in settings.resolved_models}
+        self._chance = chance
+        self.canaries = {
+            model.name: (settings.names[model.canary.model], model.canary.share)
+            for model in settings.resolved_models
+            if model.canary is not None
+        }
+
+    def for_copies(self) -> Terms:
+        """The same for requests that are tried once, on the model they ask for and no other."""
+        terms = copy.copy(self)
+        terms.attempts, terms.fallbacks, terms.canaries = 1, {}, {}
+        return terms
 
     def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
         names: dict[tuple[Dialect, Profile], list[str]] = {}
@@ -131,16 +166,19 @@ class Terms:
             names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
         return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
 
-    def plan(self, asking: Asking, model: config.Model) -> Plan:
+    def plan(self, asking: Asking, model: config.Model, *, split: bool = True) -> Plan:
         """Translate the request for every backend that can take it; if it is too long for all, elsewhere.
 
-        Raises the first backend's `BadRequest` when none can, before anything has waited.
+        A share of a model's requests is its canary's, unless `split` is false. Raises the first backend's
+        `BadRequest` when none can take it, before anything has waited.
         """
+        if split and self.canaries and (canary := self.canaries.get(model.name)) is not None:
+            return self._split(asking, model, *canary)
         alikes = self.alikes.get(model.name)
         if alikes is None:  # a reload came between the reading of the request and this
             raise ModelNotFound("There is no model of that name any more.", param="model")
         request = asking.request
-        alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
+        alone = request.n == 1 or _makes_many(alikes)
         if not alone and request.n > model.max_n:
             raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
         try:
@@ -183,7 +221,7 @@ class Terms:
         for other in self.fallbacks.get((model.name, why), ()) if why else ():
             if asking.tenant.sees(other.name):
                 with suppress(BadRequest):
-                    plan = self.plan(asking.of(other.name), other)
+                    plan = self.plan(asking.of(other.name), other, split=False)
                     plan.instead = True
                     plans.setdefault(plan.model.name, plan)
         plans.pop(model.name, None)
@@ -194,9 +232,75 @@ class Terms:
         model = self.models.get(plan.model.name)
         if model is None:
             raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
-        renewed = self.plan(plan.asking if plan.alone else plan.asking.single(), model)
+        renewed = self.plan(plan.asking if plan.alone else plan.asking.single(), model, split=False)
         renewed.instead = renewed.instead or plan.instead
+        renewed.canary = plan.canary
         return renewed
+
+    # --- canaries ----------------------------------------------------------------------------------
+
+    def _split(self, asking: Asking, model: config.Model, canary: config.Model, share: float) -> Plan:
+        """Plan a request to a model with a canary: for that, if the request falls to its share and may go."""
+        point = point_of(asking, canary.name)
+        if not split.chosen(share, self._chance() if point is None else point):
+            return self.plan(asking, model, split=False)
+        told, plan = Canary(canary.name, "forbidden"), None
+        if asking.tenant.sees(canary.name):
+            plan = self._for_canary(asking, model, canary)
+            told = Canary(canary.name, "taken" if plan else "unfit")
+        if plan is None:
+            plan = self.plan(asking, model, split=False)
+        plan.canary = Canaried(asking, model, told)
+        return plan
+
+    def _for_canary(self, asking: Asking, model: config.Model, canary: config.Model) -> Plan | None:
+        """The plan for the canary; None where that cannot take the request, or could not give it back.
+
+        Choices that are made side by side could not: all of an answer's are one model's.
+        """
+        if asking.request.n > 1 and not _makes_many(self.alikes.get(model.name, ())):
+            return None
+        with suppress(BadRequest):
+            plan = self.plan(asking.of(canary.name), canary, split=False)
+            if plan.alone and not plan.instead:
+                plan.instead = True
+                return plan
+        return None
+
+    def returned(self, plan: Plan, error: GatewayError) -> Plan | None:
+        """The request of a canary that has failed so, planned for the model that was asked.
+
+        None where it is no canary's, where that model cannot take it, and for what must not move: filtered
+        content, and requests at our own end.
+        """
+        before = plan.canary
+        if before is None or before.told.result != "taken" or before.model.name not in self.models:
+            return None
+        if error.code == "content_filter" or isinstance(error, Draining):
+            return None
+        with suppress(BadRequest):
+            asked = self.plan(before.asking, self.models[before.model.name], split=False)
+            if asked.alone:
+                asked.canary = replace(before, told=Canary(before.told.model, "returned"))
+                return asked
+        return None
+
+
+def point_of(asking: Asking, canary: str) -> float | None:
+    """Where a conversation stands among all for a canary, from 0 up to 1; None for what belongs to none.
+
+    It is the session of the balancer of that name; each canary takes others.
+    """
+    request = asking.request
+    named = asking.session or request.user
+    if not named and not any(message.role == "user" for message in request.messages):
+        return None
+    return split.point(canary, affinity.session(named, _turns(request, opening=True)))
+
+
+def _makes_many(alikes: tuple[_Alike, ...]) -> bool:
+    """Whether one generation of these backends makes several choices."""
+    return all("n" in alike.dialect.honours for alike in alikes)
 
 
 def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:

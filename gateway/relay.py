@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeAlias
 
 from gateway import config
 from gateway.abilities import usage
@@ -27,7 +28,7 @@ from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
 from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
-from gateway.dispatcher import Dispatcher, Lease
+from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
     GatewayError,
     StallTimeout,
@@ -68,28 +69,39 @@ class Answer(ABC):
         """Leave. Does nothing after the end."""
 
 
+Watch: TypeAlias = Callable[[Answer, Plan, Receipt], Answer]
+"""Gives an answer, begun, as its reader shall have it."""
+
+
 class Relay:
-    """Takes requests to backends and their answers back. One for the whole process."""
+    """Takes requests to backends and their answers back.
+
+    `chance` gives random numbers from 0 up to 1. `shadow` is shown the answers of models that have one.
+    """
+
+    shadow: Watch | None = None
 
     def __init__(
         self,
         settings: config.Config,
         fleet: Mapping[str, Backend],
-        dispatcher: Dispatcher,
+        dispatcher: Slots,
         background: Background,
         clock: Callable[[], float],
         note: Callable[[str, str], None],
+        chance: Callable[[], float],
     ) -> None:
-        self.terms = Terms(settings, fleet)
+        self.terms = Terms(settings, fleet, chance)
         self.dispatcher = dispatcher
         self.background = background
         self.clock = clock
         self.budget = Budget(settings.retries.budget, settings.retries.least)
         self._note = note
+        self._chance = chance
 
     def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
         """Go by other settings. Tries that have begun end by the old ones; who waits is planned anew."""
-        self.terms = Terms(settings, fleet)
+        self.terms = Terms(settings, fleet, self._chance)
         self.budget.reconfigure(settings.retries.budget, settings.retries.least)
 
     # --- answer ------------------------------------------------------------------------------------
@@ -100,9 +112,13 @@ class Relay:
         receipt.ignored = plan.ignored
         if plan.instead:
             receipt.answered = plan.model.name
-        if plan.alone:
-            return Generation(self, plan, receipt, waiting)
-        return _SideBySide(self, plan, receipt, waiting)
+        if plan.canary is not None:
+            receipt.canary = plan.canary.told
+        kind = Generation if plan.alone else _SideBySide
+        answer = kind(self, plan, receipt, waiting)
+        if plan.model.shadow is not None and self.shadow is not None:
+            return self.shadow(answer, plan, receipt)
+        return answer
 
     def tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
         """Log what the dialect noted of this backend, once."""
@@ -237,6 +253,8 @@ class Generation(Answer):
             if somebody and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
                 self._again = error.row.outcome
                 return
+        if plan.canary is not None and not self._content_sent and self._has_returned(error):
+            return
         # Where nobody was free for a second try, the first failure is the truth.
         failed = self._failed = self._failed or error
         if self._content_sent:
@@ -247,12 +265,25 @@ class Generation(Answer):
             raise failed
         self._backends, self._again = (), ""
 
+    def _has_returned(self, error: GatewayError) -> bool:
+        """Begin anew with the model that was asked, as its canary has failed; false where that cannot be."""
+        receipt, asked = self._receipt, self._relay.terms.returned(self._plan, error)
+        if asked is None or asked.canary is None:
+            return False
+        tried = {attempt.backend for attempt in receipt.attempts}
+        self._plan, self._tries, self._failed, self._again = asked, 0, None, ""
+        self._backends = tuple(name for name in asked.backends if name not in tried) or asked.backends
+        receipt.canary, receipt.answered = asked.canary.told, asked.model.name if asked.instead else ""
+        return True
+
     def _elsewhere(self, error: GatewayError) -> list[Plan]:
         """The models that may answer now; none for one choice of several, as they must all be one model's."""
         plan = self._plan
         if not plan.alone:
             return []
-        return [one for one in self._relay.terms.elsewhere(plan.asking, plan.model, error) if one.alone]
+        failed = plan.canary.told.model if plan.canary is not None else ""  # or it could not have taken this
+        plans = self._relay.terms.elsewhere(plan.asking, plan.model, error)
+        return [one for one in plans if one.alone and one.model.name != failed]
 
     async def aclose(self) -> None:
         if self._try is not None and not self.done:

@@ -155,6 +155,7 @@ async def running(
             finally:
                 await _take_leave(gateway.life, gateway.settings.server.drain_delay, hurried)
                 gateway.life.drain()
+                gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
                 await _end(planes, serving, gateway.life, gateway.settings.server.drain)

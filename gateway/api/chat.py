@@ -118,7 +118,7 @@ class _Whole:
         return openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
-            model=self._visit.receipt.answered or request.model or self._plan.model.name,
+            model=self._visit.receipt.answered or self._plan.name,
             choices=self._choices,
             usage=self._usage,
             legacy=request.legacy_functions,
@@ -242,7 +242,7 @@ class _Streaming:
             self._writer = openai.ChunkWriter(
                 answer_id=desk.new_id("chatcmpl-"),
                 created=int(desk.now().timestamp()),
-                model=self._visit.receipt.answered or request.model or self._plan.model.name,
+                model=self._visit.receipt.answered or self._plan.name,
                 include_usage=request.include_usage,
                 legacy=request.legacy_functions,
             )

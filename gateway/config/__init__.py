@@ -25,6 +25,7 @@ from gateway.config.section import (
     TimeoutOverrides,
     Timeouts,
 )
+from gateway.config.split import Canary, Shadow
 from gateway.config.tree import Config
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Address",
     "Admin",
     "Backend",
+    "Canary",
     "Config",
     "ConfigError",
     "Dialect",
@@ -44,6 +46,7 @@ __all__ = [
     "Queue",
     "Retries",
     "Server",
+    "Shadow",
     "TimeoutOverrides",
     "Timeouts",
     "Tls",

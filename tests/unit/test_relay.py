@@ -100,6 +100,7 @@ class House:
             self.background,
             time.monotonic,
             lambda *note: self.notes.append(note),
+            lambda: 0.0,
         )
 
     def plan(self, asking: Asking | None = None, **body: Any) -> Plan:
