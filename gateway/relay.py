@@ -367,25 +367,29 @@ class _Try:
             return [await self._begin_anew(instruction)]
 
     async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
-        # Where the card works on whatever happens here, the exchange outlives a client that leaves.
-        drained = (self.backend.abandon_whole or outgoing.abandon) == "drain"
-        ask = self._whole_in_any_case if drained else self.backend.client.whole
-        body = await ask(outgoing, self._patience)
+        if (self.backend.abandon_whole or outgoing.abandon) == "drain":
+            body = await self._whole_in_any_case(outgoing)
+        else:
+            body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
 
-    async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
-        relay = self._relay
-        task = relay.background.start(
-            self.backend.client.whole(outgoing, patience.doubled()), f"answer of {self.backend.name}"
-        )
-        self._lease.linger(task)
-        deadline = patience.deadline(relay.clock(), begun=False)
+    async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
+        """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
+        patience, clock = self._patience, self._relay.clock
+        exchange = self.backend.client.exchange(outgoing, patience.doubled(), whole=True)
+        deadline = patience.deadline(clock(), begun=False)
         try:
-            async with asyncio.timeout(deadline - relay.clock()):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise patience.error(deadline, begun=False) from None
+            async with asyncio.timeout(deadline - clock()):
+                return await exchange.wait_whole()
+        except BaseException as error:
+            if isinstance(error, TimeoutError | asyncio.CancelledError) and exchange.underway:
+                self._linger(exchange.outlast())
+            else:
+                await exchange.aclose()
+            if isinstance(error, TimeoutError):
+                raise patience.error(deadline, begun=False) from None
+            raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)

@@ -175,12 +175,12 @@ class Connection(asyncio.BufferedProtocol):
             self._write(b"0\r\n\r\n")
 
     @property
-    def _unsent(self) -> bool:
+    def unsent(self) -> bool:
         """Not a byte of the request has gone out."""
         return self._turn == self._outbox.turn
 
     def _write(self, data: bytes) -> None:
-        if self._unsent:
+        if self.unsent:
             self._outbox.flush()
         transport = self._transport
         if transport is not None:
@@ -360,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.complete or self._unsent:  # nobody asked for this
+        if self.complete or self.unsent:  # nobody asked for this
             self._keep = False
             self.abort()
             return
@@ -430,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
             if exc is None and self.close_delimited:
                 self.complete = self.ready = True
             else:
-                kind = Cut if self.answered else Stale if self._unsent else Unanswered
+                kind = Cut if self.answered else Stale if self.unsent else Unanswered
                 self._fail(kind("The connection ended.")).__cause__ = exc
         self.closed = True
         self._wake()
