@@ -197,7 +197,7 @@ def check(outcome: Outcome, gives: dict[str, Any]) -> None:
     for index, expected in enumerate(wanted):
         check_choice(outcome.choices[index], expected)
     usage = outcome.usage
-    if usage is not None and usage.source == "estimate" and "usage" not in gives:
+    if usage is not None and usage.source == "estimate" and gives.get("usage") is None:
         # What a dialect counts for its own needs must be what would be counted behind it.
         said = "".join(choice.text for choice in outcome.choices.values())
         assert usage.completion in (tokens.estimate(said), tokens.estimate(said, tokens.V1_CJK))
