@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.body import read_body, require_json
 from gateway.api.door import Desk
+from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
@@ -47,7 +49,7 @@ class ChatDoor:
             with desk.stay(scope):
                 await _Whole(desk, plan, visit).run(send)
             return
-        streaming = _Streaming(desk, plan, visit)
+        streaming = _Streaming(desk, plan, visit, scope["presence"])
         try:
             with desk.stay(scope):
                 await streaming.run(send)
@@ -133,10 +135,11 @@ class _Streaming:
     content. A failure after the head is one error event, without a finish reason and without `[DONE]`.
     """
 
-    def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
+    def __init__(self, desk: Desk, plan: Plan, visit: Visit, presence: Presence) -> None:
         self._desk = desk
         self._plan = plan
         self._visit = visit
+        self._push = presence.push
         self._ticket: Ticket | None = None
         self._usage: Usage | None = None
         self._open: set[int] = set()
@@ -151,9 +154,9 @@ class _Streaming:
             first = await self._wait_for_first(answer, send)
             if not self._visit.began:
                 await self._start(send)
-            await self._send(first, send)
+            await self._send(first)
             while not answer.done:
-                await self._send(await answer.read(), send)
+                await self._send(await answer.read())
         finally:
             if not answer.done:
                 await answer.aclose()
@@ -162,8 +165,7 @@ class _Streaming:
     async def fail(self, error: GatewayError, send: Send) -> None:
         """End a stream that has begun and cannot go on."""
         note_error(self._visit.receipt, error)
-        await replies.send_event(send, sse.frame(replies.error_body(error)))
-        await replies.end_stream(send)
+        await replies.end_stream(send, sse.frame(replies.error_body(error)))
 
     def _queued(self, ticket: Ticket) -> None:
         self._ticket = ticket
@@ -192,7 +194,7 @@ class _Streaming:
     async def _comfort(self, send: Send) -> None:
         await self._start(send)
         while True:
-            await replies.send_event(send, self._news())
+            await self._push(self._news())
             await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
@@ -210,14 +212,9 @@ class _Streaming:
 
     # --- from then on ------------------------------------------------------------------------------
 
-    async def _send(self, events: list[Event], send: Send) -> None:
+    def _send(self, events: list[Event]) -> Awaitable[None]:
         """Send what came together in one piece."""
-        if self._passing and len(events) == 1:
-            data = self._written(events[0])
-        else:
-            data = b"".join([self._written(event) for event in events])
-        if data:
-            await replies.send_event(send, data)
+        return self._push(b"".join([self._written(event) for event in events]))
 
     def _written(self, event: Event) -> bytes:
         if isinstance(event, Passed):
@@ -253,8 +250,7 @@ class _Streaming:
             raise UpstreamTruncated("The backend's answer broke off.")
         told = self._passing or not self._plan.request.include_usage
         usage = b"" if told else self._chunks.usage(self._usage)
-        await replies.send_event(send, usage + sse.DONE)
-        await replies.end_stream(send)
+        await replies.end_stream(send, usage + sse.DONE)
 
 
 def _shows(event: Event) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from gateway.errors import ClientGone, GatewayError
 
 
 class Presence(Protocol):
-    """Whether a client is still there. Lies in the scope as `presence`, put there by `inbound`.
+    """A client, and whether it is still there. Lies in the scope as `presence`, put there by `inbound`.
 
     `on_leaving` is called, by the event loop and not by the request's own task, when `gone` becomes true.
     `fault` is the reason where the server itself sent the client away, with an answer of its own.
@@ -25,6 +25,9 @@ class Presence(Protocol):
     @property
     def task(self) -> asyncio.Task[None]:
         """The one that serves the request."""
+
+    def push(self, piece: bytes) -> Awaitable[None]:
+        """Send a piece of a body that has begun; what a stream says most, and with the least ado."""
 
 
 class Leaving:

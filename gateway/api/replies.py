@@ -50,14 +50,9 @@ async def start_stream(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> No
     await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_STREAM, *headers]})
 
 
-async def send_event(send: Send, event: bytes) -> None:
-    """Send one event, or a few that belong together, at once."""
-    await send({"type": "http.response.body", "body": event, "more_body": True})
-
-
-async def end_stream(send: Send) -> None:
-    """End the stream."""
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+async def end_stream(send: Send, last: bytes) -> None:
+    """End the stream with its last event."""
+    await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 def error_body(error: GatewayError) -> bytes:

@@ -180,6 +180,18 @@ class Cycle:
             self._expects = False
         return self._line.nothing
 
+    def push(self, piece: bytes) -> Awaitable[None]:
+        """Write a piece of a body that has begun and has no end yet: `send`, without a message around it."""
+        if (
+            piece
+            and self._chunked
+            and self.started
+            and not (self.gone or self.complete or self._flow.write_paused)
+        ):
+            self._line.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return self._line.nothing
+        return self.send({"type": "http.response.body", "body": piece, "more_body": True})
+
     async def _send_later(self, message: Message) -> None:
         await self._flow.drain()
         await self.send(message)

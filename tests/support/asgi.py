@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Send
 
 from gateway.app import Gateway, create_app
 from gateway.config import Config
@@ -35,6 +35,13 @@ class Client:
     def task(self) -> asyncio.Task[None]:
         """The one that serves: in a test, whichever asks."""
         return cast("asyncio.Task[None]", asyncio.current_task())
+
+    send: Send
+    """What the application sends with."""
+
+    def push(self, piece: bytes) -> Awaitable[None]:
+        """Take a piece of a body."""
+        return self.send({"type": "http.response.body", "body": piece, "more_body": True})
 
     def leave(self) -> None:
         """Close the connection."""
@@ -148,6 +155,8 @@ def begin(
             assert not call.complete, "a body came after its end"
             call.chunks += [message["body"]] if message["body"] else []
             call.complete = not message.get("more_body", False)
+
+    call.client.send = send
 
     async def run() -> None:
         await app(scope, receive, send)

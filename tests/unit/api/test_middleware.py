@@ -111,7 +111,7 @@ async def test_every_answer_has_the_standing_headers() -> None:
 async def test_a_streams_own_cache_control_is_left_alone() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await replies.start_stream(send, [])
-        await replies.end_stream(send)
+        await replies.end_stream(send, b"data: [DONE]\n\n")
 
     assert (await Office(app).fetch()).header("cache-control") == "no-cache"
 

@@ -38,11 +38,10 @@ async def test_a_whole_answer_tells_its_length() -> None:
     assert sent[1] == {"type": "http.response.body", "body": "你好".encode()}
 
 
-async def test_an_event_stream_is_a_head_its_events_and_an_end() -> None:
+async def test_an_event_stream_has_its_head_and_ends_with_its_last_event() -> None:
     sent = Sent()
     await replies.start_stream(sent.send, [(b"x-gateway-backend", b"a")])
-    await replies.send_event(sent.send, b"data: 1\n\n")
-    await replies.end_stream(sent.send)
+    await replies.end_stream(sent.send, b"data: [DONE]\n\n")
     assert sent[0]["status"] == 200
     assert sent.headers == {
         b"content-type": b"text/event-stream; charset=utf-8",
@@ -50,10 +49,7 @@ async def test_an_event_stream_is_a_head_its_events_and_an_end() -> None:
         b"x-accel-buffering": b"no",
         b"x-gateway-backend": b"a",
     }
-    assert [(message["body"], message["more_body"]) for message in sent[1:]] == [
-        (b"data: 1\n\n", True),
-        (b"", False),
-    ]
+    assert [(message["body"], message["more_body"]) for message in sent[1:]] == [(b"data: [DONE]\n\n", False)]
 
 
 async def test_an_error_has_the_status_of_its_row() -> None:

@@ -51,6 +51,7 @@ class Connection:
         self.nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.nothing.set_result(None)
         self.ends: list[str] = []
+        self.cycles: list[Cycle] = []
 
     def write(self, data: bytes) -> None:
         self.wire.write(data)
@@ -64,6 +65,7 @@ class Connection:
     def cycle(self, *, head_only: bool = False, expects: bool = False, keep_alive: bool = True) -> Cycle:
         made = Cycle(self, head_only=head_only, expects=expects)
         made.keep_alive = keep_alive
+        self.cycles.append(made)
         return made
 
 
@@ -413,3 +415,47 @@ async def test_an_application_that_was_cancelled_has_failed() -> None:
     await asyncio.wait({task})
     cycle.finish(task)  # type: ignore[arg-type]  # its result is of no matter
     assert line.ends == ["failed"]
+
+
+# --- pieces without a message around them ------------------------------------------------------------
+
+
+async def test_a_piece_is_a_chunk_of_a_body_that_has_begun() -> None:
+    line = await answered(head(), body(b"one", more=True))
+    cycle = line.cycles[-1]
+    await cycle.push(b"two")
+    await cycle.push(b"")
+    assert line.wire.writes[1:] == [b"3\r\ntwo\r\n"]
+    await cycle.send(body(b"three"))
+    assert line.wire.writes[-1] == b"5\r\nthree\r\n0\r\n\r\n"
+
+
+async def test_a_piece_before_the_body_has_begun_comes_behind_its_head() -> None:
+    line = Connection()
+    cycle = line.cycle()
+    await cycle.send(head())
+    await cycle.push(b"one")
+    (written,) = line.wire.writes
+    assert written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert written.endswith(b"\r\n\r\n3\r\none\r\n")
+
+
+async def test_a_piece_waits_for_a_slow_reader_and_is_dropped_for_one_who_left() -> None:
+    line = await answered(head(), body(b"one", more=True))
+    cycle = line.cycles[-1]
+    line.flow.pause_writing()
+    waiting = asyncio.ensure_future(cycle.push(b"two"))
+    await asyncio.sleep(0)
+    assert len(line.wire.writes) == 1
+    line.flow.resume_writing()
+    await waiting
+    assert line.wire.writes[1:] == [b"3\r\ntwo\r\n"]
+    cycle.leave()
+    await cycle.push(b"three")
+    assert len(line.wire.writes) == 2
+
+
+async def test_a_piece_after_the_end_is_a_bug() -> None:
+    line = await answered(head(), body(b"one"))
+    with pytest.raises(RuntimeError, match="after its end"):
+        await line.cycles[-1].push(b"two")
