@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outbox import Outbox
 from gateway.upstream.connection import (
     HIGH_WATER,
     ONE_WRITE,
@@ -24,6 +23,7 @@ from gateway.upstream.connection import (
     Stale,
     Unanswered,
 )
+from tests.support.outboxes import AtOnce
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SIZED = OK + b"Content-Length: 5\r\n\r\nhello"
@@ -58,14 +58,6 @@ class Notes(asyncio.Transport):
 
     def abort(self) -> None:
         self.aborted = True
-
-
-class AtOnce(Outbox):
-    """Writes without waiting for the end of a turn, as the tests here play the event loop's part."""
-
-    def write(self, transport: asyncio.Transport, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        super().write(transport, data, loop)
-        self.flush()
 
 
 def made(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, Notes, list[Connection]]:

@@ -11,7 +11,8 @@ import pytest
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, Origin
 from gateway.upstream.pool import Pool, PoolFull, Statistics
-from tests.unit.upstream.test_connection import SIZED, AtOnce, Notes, receive
+from tests.support.outboxes import AtOnce
+from tests.unit.upstream.test_connection import SIZED, Notes, receive
 
 
 class Imagined(Dialer):
