@@ -241,7 +241,8 @@ class Relay:
                 with suppress(BadRequest):
                     plan = self.plan(asking.of(other.name), other)
                     plan.instead = True
-                    plans.setdefault(plan.model.name, plan)
+                    if plan.backends:  # of a model whose servers are still looked for there are none
+                        plans.setdefault(plan.model.name, plan)
         plans.pop(model.name, None)
         return list(plans.values())
 
@@ -325,7 +326,7 @@ class Generation(Answer):
         if self._plan.terms is not relay.terms and (self._backends or self._others is None):
             self._replan()
         try:
-            if self._backends:
+            if self._backends or self._others is None:
                 claim = _claim(self._plan, self._backends, self._waited)
                 lease = await relay.dispatcher.lease(claim, self._waiting)
             else:
@@ -664,7 +665,7 @@ class _Try:
 
 def _claim(plan: Plan, backends: tuple[str, ...], waited: float) -> Claim:
     tenant, model = plan.asking.tenant, plan.model
-    size = len(plan.outgoing[backends[0]].body)
+    size = len(plan.outgoing[backends[0]].body) if backends else 0
     claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
     claim.waited = waited
     if model.balance == "session":
