@@ -77,14 +77,16 @@ def _checked_ip(value: str) -> str:
 
 def _checked_nameserver(value: str) -> str:
     """Give the address of a name server with its port, 53 unless there is one."""
-    bare = value.removeprefix("[").removesuffix("]")
+    host, port = value.removeprefix("[").removesuffix("]"), 53
+    if "]:" in value or value.count(":") == 1:
+        host, _, digits = value.rpartition(":")
+        host, port = host.strip("[]"), int(digits) if digits.isascii() and digits.isdecimal() else 0
     try:
-        address = Address(str(ip_address(bare)), 53)
-    except ValueError:
-        address = Address.parse(value)
-        _checked_ip(address.host)
-    if not address.port:
-        raise ValueError(f'"{value}" has port 0, where nobody listens; leave the port out for 53')
+        address = Address(str(ip_address(host)), port)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is no IP address, with or without a port') from error
+    if not 0 < port < 65_536:
+        raise ValueError(f'"{value}" has no port between 1 and 65535; leave it out for 53')
     return str(address)
 
 

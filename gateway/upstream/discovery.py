@@ -44,7 +44,7 @@ def _nameservers(settings: config.Discovery) -> Asker:
 
 @dataclass(slots=True)
 class _Watch:
-    """One service: what is known of it, and what was told."""
+    """One service: what is known of it, and what was told: how it went, and why it could not be used."""
 
     service: config.Backend
     numbering: Numbering = field(default_factory=lambda: Numbering({}, 0))
@@ -52,6 +52,7 @@ class _Watch:
     result: Result | None = None
     answered_at: float = 0.0
     told: tuple[Result, int] | None = None
+    unusable: str = ""
 
     def fits(self, service: config.Backend) -> bool:
         """Whether it is still the same servers that are asked for."""
@@ -162,10 +163,12 @@ class Discovery:
             self._apply()
         except OSError as error:  # of the files of a certificate; tried again with the next answer
             reason = error.strerror or type(error).__name__
-            self._logs.note(
-                "What DNS names cannot be used.", level="error", backend=watch.service.name, reason=reason
-            )
+            if reason != watch.unusable:
+                watch.unusable = reason
+                name = watch.service.name
+                self._logs.note("What DNS names cannot be used.", level="error", backend=name, reason=reason)
             return False
+        watch.unusable = ""
         return True
 
     def _tell(self, watch: _Watch, before: Numbering) -> None:
