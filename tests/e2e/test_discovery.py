@@ -1,7 +1,7 @@
 """Servers that DNS names come and go under a gateway on real ports: streams end whole, newcomers are used.
 
-The servers of a name listen on 127.0.0.2, 127.0.0.3 and so on, all on one port, as the pods of a headless service
-do; the name server is a real one.
+The servers of a name listen on 127.0.0.2, 127.0.0.3 and so on, all on one port, as the pods of a headless
+service do; the name server is a real one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import contextlib
 import io
 import json
 import re
+import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -23,8 +27,13 @@ from gateway.config import Config
 from gateway.server import Running, running
 from gateway.simulator import Options, Simulator
 from gateway.telemetry.logs import configure
+from tests.faults.checks import playing
+from tests.support.certificates import certificates
+from tests.support.fleet import Server
 from tests.support.nameserver import Mood, NameServer, nameserver
+from tests.support.peer import peer
 from tests.support.stack import UNPROBED, configured, wait_until
+from tests.support.tapes import tape
 
 NAME = "cards.models.svc"
 ANSWER = "春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。"
@@ -292,3 +301,81 @@ async def test_srv_records_give_ports_and_only_the_first_class_is_used() -> None
             await wait_until(lambda: len(run.gateway.fleet) == 1)
             await ask_all(2)
             assert servers[2].started == 2
+
+
+@pytest.mark.parametrize(("certificate", "status"), [("server", 200), ("elsewhere", 502)])
+async def test_certificates_are_checked_for_the_name_that_was_written(certificate: str, status: int) -> None:
+    made = certificates()
+    good = await tape(Server("openai", "openai"), stream=False)
+    async with (
+        nameserver({("localhost", "A"): ["127.0.0.1"]}) as dns,
+        peer(playing(good.sized), made.server_context(certificate)) as here,
+    ):
+        url = f"https://localhost:{urlsplit(here.url).port}"
+        settings = configured(
+            {"cards": (url, "openai")}, UNPROBED + dns.toml(), discover="dns", tls={"ca_file": made.ca}
+        )
+        async with running(settings) as run, httpx.AsyncClient(base_url=run.url, trust_env=False) as http:
+            await wait_until(lambda: len(run.gateway.fleet) == 1)
+            answer = await http.post("/v1/chat/completions", json=BODY)
+            assert answer.status_code == status
+            if status == 502:
+                assert answer.json()["error"]["code"] == "upstream_tls"
+
+
+async def shell(*words: str) -> str:
+    """What a command prints; it must end well."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *words, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
+async def test_a_process_of_its_own_follows_dns_over_signals_and_tells_of_it(tmp_path: Path) -> None:
+    file, request = tmp_path / "config.toml", tmp_path / "request.json"
+    request.write_text(json.dumps(BODY))
+    async with (
+        nameserver({(NAME, "A"): ["127.0.0.1"]}) as dns,
+        Simulator(Options(dialect="openai", reply=ANSWER)) as server,
+    ):
+        table = f'[[backends]]\nname = "cards"\nurl = "http://{NAME}:{server.port}"\ndialect = "openai"\n'
+        planes = '[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "127.0.0.1:0"\n'
+        text = planes + dns.toml() + table + 'models = ["m"]\ndiscover = "dns"\n'
+        file.write_text(text)
+        assert 'discover = "dns"' in await shell("check", "--show", "--config", str(file))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "serve", "--config", str(file), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(30):
+                lines: list[dict[str, Any]] = []
+
+                async def wait_line(event: str) -> dict[str, Any]:
+                    assert process.stdout is not None
+                    while not lines or lines[-1]["event"] != event:
+                        lines.append(json.loads(await process.stdout.readline()))
+                    return lines[-1]
+
+                start = await wait_line("start")
+                assert (await wait_line("discovery"))["added"] == {"cards-0": "127.0.0.1"}
+                explain = ("explain", str(request), "--config", str(file), "--url", start["admin"])
+                assert "- cards-0 (openai): up, 0 of 8 slots taken" in await shell(*explain)
+                dns.mood = "silent"
+                file.write_text(text + '[[models]]\nname = "m"\naliases = ["n"]\n')
+                process.send_signal(signal.SIGHUP)
+                assert (await wait_line("reload"))["result"] == "ok"
+                async with httpx.AsyncClient(base_url=start["data"], trust_env=False, timeout=30) as http:
+                    answer = await http.post("/v1/chat/completions", json=BODY | {"model": "n"})
+                assert (answer.status_code, answer.headers["x-gateway-backend"]) == (200, "cards-0")
+                assert (await wait_line("discovery"))["result"] == "timeout"
+                process.send_signal(signal.SIGHUP)
+                assert (await wait_line("reload"))["result"] == "unchanged"
+                process.terminate()
+                assert await process.wait() == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

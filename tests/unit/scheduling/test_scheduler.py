@@ -500,11 +500,10 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
 
 def test_those_who_wait_may_have_newcomers_of_a_kind_that_they_could_have() -> None:
     kinds = {("m", "a"): "old", ("m", "b"): "new", ("m", "c"): "new", ("m", "d"): "old", ("n", "d"): "new"}
-    models = {"m": ("a", "b")}
-    one = Scheduler(Fleet({"a": 1, "b": 1}, models, kinds=kinds), length=10)
+    one = Scheduler(Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
     for number, backend in enumerate(("a", "b", "a", "b")):
         one.arrive(ticket(number, backend), 0)
-    models = {"m": ("c", "d", "a", "b"), "n": ("d",)}
+    models: dict[str, tuple[str, ...]] = {"m": ("c", "d", "a", "b"), "n": ("d",)}
     slots = {"a": 1, "b": 1, "c": 1, "d": 1}
     assert granted(one.reconfigure(Fleet(slots, models, kinds=kinds), 1, length=10)) == [(3, "c"), (2, "d")]
     assert not one.waiting

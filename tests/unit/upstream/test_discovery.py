@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,7 +199,7 @@ async def test_a_service_that_is_asked_for_in_another_way_begins_anew() -> None:
 SRV = Question("cards.svc", "SRV")
 
 
-def srv(*targets: Target, ttl: float = 0, beside: dict[str, tuple[str, ...]] | None = None) -> Answer:
+def srv(*targets: Target, ttl: float = 0, beside: Mapping[str, tuple[str, ...]] | None = None) -> Answer:
     return Answer("ok", ttl, targets=targets, beside=beside or {})
 
 

@@ -22,8 +22,8 @@ def settings(*servers: NameServer, timeout: float = 2.0) -> Discovery:
     return Discovery(nameservers=tuple(one.address for one in servers), timeout=timeout)
 
 
-async def asked(server: NameServer, question: Question = A, timeout: float = 2.0) -> Answer:
-    return await Nameservers(settings(server, timeout=timeout)).wait_answer(question)
+async def asked(server: NameServer, question: Question = A, seconds: float = 2.0) -> Answer:
+    return await Nameservers(settings(server, timeout=seconds)).wait_answer(question)
 
 
 async def test_addresses_come_with_their_ttl() -> None:
@@ -77,7 +77,7 @@ async def test_what_is_too_long_for_udp_is_asked_for_over_tcp() -> None:
 async def test_no_answer_is_a_result(mood: Mood, result: Result) -> None:
     async with nameserver({(NAME, "A"): ["10.0.0.1"]}) as one:
         one.mood = mood
-        assert await asked(one, timeout=0.3) == Answer(result)
+        assert await asked(one, seconds=0.3) == Answer(result)
 
 
 async def test_nothing_there_is_told_from_no_such_name() -> None:
