@@ -74,7 +74,7 @@ def _in_order(service: Backend, members: Members) -> list[tuple[int, Member]]:
 def _backend(service: Backend, number: int, member: Member) -> Backend:
     changes = {
         "name": member_name(service.name, number),
-        "url": service.url if member.port is None else _url_at(service.url, member.port),
+        "url": _url(service, member.port),
         "addresses": member.addresses,
         "discover": None,
         "weight": member.weight or service.weight,
@@ -82,10 +82,14 @@ def _backend(service: Backend, number: int, member: Member) -> Backend:
     return service.model_copy(update=changes)
 
 
-def _url_at(url: str, port: int) -> str:
-    """The URL of a server that an SRV record names: of the domain itself, without `_service._proto`."""
-    parts = urlsplit(url)
-    labels = (parts.hostname or "").split(".")
-    while len(labels) > 1 and labels[0].startswith("_"):
+def _url(service: Backend, port: int | None) -> str:
+    """The URL of a member: of the domain itself, without the `_service._proto` of an SRV name.
+
+    A dot at the end tells DNS that a name is complete; in `Host` and in certificates there is none.
+    """
+    parts = urlsplit(service.url)
+    labels = service_host(service).rstrip(".").split(".")
+    while service.discover == "srv" and len(labels) > 1 and labels[0].startswith("_"):
         del labels[0]
-    return f"{parts.scheme}://{'.'.join(labels)}:{port}{parts.path}"
+    port = parts.port if port is None else port
+    return f"{parts.scheme}://{'.'.join(labels)}{'' if port is None else f':{port}'}{parts.path}"

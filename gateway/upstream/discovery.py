@@ -230,10 +230,16 @@ async def _look(watch: _Watch, asker: Asker) -> Finding:
 
 
 async def _look_at_targets(watch: _Watch, asker: Asker, question: Question) -> Finding:
-    """Ask for the targets, and for their addresses: of one class after the other, until one has some."""
-    known, worst = await _ask(asker, [question], watch.answers)
-    listed = known[question]
+    """Ask for the targets, and for their addresses: of one class after the other, until one has some.
+
+    A finding without members leaves everybody where they are.
+    """
+    listed = await asker.wait_answer(question)
+    if listed.result != "ok":
+        return Finding((), 0.0, listed.result)
+    known: dict[Question, Answer] = {}
     life = listed.ttl
+    worst: Result = "ok"
     for targets in roster.by_class(listed.targets):
         found = dict(listed.beside)
         hosts = sorted({target.host for target in targets} - found.keys())

@@ -47,13 +47,16 @@ class Nameservers:
         self._settings = settings
         self._turn = asyncio.Semaphore(MOST_AT_ONCE)
         self._backend = dns.asyncbackend.get_backend("asyncio")
+        self._fixed = _of(settings) if settings.nameservers else None
 
     async def wait_answer(self, question: Question) -> Answer:
         """The answer to a question, whatever it is; within `discovery.timeout` once it is its turn."""
         async with self._turn:
             try:
                 # The system's settings are read anew each time: a machine may move to another network.
-                resolver = await asyncio.to_thread(self._resolver)
+                resolver = self._fixed
+                if resolver is None:
+                    resolver = await asyncio.to_thread(_of_system, self._settings)
                 found = await resolver.resolve(
                     question.name, question.kind, backend=self._backend, search=True
                 )
@@ -61,18 +64,27 @@ class Nameservers:
                 return Answer(next(result for kind, result in _FAULTS if isinstance(error, kind)))
         return _read(question, found)
 
-    def _resolver(self) -> dns.asyncresolver.Resolver:
-        settings = self._settings
-        resolver = dns.asyncresolver.Resolver(configure=not settings.nameservers)
-        if settings.nameservers:
-            places = map(Address.parse, settings.nameservers)
-            resolver.nameservers = [dns.nameserver.Do53Nameserver(one.host, one.port) for one in places]
-        resolver.lifetime = settings.timeout
-        resolver.timeout = min(ONE_TRY, settings.timeout)
-        return resolver
-
     def __repr__(self) -> str:
         return f"<Nameservers {', '.join(self._settings.nameservers) or 'of the system'}>"
+
+
+def _of(settings: config.Discovery) -> dns.asyncresolver.Resolver:
+    """A resolver of the configured name servers, which knows no search list."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    places = map(Address.parse, settings.nameservers)
+    resolver.nameservers = [dns.nameserver.Do53Nameserver(one.host, one.port) for one in places]
+    return _limited(resolver, settings)
+
+
+def _of_system(settings: config.Discovery) -> dns.asyncresolver.Resolver:
+    """A resolver as the system is set up. Raises `dns.resolver.NoResolverConfiguration`."""
+    return _limited(dns.asyncresolver.Resolver(), settings)
+
+
+def _limited(resolver: dns.asyncresolver.Resolver, settings: config.Discovery) -> dns.asyncresolver.Resolver:
+    resolver.lifetime = settings.timeout
+    resolver.timeout = min(ONE_TRY, settings.timeout)
+    return resolver
 
 
 def _read(question: Question, found: dns.resolver.Answer) -> Answer:

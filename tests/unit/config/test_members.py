@@ -61,7 +61,8 @@ def test_a_member_is_the_table_at_another_address_under_the_same_name() -> None:
     (one,) = expanded(read(), {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
     (service,) = read().services
     assert service_host(service) == "cards.models.svc"
-    changed = {"name": "cards-0", "addresses": ("10.0.0.2",), "discover": None}
+    assert one.url == "https://cards.models.svc:8000/base"
+    changed = {"name": "cards-0", "url": one.url, "addresses": ("10.0.0.2",), "discover": None}
     assert one.model_dump() == service.model_dump() | changed
 
 
@@ -71,12 +72,26 @@ def test_a_member_is_the_table_at_another_address_under_the_same_name() -> None:
         ("http://_http._tcp.cards.svc", "http://cards.svc:8123"),
         ("https://_grpc._tcp.cards.svc/base", "https://cards.svc:8123/base"),
         ("http://cards.service.consul", "http://cards.service.consul:8123"),
+        ("http://_http._tcp.cards.svc.", "http://cards.svc:8123"),
     ],
 )
 def test_an_srv_record_gives_port_and_weight_and_the_host_is_the_domain(url: str, wanted: str) -> None:
     member = Member("node:8123", ("10.0.0.2",), 8123, 70)
     (one,) = expanded(read(url, "srv"), {"cards": {0: member}}).backends[1:2]
     assert (one.url, one.weight) == (wanted, 70)
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("http://cards.svc.", "http://cards.svc"),
+        ("http://cards.svc.:8000", "http://cards.svc:8000"),
+        ("http://_odd.svc:8000/p", "http://_odd.svc:8000/p"),
+    ],
+)
+def test_the_dot_that_ends_a_name_is_for_dns_alone(url: str, wanted: str) -> None:
+    (one,) = expanded(read(url), {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
+    assert one.url == wanted
 
 
 def test_the_tables_weight_counts_where_records_say_nothing() -> None:

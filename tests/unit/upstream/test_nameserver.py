@@ -124,8 +124,7 @@ async def test_without_servers_of_its_own_the_systems_are_asked_with_their_searc
     class OnPort(dns.asyncresolver.Resolver):
         """A resolver of this file; its servers have no port there."""
 
-        def __init__(self, *, configure: bool = True) -> None:
-            assert configure
+        def __init__(self) -> None:
             super().__init__(filename=str(file))
             self.port = one.port
 
