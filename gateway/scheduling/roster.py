@@ -150,19 +150,23 @@ def _weights(given: Sequence[int]) -> list[int | None]:
 
 
 def numbered(
-    before: Mapping[int, Member], found: Collection[Member], most: int, at_work: Collection[int] = ()
+    before: Mapping[int, Member],
+    found: Collection[Member],
+    most: int,
+    at_work: Mapping[int, str] = MappingProxyType({}),
 ) -> Numbering:
     """Give each member a number below `most`; who had one keeps it.
 
-    Newcomers get the lowest that are free, and of those rather one under which nobody is `at_work` any
-    more: requests of whoever had it before would hold slots of the newcomer.
+    `at_work` are numbers under which requests are still in flight, and whose they are. Who comes back gets
+    such a number of its own again, as its requests hold its slots; all others get the lowest free numbers,
+    and those that are at work last.
     """
     now = {member.name: member for member in found}
-    kept = {
-        number: now.pop(member.name)
-        for number, member in sorted(before.items())
-        if number < most and member.name in now
-    }
+    kept: dict[int, Member] = {}
+    for owners in ({number: member.name for number, member in before.items()}, at_work):
+        for number, name in sorted(owners.items()):
+            if number < most and number not in kept and name in now:
+                kept[number] = now.pop(name)
     free = sorted(set(range(most)) - kept.keys(), key=lambda number: (number in at_work, number))
     new = dict(zip(free, now.values(), strict=False))
     return Numbering(dict(sorted((kept | new).items())), len(now) - len(new))

@@ -44,13 +44,17 @@ def _nameservers(settings: config.Discovery) -> Asker:
 
 @dataclass(slots=True)
 class _Watch:
-    """One service: what is known of it, and what was told: how it went, and why it could not be used."""
+    """One service: what is known of it, who had which number last, and what was told of it.
+
+    Told is how it went, and why it could not be used.
+    """
 
     service: config.Backend
     numbering: Numbering = field(default_factory=lambda: Numbering({}, 0))
     answers: dict[Question, Answer] = field(default_factory=dict)
     result: Result | None = None
     answered_at: float = 0.0
+    owners: dict[int, str] = field(default_factory=dict)
     told: tuple[Result, int] | None = None
     unusable: str = ""
 
@@ -154,7 +158,12 @@ class Discovery:
 
     def _numbered(self, watch: _Watch, found: tuple[Member, ...]) -> Numbering:
         name, most = watch.service.name, watch.service.max_discovered
-        at_work = [number for number in range(most) if self._at_work(config.member_name(name, number))]
+        watch.owners |= {number: one.name for number, one in watch.numbering.members.items()}
+        at_work = {
+            number: owner
+            for number, owner in watch.owners.items()
+            if self._at_work(config.member_name(name, number))
+        }
         return roster.numbered(watch.numbering.members, found, most, at_work)
 
     def _applied(self, watch: _Watch) -> bool:

@@ -52,16 +52,21 @@ class Nameservers:
     async def wait_answer(self, question: Question) -> Answer:
         """The answer to a question, whatever it is; within `discovery.timeout` once it is its turn."""
         async with self._turn:
-            try:
-                # The system's settings are read anew each time: a machine may move to another network.
-                resolver = self._fixed
-                if resolver is None:
-                    resolver = await asyncio.to_thread(_of_system, self._settings)
-                found = await resolver.resolve(
-                    question.name, question.kind, backend=self._backend, search=True
-                )
-            except (dns.exception.DNSException, OSError) as error:
-                return Answer(next(result for kind, result in _FAULTS if isinstance(error, kind)))
+            answer = await self._wait_answer(question)
+        # Python 3.11's `wait_for`, by which dnspython waits, loses a cancellation that comes with the answer.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return answer
+
+    async def _wait_answer(self, question: Question) -> Answer:
+        try:
+            # The system's settings are read anew each time: a machine may move to another network.
+            resolver = self._fixed
+            if resolver is None:
+                resolver = await asyncio.to_thread(_of_system, self._settings)
+            found = await resolver.resolve(question.name, question.kind, backend=self._backend, search=True)
+        except (dns.exception.DNSException, OSError) as error:
+            return Answer(next(result for kind, result in _FAULTS if isinstance(error, kind)))
         return _read(question, found)
 
     def __repr__(self) -> str:

@@ -165,6 +165,27 @@ async def test_servers_come_and_go_while_streams_run_and_none_is_cut() -> None:
         assert len(one.lines()) == 4
 
 
+async def test_no_request_is_lost_while_members_change_all_the_time_and_most_requests_wait() -> None:
+    hosts = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    async with house(*hosts, speed=400, slots=1) as one:
+        ends = False
+
+        async def client(number: int) -> None:
+            while not ends:
+                await ask(one, stream=number % 2 > 0)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(8):
+                group.create_task(client(number))
+            for step in range(24):
+                named = [host for place, host in enumerate(hosts) if (step % 7 + 1) >> place & 1]
+                one.names(*named)
+                await one.wait_backends(*named)
+            ends = True
+        assert all(server.completed == server.started for server in one.servers.values())
+        assert all(server.max_in_flight == 1 for server in one.servers.values())
+
+
 async def test_who_waits_is_served_by_a_newcomer() -> None:
     async with house("127.0.0.2", "127.0.0.3", named=("127.0.0.2",), speed=20, slots=1) as one:
         busy = asyncio.ensure_future(ask(one, stream=True))

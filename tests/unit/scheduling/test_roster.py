@@ -143,8 +143,19 @@ def test_newcomers_get_the_lowest_free_numbers_and_who_stays_keeps_its_own() -> 
 
 def test_a_number_under_which_somebody_is_at_work_is_the_last_to_be_taken() -> None:
     before = {0: server("a"), 1: server("b")}
-    assert numbered(before, servers("b", "c"), 8, at_work=[0, 1]).members == {1: server("b"), 2: server("c")}
-    assert numbered(before, servers("b", "c"), 2, at_work=[0, 1]).members == {0: server("c"), 1: server("b")}
+    at_work = {0: "a", 1: "b"}
+    assert numbered(before, servers("b", "c"), 8, at_work).members == {1: server("b"), 2: server("c")}
+    assert numbered(before, servers("b", "c"), 2, at_work).members == {0: server("c"), 1: server("b")}
+
+
+def test_who_comes_back_while_its_requests_are_in_flight_gets_its_number_again() -> None:
+    before = {0: server("a")}
+    gone = numbered(before, servers("b"), 8, {0: "a"}).members
+    assert gone == {1: server("b")}
+    assert numbered(gone, servers("a", "b"), 8, {0: "a"}).members == {0: server("a"), 1: server("b")}
+    assert numbered({}, servers("b"), 8, {5: "b", 9: "b"}).members == {5: server("b")}
+    taken = {5: server("c")}
+    assert numbered(taken, servers("b", "c"), 8, {5: "b"}).members == taken | {0: server("b")}
 
 
 def test_what_is_beyond_the_most_is_left_out_and_counted_and_nobody_is_moved_for_it() -> None:
@@ -168,8 +179,15 @@ def test_another_weight_is_no_coming_or_going() -> None:
 NAMES = st.sets(st.sampled_from("abcdefghij"), max_size=10)
 
 
-@given(st.lists(st.tuples(NAMES, st.sets(st.integers(0, 5)), st.integers(1, 6)), max_size=12))
-def test_numbers_are_kept_bounded_and_used(steps: list[tuple[set[str], set[int], int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            NAMES, st.dictionaries(st.integers(0, 5), st.sampled_from("abcdefghij")), st.integers(1, 6)
+        ),
+        max_size=12,
+    )
+)
+def test_numbers_are_kept_bounded_and_used(steps: list[tuple[set[str], dict[int, str], int]]) -> None:
     members: dict[int, Member] = {}
     for names, at_work, most in steps:
         present = servers(*sorted(names))
@@ -186,7 +204,9 @@ def test_numbers_are_kept_bounded_and_used(steps: list[tuple[set[str], set[int],
                 assert after[number] == member
         came, went = changes(members, after)
         assert {**{n: m for n, m in members.items() if n not in went}, **came} == after
-        taken_at_work = [number for number in came if number in at_work]
+        taken_at_work = [
+            number for number in came if at_work.get(number, came[number].name) != came[number].name
+        ]
         idle = [number for number in range(most) if number not in after and number not in at_work]
         assert not (taken_at_work and idle)
         members = after

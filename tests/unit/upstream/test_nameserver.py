@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import dns.asyncresolver
+import dns.exception
 import pytest
 
 from gateway.config import Discovery
@@ -113,6 +115,22 @@ async def test_many_questions_wait_for_their_turn() -> None:
         servers = Nameservers(settings(one))
         answers = await asyncio.gather(*(servers.wait_answer(Question(name, "A")) for name in names))
         assert {answer.result for answer in answers} == {"ok"}
+
+
+async def test_a_cancellation_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deaf(*_: object, **__: object) -> None:  # as `wait_for` of Python 3.11 is at a bad moment
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        raise dns.exception.Timeout
+
+    async with nameserver() as one:
+        monkeypatch.setattr(dns.asyncresolver.Resolver, "resolve", deaf)
+        task = asyncio.ensure_future(asked(one))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_without_servers_of_its_own_the_systems_are_asked_with_their_search_list(
