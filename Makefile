@@ -15,6 +15,10 @@ TARGETS ?=
 SCALE ?= 1
 SOAK_REQUESTS ?= 200000
 SOAK_EVENTS ?= 2000000
+OVERLOAD_SECONDS ?= 60
+LEAVES ?= 1000
+BUSY_SECONDS ?= 60
+BUSY_KILLS ?= 5
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -76,6 +80,18 @@ bench: $(DEV_STAMP) ## measure what requests and events cost; ROUNDS=5 WORKLOADS
 .PHONY: soak
 soak: $(DEV_STAMP) ## many requests and events through one gateway, whose memory must stay flat
 	SOAK_REQUESTS=$(SOAK_REQUESTS) SOAK_EVENTS=$(SOAK_EVENTS) $(PY) -m tests.bench.soak
+
+.PHONY: overload
+overload: $(DEV_STAMP) ## twice as many requests as the cards can answer, for OVERLOAD_SECONDS=60
+	OVERLOAD_SECONDS=$(OVERLOAD_SECONDS) $(PY) -m tests.bench.overload
+
+.PHONY: leaves
+leaves: $(DEV_STAMP) ## clients that leave at every moment, LEAVES=1000 in each case; how soon the backend knows
+	LEAVES=$(LEAVES) $(PY) -m tests.bench.leaves
+
+.PHONY: busy
+busy: $(DEV_STAMP) ## cards that work for BUSY_SECONDS=60 stay in; killed ones are out at once, and come back
+	BUSY_SECONDS=$(BUSY_SECONDS) BUSY_KILLS=$(BUSY_KILLS) $(PY) -m tests.bench.busy
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## style, format, types, import contracts, Dockerfile

@@ -29,6 +29,7 @@ from gateway.relay import Relay
 from gateway.scheduling.balancers import Balancer, balancer
 from gateway.scheduling.health import Rules
 from gateway.scheduling.scheduler import Fleet
+from gateway.shadow import Shadow
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, Service
 from gateway.telemetry.receipt import Hooks
@@ -60,6 +61,7 @@ class Gateway:
     ward: Ward
     prober: Prober
     discovery: Discovery
+    shadow: Shadow
     settings: config.Config
     _desk: Desk
     _balancers: _Balancers
@@ -100,6 +102,7 @@ class Gateway:
         self.ward.reconfigure({name: healths[name] for name in healths if name not in gone})
         self.ward.reconfigure(healths)
         self._desk.relay.reconfigure(settings, fleet)
+        self.shadow.reconfigure(settings, fleet)
         self._desk.reconfigure(settings, keyring)
         self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
         self.dispatcher.reconfigure(handed_out, length=queue.length, timeout=queue.timeout, size=queue.bytes)
@@ -114,6 +117,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """End whatever still runs and close every connection to backends."""
+        await self.shadow.aclose()  # before the rest: what ends here may leave cards at work
         await self.background.aclose()
         self.offload.close()
         self.dispatcher.aclose()
@@ -148,7 +152,13 @@ def create_app(
     metrics.configured(config.digest(written), time.time())
     hooks.add(metrics)
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
-    relay = Relay(settings, fleet, dispatcher, background, time.monotonic, lambda *note: _note(logs, *note))
+    common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
+    relay = Relay(settings, fleet, dispatcher, *common)
+    told = (logs, metrics)
+    shadow = Shadow(
+        settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run
+    )
+    relay.shadow = shadow.watch
     desk = Desk(
         settings=settings,
         relay=relay,
@@ -170,7 +180,7 @@ def create_app(
         life=life,
     )
     probes = routes.health_routes(
-        live=Live(), ready=Ready(dispatcher.usable, lambda: life.draining, discovery.services)
+        live=Live(), ready=Ready(dispatcher.usable, lambda: life.leaving, discovery.services)
     )
     doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
     pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
@@ -185,6 +195,7 @@ def create_app(
         life=life,
         ward=ward,
         prober=prober,
+        shadow=shadow,
         discovery=discovery,
         settings=written,
         _desk=desk,

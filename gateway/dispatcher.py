@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.scheduling.claim import Claim, Effect, Granted, Ticket
@@ -52,6 +52,22 @@ class Lease:
         return f"<Lease {self.backend}{' ended' if ended else ''}{' lingering' if lingers else ''}>"
 
 
+class Slots(Protocol):
+    """Where a relay gets its leases and tells how tries ended: a `Dispatcher`, or what stands for one."""
+
+    async def lease(self, claim: Claim, waiting: Callable[[Ticket], None]) -> Lease:
+        """See `Dispatcher.lease`."""
+
+    def seize(self, claim: Claim) -> Lease | None:
+        """See `Dispatcher.seize`."""
+
+    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
+        """See `Dispatcher.tried`."""
+
+    def served(self, model: str, seconds: float, backend: str = "") -> None:
+        """See `Dispatcher.served`."""
+
+
 class Dispatcher:
     """The one place where requests wait. Safe against leaving at any moment: a slot is never lost.
 
@@ -77,6 +93,8 @@ class Dispatcher:
         self._hook = hook
         self.at_once: defaultdict[str, int] = defaultdict(int)
         """How many requests of each model have not waited; only these the hook is not told of."""
+        self.give_way: Callable[[Claim], None] | None = None
+        """Is told what a request claims that has to wait: whoever needs a slot less may give it up."""
         self._waits: dict[int, asyncio.Future[str]] = {}
         self._zombies: dict[str, int] = {}
         self._tickets = 0
@@ -117,6 +135,8 @@ class Dispatcher:
             self._deliver(self._scheduler.arrive(ticket, began))
             if not future.done():
                 waiting(ticket)
+                if self.give_way is not None:
+                    self.give_way(claim)
             backend = await future
             outcome = "granted"
         except GatewayError as error:

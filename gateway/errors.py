@@ -18,7 +18,7 @@
     │   ├── UpstreamReset           the connection ended before the head of an answer
     │   ├── UpstreamTruncated       the answer broke off
     │   ├── UpstreamGarbled         the answer is not what its dialect promises
-    │   ├── UpstreamEmpty           200, but not a single character of an answer
+    │   ├── UpstreamEmpty           200 without an answer, not even one that is said to be complete
     │   └── UpstreamTLS
     ├── UpstreamTimeout             FirstTokenTimeout, StallTimeout, TotalTimeout
     ├── InternalError               our bug
@@ -196,7 +196,7 @@ class UpstreamGarbled(UpstreamError):
 
 
 class UpstreamEmpty(UpstreamError):
-    """The backend said 200 and nothing else."""
+    """The backend said 200 and gave nothing, nor said that its answer was complete."""
 
 
 class UpstreamTLS(UpstreamError):
@@ -275,8 +275,8 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),
     UpstreamReset: Row(502, _SERVER, "upstream_error", "connect", True, True, repeat=False),
     UpstreamTruncated: Row(502, _SERVER, "upstream_error", "truncated", True, True, repeat=False),
-    UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", blames=True, repeat=False),
-    UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", blames=True, repeat=False),
+    UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", True, True, repeat=False),
+    UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", True, True, repeat=False),
     UpstreamTLS: Row(502, _SERVER, "upstream_tls", "connect", True, True, repeat=False),
     FirstTokenTimeout: Row(504, _SERVER, "upstream_timeout", "first_token_timeout", True, True, repeat=False),
     StallTimeout: Row(504, _SERVER, "upstream_timeout", "stall", blames=True, repeat=False),

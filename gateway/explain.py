@@ -15,6 +15,8 @@ from gateway import config
 from gateway.dialects import DIALECTS
 from gateway.errors import BadRequest, ContextExceeded, ModelNotFound
 from gateway.healthcheck import fetch
+from gateway.planning import Asking, point_of
+from gateway.scheduling import split
 from gateway.upstream.backend import profile
 from gateway.wire import openai
 from gateway.wire.openai import ChatRequest
@@ -23,6 +25,9 @@ Way: TypeAlias = dict[str, Any]
 """Values that JSON can hold."""
 Live: TypeAlias = Mapping[tuple[str, str], str]
 """What a running gateway tells: (name of a backend or model, what) -> value."""
+
+SESSION = "x-session-affinity"
+"""The header that names a conversation; it is no part of the body that is explained."""
 
 _SAMPLE = re.compile(r"^gateway_(backend_state|backend_inflight|queue_depth)\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -49,16 +54,25 @@ def explained(settings: config.Config, body: bytes, live: Live | None) -> Way:
     """The whole way of a request. Raises `BadRequest`, `ModelNotFound`."""
     request = openai.read_chat(body)
     model = _model(settings, request.model)
+    canary, shadow = _canary(settings, request, model), model.shadow
     steps = [_step(settings, request, model, "asked", live)]
+    if canary is not None:
+        other = settings.names[canary["model"]]
+        steps.append(_step(settings, request.of(other.name), other, "canary", live))
     for why in ("context", "outage"):
         others = settings.fallbacks_of(model, "context" if why == "context" else "outage")
         steps += [_step(settings, request.of(other.name), other, why, live) for other in others]
+    if shadow is not None:
+        other = settings.names[shadow.model]
+        steps.append(_step(settings, request.of(other.name), other, "shadow", live))
     queue, retries = settings.queue, settings.retries
     return {
         "asked": request.model or model.name,
         "stream": request.stream,
-        "starts": _starts(steps),
+        "starts": _starts(steps, canary),
         "state": "live" if live is not None else "unknown",
+        "canary": canary,
+        "shadow": shadow and shadow.model_dump(),
         "steps": steps,
         "queue": {"timeout": queue.timeout, "length": queue.length, "bytes": queue.bytes},
         "retries": {"attempts": retries.attempts, "budget": retries.budget, "least": retries.least},
@@ -75,15 +89,39 @@ def _model(settings: config.Config, asked: str) -> config.Model:
     return settings.names[name]
 
 
-def _starts(steps: list[Way]) -> str | None:
+def _canary(settings: config.Config, request: ChatRequest, model: config.Model) -> Way | None:
+    """The model's canary, its share, and whether this conversation falls to it where nothing else names it.
+
+    That is None where chance decides. A key that may not use the canary, and a session header, are not seen
+    from here.
+    """
+    if model.canary is None:
+        return None
+    other = settings.names[model.canary.model]
+    point = point_of(Asking(request), other.name)
+    falls = None if point is None else split.chosen(model.canary.share, point)
+    return {"model": other.name, "share": model.canary.share, "falls": falls}
+
+
+def _starts(steps: list[Way], canary: Way | None) -> str | None:
     """The model whose backends are asked first; None where the request is refused."""
     first = steps[0]
-    if any(backend["takes"] for backend in first["backends"]):
+    if canary is not None and canary["falls"] and _takes(steps[1]) and _is_one(first) and _is_one(steps[1]):
+        return str(steps[1]["model"])
+    if _takes(first):
         return str(first["model"])
     if first["backends"][0]["refusal"]["code"] != ContextExceeded("").code:
         return None
     longer = [step for step in steps if step["why"] == "context"]
-    return next((step["model"] for step in longer if any(one["takes"] for one in step["backends"])), None)
+    return next((step["model"] for step in longer if _takes(step)), None)
+
+
+def _takes(step: Way) -> bool:
+    return any(backend["takes"] for backend in step["backends"])
+
+
+def _is_one(step: Way) -> bool:
+    return bool(step["generations"] == 1)
 
 
 def _step(
@@ -145,6 +183,8 @@ def _translated(request: ChatRequest, model: config.Model, backend: config.Backe
 
 _WHY = {
     "asked": "asked for",
+    "canary": "its canary",
+    "shadow": "its shadow: gets copies, whose answers are dropped",
     "context": "if the chat is too long for the models before",
     "outage": "if the models before cannot answer",
 }
@@ -154,7 +194,7 @@ def told(way: Way) -> str:
     """The way as lines for people."""
     kind = "a stream" if way["stream"] else "a whole answer"
     start = f"begins at {way['starts']}" if way["starts"] else "is refused"
-    lines = [f"{way['asked']}, {kind}: {start}"]
+    lines = [f"{way['asked']}, {kind}: {start}", *_split_lines(way)]
     for place, step in enumerate(way["steps"], 1):
         lines += ["", f"{place}. {step['model']} ({_WHY[step['why']]})", *_step_lines(step, way["state"])]
     queue, retries = way["queue"], way["retries"]
@@ -167,6 +207,21 @@ def told(way: Way) -> str:
     if way["state"] == "unknown":
         lines.append("states: unknown, as no running gateway was asked or answered")
     return "\n".join(lines)
+
+
+def _split_lines(way: Way) -> Iterator[str]:
+    canary, shadow = way["canary"], way["shadow"]
+    if canary is not None:
+        this = {True: "this one does", False: "this one does not", None: "of this one, chance decides"}
+        yield (
+            f"canary: {canary['share']:.1%} of the conversations go to {canary['model']}; "
+            f"{this[canary['falls']]}, unless {SESSION} says otherwise"
+        )
+    if shadow is not None:
+        yield (
+            f"shadow: {shadow['share']:.1%} of the requests are copied to {shadow['model']}, "
+            f"{shadow['at_once']} at a time, {shadow['timeout']:g} s each at most"
+        )
 
 
 def _step_lines(step: Way, way_state: str) -> Iterator[str]:

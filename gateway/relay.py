@@ -1,6 +1,6 @@
 """THE path of a request, from the moment it is understood to the last piece of its answer.
 
-    plan        model -> backends that can take this request, translated for each (raises before waiting)
+    plan        model -> backends that can take this request, translated for each (planning.py)
     answer      one generation, or `n` of them side by side; read it piece by piece, close it to leave
     Generation  waits for a slot, tries, and is the only retry loop: another backend, then another model, both
                 before the first content
@@ -17,36 +17,32 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 from gateway import config
 from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
-from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing, Profile
-from gateway.dispatcher import Dispatcher, Lease
+from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
+from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
-    BadRequest,
-    ContextExceeded,
     GatewayError,
-    ModelNotFound,
-    NoBackend,
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from gateway.scheduling import affinity
-from gateway.scheduling.claim import Claim, Ticket
-from gateway.scheduling.patience import Limits, Patience
-from gateway.scheduling.retry import Budget, Failure, cause, decide
+from gateway.planning import Plan, Terms
+from gateway.scheduling.claim import Ticket
+from gateway.scheduling.patience import Patience
+from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.telemetry.receipt import Attempt, Receipt
-from gateway.tenancy.keys import ANONYMOUS, Tenant
-from gateway.upstream.backend import Backend, limits
+from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
 from gateway.upstream.exchange import Exchange
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -57,63 +53,6 @@ GRACE = 0.25
 
 Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
-
-
-@dataclass(slots=True)
-class Asking:
-    """A request as clients may put it: today's form, and one without empty turns where it came as pairs.
-
-    `session` is the client's own name for the conversation it belongs to, if a header gave one.
-    """
-
-    request: ChatRequest
-    tenant: Tenant = ANONYMOUS
-    lean: ChatRequest | None = None
-    session: str = ""
-
-    def for_dialect(self, dialect: Dialect) -> ChatRequest:
-        """The form this dialect is translated from."""
-        return self.request if dialect.pairs or self.lean is None else self.lean
-
-    def single(self) -> Asking:
-        """The same for one choice only."""
-        return Asking(self.request.single(), self.tenant, self.lean and self.lean.single(), self.session)
-
-    def of(self, model: str) -> Asking:
-        """The same, asked of another model."""
-        return Asking(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
-
-
-@dataclass(slots=True)
-class Plan:
-    """Where a request may go, already translated. A retry sends the same bytes.
-
-    `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
-    wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
-    another than the client asked for; `terms` are those it was made by.
-    """
-
-    terms: Terms
-    asking: Asking
-    request: ChatRequest
-    model: config.Model
-    outgoing: Mapping[str, Outgoing]
-    backends: tuple[str, ...]
-    ignored: tuple[str, ...]
-    alone: bool
-    instead: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Alike:
-    """Backends of one model that are sent the same bytes: one dialect, one set of settings."""
-
-    dialect: Dialect
-    profile: Profile
-    backends: tuple[str, ...]
-
-    def ask(self, asking: Asking, *, stream: bool) -> Outgoing:
-        return self.dialect.ask(asking.for_dialect(self.dialect), self.profile, stream=stream)
 
 
 class Answer(ABC):
@@ -130,137 +69,40 @@ class Answer(ABC):
         """Leave. Does nothing after the end."""
 
 
-class Terms:
-    """What a request's way takes from the configuration: one value, which a reload replaces whole.
-
-    A plan keeps the terms it was made by, so that a request in flight has its backend to the end.
-    """
-
-    def __init__(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
-        self.fleet = fleet
-        self.attempts = settings.retries.attempts
-        self.models = {model.name: model for model in settings.resolved_models}
-        self.limits: Mapping[tuple[str, str], Limits] = {
-            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
-            for model in settings.resolved_models
-            for backend in settings.backends_of(model)
-        }
-        self.fallbacks = {
-            (model.name, why): settings.fallbacks_of(model, why)
-            for model in settings.resolved_models
-            for why in ("outage", "context")
-        }
-        self.alikes = {model.name: self._alike(model) for model in settings.resolved_models}
-
-    def _alike(self, model: config.Model) -> tuple[_Alike, ...]:
-        names: dict[tuple[Dialect, Profile], list[str]] = {}
-        for name in model.backends:
-            backend = self.fleet[name]
-            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
-        return tuple(_Alike(dialect, profile, tuple(same)) for (dialect, profile), same in names.items())
+Watch: TypeAlias = Callable[[Answer, Plan, Receipt], Answer]
+"""Gives an answer, begun, as its reader shall have it."""
 
 
 class Relay:
-    """Takes requests to backends and their answers back. One for the whole process."""
+    """Takes requests to backends and their answers back.
+
+    `chance` gives random numbers from 0 up to 1. `shadow` is shown the answers of models that have one.
+    """
+
+    shadow: Watch | None = None
 
     def __init__(
         self,
         settings: config.Config,
         fleet: Mapping[str, Backend],
-        dispatcher: Dispatcher,
+        dispatcher: Slots,
         background: Background,
         clock: Callable[[], float],
         note: Callable[[str, str], None],
+        chance: Callable[[], float],
     ) -> None:
-        self.terms = Terms(settings, fleet)
+        self.terms = Terms(settings, fleet, chance)
         self.dispatcher = dispatcher
         self.background = background
         self.clock = clock
         self.budget = Budget(settings.retries.budget, settings.retries.least)
         self._note = note
+        self._chance = chance
 
     def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
         """Go by other settings. Tries that have begun end by the old ones; who waits is planned anew."""
-        self.terms = Terms(settings, fleet)
+        self.terms = Terms(settings, fleet, self._chance)
         self.budget.reconfigure(settings.retries.budget, settings.retries.least)
-
-    # --- plan --------------------------------------------------------------------------------------
-
-    def plan(self, asking: Asking, model: config.Model) -> Plan:
-        """Translate the request for every backend that can take it; if it is too long for all, elsewhere.
-
-        Raises the first backend's `BadRequest` when none can, before anything has waited.
-        """
-        terms = self.terms
-        alikes = terms.alikes.get(model.name)
-        if alikes is None:  # a reload came between the reading of the request and this
-            raise ModelNotFound("There is no model of that name any more.", param="model")
-        request = asking.request
-        alone = request.n == 1 or all("n" in alike.dialect.honours for alike in alikes)
-        if not alone and request.n > model.max_n:
-            raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
-        try:
-            one = asking if alone else asking.single()
-            if len(alikes) == 1:
-                alike = alikes[0]
-                dialect = alike.dialect
-                asked = one.request if one.lean is None else one.for_dialect(dialect)
-                only = dialect.ask(asked, alike.profile, stream=request.stream)
-                outgoing = dict.fromkeys(alike.backends, only)
-                return Plan(terms, asking, request, model, outgoing, alike.backends, only.ignored, alone)
-            outgoing = self._translated(alikes, one)
-            ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
-            return Plan(terms, asking, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
-        except ContextExceeded as error:
-            plans = self.elsewhere(asking, model, error)
-            if not plans:
-                raise
-            return plans[0]
-
-    def _translated(self, alikes: tuple[_Alike, ...], asking: Asking) -> dict[str, Outgoing]:
-        outgoing: dict[str, Outgoing] = {}
-        refusal: BadRequest | None = None
-        for alike in alikes:
-            try:
-                outgoing |= dict.fromkeys(alike.backends, alike.ask(asking, stream=asking.request.stream))
-            except BadRequest as error:
-                refusal = refusal or error
-        if refusal is not None and not outgoing:
-            raise refusal
-        return outgoing
-
-    def elsewhere(self, asking: Asking, model: config.Model, error: GatewayError) -> list[Plan]:
-        """Plans for the models that may answer where this one has failed so, the nearest first.
-
-        Those that the tenant may not use, or that cannot take the request, are left out.
-        """
-        plans: dict[str, Plan] = {}
-        why = cause(error)
-        for other in self.terms.fallbacks.get((model.name, why), ()) if why else ():
-            if asking.tenant.sees(other.name):
-                with suppress(BadRequest):
-                    plan = self.plan(asking.of(other.name), other)
-                    plan.instead = True
-                    if plan.backends:  # of a model whose servers are still looked for there are none
-                        plans.setdefault(plan.model.name, plan)
-        plans.pop(model.name, None)
-        return list(plans.values())
-
-    def asked_whole(self, plan: Plan, backend: Backend) -> Outgoing:
-        """The same request for a backend whose streams do not work."""
-        asking = plan.asking if plan.alone else plan.asking.single()
-        alikes = plan.terms.alikes[plan.model.name]
-        alike = next(one for one in alikes if backend.name in one.backends)
-        return alike.ask(asking, stream=False)
-
-    def renewed(self, plan: Plan) -> Plan:
-        """The same request planned by the terms of now. Raises `NoBackend` where its model is gone."""
-        model = self.terms.models.get(plan.model.name)
-        if model is None:
-            raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
-        renewed = self.plan(plan.asking if plan.alone else plan.asking.single(), model)
-        renewed.instead = renewed.instead or plan.instead
-        return renewed
 
     # --- answer ------------------------------------------------------------------------------------
 
@@ -270,9 +112,13 @@ class Relay:
         receipt.ignored = plan.ignored
         if plan.instead:
             receipt.answered = plan.model.name
-        if plan.alone:
-            return Generation(self, plan, receipt, waiting)
-        return _SideBySide(self, plan, receipt, waiting)
+        if plan.canary is not None:
+            receipt.canary = plan.canary.told
+        kind = Generation if plan.alone else _SideBySide
+        answer = kind(self, plan, receipt, waiting)
+        if plan.model.shadow is not None and self.shadow is not None:
+            return self.shadow(answer, plan, receipt)
+        return answer
 
     def tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
         """Log what the dialect noted of this backend, once."""
@@ -327,7 +173,7 @@ class Generation(Answer):
             self._replan()
         try:
             if self._backends or self._others is None:
-                claim = _claim(self._plan, self._backends, self._waited)
+                claim = self._plan.claim(self._backends, self._waited)
                 lease = await relay.dispatcher.lease(claim, self._waiting)
             else:
                 lease = await self._lease_elsewhere(self._others or [])
@@ -357,11 +203,11 @@ class Generation(Answer):
         dispatcher, waited = self._relay.dispatcher, self._waited
         self._others = []  # whoever waits here waits for all of them; nobody is left after that
         for plan in plans:
-            if (lease := dispatcher.seize(_claim(plan, plan.backends, waited))) is not None:
+            if (lease := dispatcher.seize(plan.claim(plan.backends, waited))) is not None:
                 break
         else:
             every = tuple(dict.fromkeys(name for plan in plans for name in plan.backends))
-            claim = _claim(plans[0], plans[0].backends, waited)
+            claim = plans[0].claim(plans[0].backends, waited)
             claim.backends = every
             lease = await dispatcher.lease(claim, self._waiting)
             plan = next(one for one in plans if lease.backend in one.backends)
@@ -380,12 +226,12 @@ class Generation(Answer):
                 raise
             if lease.backend not in plan.outgoing:
                 lease.end()
-                claim = _claim(plan, self._backends, self._waited)
+                claim = plan.claim(self._backends, self._waited)
                 lease = await self._relay.dispatcher.lease(claim, self._waiting)
         return lease
 
     def _replan(self) -> Plan:
-        plan = self._plan = self._relay.renewed(self._plan)
+        plan = self._plan = self._relay.terms.renewed(self._plan)
         tried = {attempt.backend for attempt in self._receipt.attempts}
         self._backends = tuple(name for name in plan.backends if name not in tried) or plan.backends
         return plan
@@ -407,6 +253,8 @@ class Generation(Answer):
             if somebody and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
                 self._again = error.row.outcome
                 return
+        if plan.canary is not None and not self._content_sent and self._has_returned(error):
+            return
         # Where nobody was free for a second try, the first failure is the truth.
         failed = self._failed = self._failed or error
         if self._content_sent:
@@ -417,12 +265,25 @@ class Generation(Answer):
             raise failed
         self._backends, self._again = (), ""
 
+    def _has_returned(self, error: GatewayError) -> bool:
+        """Begin anew with the model that was asked, as its canary has failed; false where that cannot be."""
+        receipt, asked = self._receipt, self._relay.terms.returned(self._plan, error)
+        if asked is None or asked.canary is None:
+            return False
+        tried = {attempt.backend for attempt in receipt.attempts}
+        self._plan, self._tries, self._failed, self._again = asked, 0, None, ""
+        self._backends = tuple(name for name in asked.backends if name not in tried) or asked.backends
+        receipt.canary, receipt.answered = asked.canary.told, asked.model.name if asked.instead else ""
+        return True
+
     def _elsewhere(self, error: GatewayError) -> list[Plan]:
         """The models that may answer now; none for one choice of several, as they must all be one model's."""
         plan = self._plan
         if not plan.alone:
             return []
-        return [one for one in self._relay.elsewhere(plan.asking, plan.model, error) if one.alone]
+        failed = plan.canary.told.model if plan.canary is not None else ""  # or it could not have taken this
+        plans = self._relay.terms.elsewhere(plan.asking, plan.model, error)
+        return [one for one in plans if one.alone and one.model.name != failed]
 
     async def aclose(self) -> None:
         if self._try is not None and not self.done:
@@ -457,7 +318,7 @@ class _Try:
             outgoing.ignored,
         )
         if outgoing.streams and backend.no_streams:
-            outgoing = relay.asked_whole(plan, backend)
+            outgoing = plan.asked_whole(backend.name)
         if outgoing.notes:
             relay.tell_notes(backend, outgoing)
         self._outgoing = outgoing
@@ -506,25 +367,29 @@ class _Try:
             return [await self._begin_anew(instruction)]
 
     async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
-        # Where the card works on whatever happens here, the exchange outlives a client that leaves.
-        drained = (self.backend.abandon_whole or outgoing.abandon) == "drain"
-        ask = self._whole_in_any_case if drained else self.backend.client.whole
-        body = await ask(outgoing, self._patience)
+        if (self.backend.abandon_whole or outgoing.abandon) == "drain":
+            body = await self._whole_in_any_case(outgoing)
+        else:
+            body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
 
-    async def _whole_in_any_case(self, outgoing: Outgoing, patience: Patience) -> bytes:
-        relay = self._relay
-        task = relay.background.start(
-            self.backend.client.whole(outgoing, patience.doubled()), f"answer of {self.backend.name}"
-        )
-        self._lease.linger(task)
-        deadline = patience.deadline(relay.clock(), begun=False)
+    async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
+        """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
+        patience, clock = self._patience, self._relay.clock
+        exchange = self.backend.client.exchange(outgoing, patience.doubled(), whole=True)
+        deadline = patience.deadline(clock(), begun=False)
         try:
-            async with asyncio.timeout(deadline - relay.clock()):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise patience.error(deadline, begun=False) from None
+            async with asyncio.timeout(deadline - clock()):
+                return await exchange.wait_whole()
+        except BaseException as error:
+            if isinstance(error, TimeoutError | asyncio.CancelledError) and exchange.underway:
+                self._linger(exchange.outlast())
+            else:
+                await exchange.aclose()
+            if isinstance(error, TimeoutError):
+                raise patience.error(deadline, begun=False) from None
+            raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
         exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
@@ -553,7 +418,7 @@ class _Try:
         self.over = False
         if self._exchange is not None:
             await self._close(self._exchange, ended=True)  # only streams without an answer come here
-        self._outgoing = self._relay.asked_whole(self._plan, self.backend)
+        self._outgoing = self._plan.asked_whole(self.backend.name)
         return Repair(instruction.repair)
 
     # --- what came ---------------------------------------------------------------------------------
@@ -661,27 +526,6 @@ class _Try:
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(self._patience.total):
                 await self.backend.client.probe(self.backend.dialect.probe)
-
-
-def _claim(plan: Plan, backends: tuple[str, ...], waited: float) -> Claim:
-    tenant, model = plan.asking.tenant, plan.model
-    size = len(plan.outgoing[backends[0]].body) if backends else 0
-    claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
-    claim.waited = waited
-    if model.balance == "session":
-        named = plan.asking.session or plan.request.user
-        claim.affinity = affinity.session(named, _turns(plan.request, opening=True))
-    elif model.balance == "prefix":
-        claim.prefix = affinity.chain(_turns(plan.request, opening=False))
-    return claim
-
-
-def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:
-    """The messages as bytes; of the opening only those up to the first of the user."""
-    for message in request.messages:
-        yield repr(message).encode(errors="surrogatepass")
-        if opening and message.role == "user":
-            return
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:

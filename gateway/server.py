@@ -93,12 +93,13 @@ class _Plane(uvicorn.Server):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A gateway that takes requests. URLs have no slash at the end."""
+    """A gateway that takes requests. URLs have no slash at the end; `hurried`: its end is forced."""
 
     url: str
     admin_url: str
     gateway: Gateway
     planes: tuple[_Plane, _Plane]
+    hurried: asyncio.Event
 
     @property
     def settings(self) -> config.Config:
@@ -114,6 +115,7 @@ class Running:
 
     def end_now(self) -> None:
         """Do not wait for requests in flight any longer: tell them, and hang up a moment later."""
+        self.hurried.set()
         self.gateway.life.end()
         for plane in self.planes:
             plane.force_exit = True
@@ -126,8 +128,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run the gateway for the length of an `async with`.
 
-    Raises OSError when an address cannot be bound. At the end requests in flight have `server.drain`
-    seconds to finish.
+    Raises OSError when an address cannot be bound. At the end it goes on for `server.drain_delay` seconds
+    without being ready, then requests in flight have `server.drain` seconds to finish.
     """
     with contextlib.ExitStack() as sockets:
         data, admin = (
@@ -139,6 +141,7 @@ async def running(
             _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway)),
             _Plane(gateway.admin, 1, _arrivals(settings, gateway)),
         )
+        hurried = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             serving = [
                 group.create_task(plane.serve(sockets=[sock]))
@@ -148,9 +151,11 @@ async def running(
             try:
                 await asyncio.gather(*(plane.up.wait() for plane in planes))
                 gateway.start()
-                yield Running(_url(data), _url(admin), gateway, planes)
+                yield Running(_url(data), _url(admin), gateway, planes, hurried)
             finally:
-                gateway.life.draining = True
+                await _take_leave(gateway.life, gateway.settings.server.drain_delay, hurried)
+                gateway.life.drain()
+                gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
                 await _end(planes, serving, gateway.life, gateway.settings.server.drain)
@@ -159,6 +164,15 @@ async def running(
 
 def _arrivals(settings: config.Config, gateway: Gateway) -> Arrivals:
     return Arrivals(settings.server, gateway.metrics.client_refused)
+
+
+async def _take_leave(life: Life, delay: float, hurried: asyncio.Event) -> None:
+    """Say that the gateway is not ready, and serve on until those who send requests have heard."""
+    life.take_leave()
+    if delay:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await hurried.wait()
 
 
 async def _end(

@@ -12,16 +12,19 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
-from gateway.relay import Answer, Asking, Plan
+from gateway.planning import Asking, Plan
+from gateway.relay import Answer
 from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
-from gateway.wire import openai, sse
+from gateway.wire import news, openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 
 SESSION = b"x-session-affinity"
 """The header by which a client names the conversation; load generators and agents send it."""
 LONGEST_SESSION = 256
 """How much of that name counts, in bytes."""
+QUEUE_EVENTS = b"x-gateway-queue-events"
+"""The header by which a client asks for events instead of comments while it waits, or for comments."""
 
 
 class ChatDoor:
@@ -61,7 +64,7 @@ class ChatDoor:
         asking = Asking(request, tenant)
         if SESSION in visit.headers:
             asking.session = visit.headers[SESSION][:LONGEST_SESSION].decode("latin-1")
-        return self._desk.relay.plan(asking, model)
+        return self._desk.relay.terms.plan(asking, model)
 
 
 def _nobody_told(_: Ticket) -> None:
@@ -115,7 +118,7 @@ class _Whole:
         return openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
             created=int(desk.now().timestamp()),
-            model=self._visit.receipt.answered or request.model or self._plan.model.name,
+            model=self._visit.receipt.answered or self._plan.name,
             choices=self._choices,
             usage=self._usage,
             legacy=request.legacy_functions,
@@ -126,8 +129,8 @@ class _Streaming:
     """One streamed answer.
 
     The head waits for the first content up to `server.stream_head_wait`, so that errors keep their
-    status; from then on comments keep the connection alive until there is content. A failure after
-    the head is one error event, without a finish reason and without `[DONE]`.
+    status; from then on comments, or events for who wants them, keep the connection alive until there is
+    content. A failure after the head is one error event, without a finish reason and without `[DONE]`.
     """
 
     def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
@@ -189,19 +192,21 @@ class _Streaming:
     async def _comfort(self, send: Send) -> None:
         await self._start(send)
         while True:
-            await replies.send_event(send, sse.comment(self._news()))
+            await replies.send_event(send, self._news())
             await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
         # Who counts is known only at the end: the usage chunk tells the counts themselves.
         await replies.start_stream(send, gateway_headers(self._visit.receipt, counted=False))
 
-    def _news(self) -> str:
+    def _news(self) -> bytes:
         place = self._desk.place(self._ticket) if self._ticket else None
-        if place is None:
-            return "generating"
-        position, seconds = place
-        return f"queued position={position} wait={max(1, round(seconds))}s"
+        return news.event(place) if self._wants_events() else news.comment(place)
+
+    def _wants_events(self) -> bool:
+        """As the client says, else as the configuration does."""
+        wish = self._visit.headers.get(QUEUE_EVENTS, b"").strip().lower()
+        return wish == b"true" or (self._desk.settings.queue.events and wish != b"false")
 
     # --- from then on ------------------------------------------------------------------------------
 
@@ -237,7 +242,7 @@ class _Streaming:
             self._writer = openai.ChunkWriter(
                 answer_id=desk.new_id("chatcmpl-"),
                 created=int(desk.now().timestamp()),
-                model=self._visit.receipt.answered or request.model or self._plan.model.name,
+                model=self._visit.receipt.answered or self._plan.name,
                 include_usage=request.include_usage,
                 legacy=request.legacy_functions,
             )

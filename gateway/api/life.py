@@ -15,11 +15,25 @@ class Visitor(Protocol):
 
 
 class Life:
-    """The gateway's life. `draining` refuses new requests; `end` ends those in flight, the `visitors`."""
+    """The gateway's life, in steps: it takes leave, drains, and ends.
+
+    `leaving`: not ready any more, and tells connections to close, but still serves whoever comes, for those
+    who send requests may not have heard yet. `draining`: refuses new requests. `end` ends those in flight,
+    the `visitors`.
+    """
 
     def __init__(self) -> None:
+        self.leaving = False
         self.draining = False
         self.visitors: set[Visitor] = set()
+
+    def take_leave(self) -> None:
+        """Be ready no more."""
+        self.leaving = True
+
+    def drain(self) -> None:
+        """Take no new request."""
+        self.leaving = self.draining = True
 
     def end(self) -> None:
         """Tell every request in flight that its time is over."""

@@ -78,7 +78,7 @@ class Visit:
                 break
         else:
             headers.append(_NO_STORE)
-        if self._life.draining:
+        if self._life.leaving:
             headers.append(_CLOSE)
         message["headers"] = headers
 

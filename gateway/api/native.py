@@ -13,7 +13,7 @@ from gateway.api.door import Desk
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.api.offload import SMALL
 from gateway.errors import GatewayError
-from gateway.relay import Asking, Plan
+from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import native, openai
@@ -47,7 +47,7 @@ class NativeDoor:
         asked = native.read_request(raw)
         model = self._desk.model(self._model_name(), tenant, visit)
         whole, lean = (openai.chat_of_pairs(asked, model.name, empty_halves=empty) for empty in (True, False))
-        return asked, self._desk.relay.plan(Asking(whole, tenant, lean), model)
+        return asked, self._desk.relay.terms.plan(Asking(whole, tenant, lean), model)
 
     async def _text(self, plan: Plan, visit: Visit) -> str:
         answer = self._desk.relay.answer(plan, visit.receipt, _nobody_told)

@@ -29,6 +29,7 @@ from gateway.config.section import (
     TimeoutOverrides,
     Timeouts,
 )
+from gateway.config.split import Canary, Shadow
 from gateway.config.tree import Config
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Address",
     "Admin",
     "Backend",
+    "Canary",
     "Config",
     "ConfigError",
     "Dialect",
@@ -51,6 +53,7 @@ __all__ = [
     "Queue",
     "Retries",
     "Server",
+    "Shadow",
     "TimeoutOverrides",
     "Timeouts",
     "Tls",

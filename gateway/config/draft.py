@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.fault import Complaint, KeyPath
+from gateway.config.section import Section
 from gateway.config.tree import Config
-from gateway.config.wording import complaint, nearest, section_at, unknown_key
+from gateway.config.wording import complaint, nearest, section_at, section_in, unknown_key
 
 _REQUIRED = {
     "models": {"name": "placeholder-{index}"},
@@ -112,6 +113,17 @@ def _fill(data: dict[str, Any]) -> None:
         for index, table in enumerate(_list(data.get(section))):
             for key, value in placeholders.items():
                 table.setdefault(key, value.format(index=index))
+            _drop_incomplete(table, section_at((section,), Config))
+
+
+def _drop_incomplete(table: dict[str, Any], section: type[Section]) -> None:
+    """Drop the tables in a table that lack a needed key: no placeholder could stand for what they say."""
+    for key, field in section.model_fields.items():
+        inner = section_in(field.annotation)
+        if inner is not None and isinstance(found := table.get(key), dict):
+            needed = [name for name, one in inner.model_fields.items() if one.is_required()]
+            if not found.keys() >= set(needed):
+                del table[key]
 
 
 def _list(value: object) -> Iterable[dict[str, Any]]:

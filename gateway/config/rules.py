@@ -22,6 +22,7 @@ from gateway.config.wording import did_you_mean
 Complaints = Iterator[Complaint]
 _LONGEST_NAME = 64
 FALLBACKS = ("fallbacks", "context_fallbacks")
+SPLITS = ("canary", "shadow")
 
 
 def complaints_about(draft: Draft) -> Complaints:
@@ -135,6 +136,8 @@ def _mentioned_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
             yield ("keys", index, "models", position), name
     for table in FALLBACKS:
         yield from _listed(draft, table)
+    for table in SPLITS:
+        yield from _split_to(draft, table)
 
 
 def _listed(draft: Draft, table: str) -> Iterator[tuple[KeyPath, str]]:
@@ -143,21 +146,47 @@ def _listed(draft: Draft, table: str) -> Iterator[tuple[KeyPath, str]]:
             yield ("models", index, table, position), name
 
 
+def _split_to(draft: Draft, table: str) -> Iterator[tuple[KeyPath, str]]:
+    for index, model in enumerate(draft.config.models):
+        split = getattr(model, table)
+        if split is not None:
+            yield ("models", index, table, "model"), split.model
+
+
 def _fallbacks(draft: Draft) -> Complaints:
-    """Complain about the step that leads back to where a request came from."""
+    for table in FALLBACKS:
+        yield from _circles(draft, _listed(draft, table))
+
+
+def _canaries(draft: Draft) -> Complaints:
+    yield from _circles(draft, _split_to(draft, "canary"))
+
+
+def _circles(draft: Draft, steps: Iterable[tuple[KeyPath, str]]) -> Complaints:
+    """Complain about each step that leads back to where a request came from."""
     if draft.is_broken("name", "models", "aliases", "backends"):
         return
     known = draft.config.names
-    for table in FALLBACKS:
-        after: dict[str, list[str]] = {}
-        for path, name in _listed(draft, table):
-            model = draft.config.models[int(path[1])].name
-            if name not in known:
-                continue
-            if model in _reached(known[name].name, after):
-                yield Complaint(path, f'leads from "{model}" back to itself; remove it')
-            else:
-                after.setdefault(model, []).append(known[name].name)
+    after: dict[str, list[str]] = {}
+    for path, name in steps:
+        model = draft.config.models[int(path[1])].name
+        if name not in known:
+            continue
+        if model in _reached(known[name].name, after):
+            yield Complaint(path, f'leads from "{model}" back to itself; remove it')
+        else:
+            after.setdefault(model, []).append(known[name].name)
+
+
+def _shadows(draft: Draft) -> Complaints:
+    """Complain about a model that is its own shadow. Two may be each other's: a copy is never copied."""
+    if draft.is_broken("name", "models", "aliases", "backends"):
+        return
+    known = draft.config.names
+    for path, name in _split_to(draft, "shadow"):
+        model = draft.config.models[int(path[1])].name
+        if name in known and known[name].name == model:
+            yield Complaint(path, f'"{model}" would be its own shadow; name another model')
 
 
 def _reached(model: str, after: dict[str, list[str]]) -> set[str]:
@@ -362,6 +391,8 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     _useful_backends,
     _known_models,
     _fallbacks,
+    _canaries,
+    _shadows,
     _dialect_keys,
     _tls,
     _services,

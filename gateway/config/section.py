@@ -54,7 +54,10 @@ class Server(Section):
     """How long a stream's headers wait for the backend's first sign of life, so that errors keep their status
     (seconds)."""
     drain: Wait = 25.0
-    """How long running requests may go on after SIGTERM (seconds)."""
+    """How long running requests may go on after SIGTERM, and after `drain_delay` (seconds)."""
+    drain_delay: Wait = 0.0
+    """How long new requests are still served after SIGTERM, while `/readyz` already says 503 (seconds). For
+    load balancers that go by `/readyz` and need a while to see it. See deployment.md."""
     watch: bool = False
     """Whether a change of the config file, or of a file that it names, is taken over without a signal.
     SIGHUP always has it read again."""
@@ -99,7 +102,10 @@ class Queue(Section):
     timeout: Seconds = 60.0
     """How long a request may wait for a slot, then it is answered with 503 (seconds)."""
     keepalive: Seconds = 10.0
-    """Time between two comments that keep a waiting stream open (seconds)."""
+    """Time between two comments, or events, that keep a waiting stream open (seconds)."""
+    events: bool = False
+    """Whether a waiting stream is told its place by events of the type `queue` instead of comments. Most SDKs
+    take them for chunks: leave it off, and let those who want them send `x-gateway-queue-events: true`."""
 
 
 class Timeouts(Section):

@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from gateway.config import Server
 from gateway.errors import GatewayError, TooManyConnections
+from gateway.outbox import Outbox
 
 SLOWEST_SWEEP = 1.0
 """Seconds between two sweeps, where no limit is shorter than a few of them."""
@@ -38,6 +39,7 @@ class Arrivals(ServerState):
     def __init__(self, limits: Server, refused: Callable[[str], None]) -> None:
         self.standing = b""
         super().__init__()
+        self.outbox = Outbox()
         self.refused = refused
         self._guests: dict[Guest, str | None] = {}
         self._turned_away: set[Guest] = set()

@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
             config.load()
         self.arrivals = server_state
         self.limits = server_state.limits
+        self.outbox = server_state.outbox
         self.app = cast("Application", config.loaded_app)
         self.loop = _loop or asyncio.get_event_loop()
         self.nothing = self.loop.create_future()
@@ -186,7 +187,7 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """End after the answer in work, if there is one: the server is about to end."""
         if self.cycle is None or self.cycle.complete:
-            self.transport.close()
+            self._close()
         else:
             self._keep_alive = self.cycle.keep_alive = False
 
@@ -194,10 +195,20 @@ class Connection(asyncio.Protocol):
         """Say that no more comes, and let the client read what was said before the connection closes."""
         self._enter(_ENDING, self.loop.time() + LINGER)
         self.flow.resume_reading()
+        self.outbox.flush()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def write(self, data: bytes) -> None:
+        """Say something, soon."""
+        self.outbox.write(self.transport, data, self.loop)
+
+    def _close(self) -> None:
+        """Close once everything is said."""
+        self.outbox.flush()
+        self.transport.close()
 
     def _enter(self, stage: Stage, deadline: float) -> None:
         self.stage = stage
@@ -338,7 +349,7 @@ class Connection(asyncio.Protocol):
         if self.stage is not _ANSWER:
             self.end()
         elif not keep_alive:
-            self.transport.close()
+            self._close()
         else:
             if self.flow.read_paused:
                 self.flow.resume_reading()
@@ -362,20 +373,18 @@ class Connection(asyncio.Protocol):
     def fail(self) -> None:
         """Answer in the place of an application that did not; cut the answer off where it has begun."""
         if self._running.started:
-            self.transport.close()
+            self._close()
         else:
-            self.transport.write(
-                refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers)
-            )
+            self.write(refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers))
             self.end()
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer in the application's place and end. Does not answer where an answer has begun."""
         self.arrivals.refused(error.code or "bad_request")
         if self.stage is _BODY and self._disconnect(error):
-            self.transport.close()
+            self._close()
             return
-        self.transport.write(refusal.answer(error, self.arrivals.default_headers))
+        self.write(refusal.answer(error, self.arrivals.default_headers))
         self.end()
 
     def _disconnect(self, error: GatewayError) -> bool:
@@ -410,4 +419,4 @@ class Connection(asyncio.Protocol):
             self._refuse(RequestTimeout("The request's body came too slowly."))
         else:
             self.deadline = NEVER
-            self.transport.close()
+            self._close()

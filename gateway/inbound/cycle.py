@@ -36,6 +36,9 @@ class Line(Protocol):
     nothing: asyncio.Future[None]
     arrivals: Arrivals
 
+    def write(self, data: bytes) -> None:
+        """Say something, soon."""
+
     def on_response_complete(self, *, keep_alive: bool) -> None:
         """Go on, or end, after a whole answer."""
 
@@ -148,7 +151,7 @@ class Cycle:
         if self._expects:
             self._expects = False
             if not self._line.transport.is_closing():
-                self._line.transport.write(_CONTINUE)
+                self._line.write(_CONTINUE)
         if self._flow.read_paused:
             self._flow.resume_reading()
         while not self._news and not self.gone and not self.complete:
@@ -200,7 +203,7 @@ class Cycle:
             data = self._counted(data, body, more)
         self.started = True
         if data:
-            self._line.transport.write(data)
+            self._line.write(data)
         if not more:
             self.complete = True
             if self._event is not None:
@@ -214,7 +217,7 @@ class Cycle:
         if len(body) < LARGE:
             return data + body
         if data:
-            self._line.transport.write(data)
+            self._line.write(data)
         return body
 
     def _head(self) -> bytes:

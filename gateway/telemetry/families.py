@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
+
+from gateway.telemetry.comparison import Skip
+from gateway.telemetry.receipt import CanaryResult
 
 Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
 
@@ -35,6 +38,12 @@ REFUSALS = frozenset(
 RELOADS = frozenset({"ok", "unchanged", "invalid", "fixed"})
 """How a reload of config.toml can end: swapped, nothing new, a broken file, a change that needs a restart."""
 
+CANARY_RESULTS = frozenset(get_args(CanaryResult))
+"""What can become of a request that falls to a canary."""
+
+SKIPS = frozenset(get_args(Skip))
+"""Why a shadow's copy can be skipped."""
+
 # 6B models on one card queue for minutes; a bucket's edge must not stand where most answers lie.
 LONG = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for whole requests, waits and first tokens, in seconds."""
@@ -45,10 +54,13 @@ PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2
 SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 """Buckets for what should take next to no time: our own work, and the lag of the event loop. In seconds."""
 
+CHARACTERS = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000)
+"""Buckets for the lengths of answers, in characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family. `help` is one sentence; `buckets` (upper bounds in seconds) are a histogram's."""
+    """One metric family. `help` is one sentence; `buckets` (upper bounds) are a histogram's."""
 
     name: str
     kind: Kind
@@ -148,6 +160,51 @@ FAMILIES: tuple[Family, ...] = (
         "counter",
         ("from", "to"),
         "Requests that another model answered, or was the last to be asked; its tokens count under its name.",
+    ),
+    Family(
+        "gateway_canary_requests_total",
+        "counter",
+        ("model", "canary", "result", "outcome"),
+        "Requests that fell to the share of a model's canary, by whether it took them and how they ended.",
+    ),
+    Family(
+        "gateway_shadow_copies_total",
+        "counter",
+        ("model", "shadow", "outcome"),
+        "Copies of a model's requests that its shadow was asked; they count under no client, key or backend.",
+    ),
+    Family(
+        "gateway_shadow_skipped_total",
+        "counter",
+        ("model", "shadow", "reason"),
+        "Copies that were not made, or not to their end.",
+    ),
+    Family(
+        "gateway_shadow_compared_total",
+        "counter",
+        ("model", "shadow", "what", "result"),
+        "Answers of shadows held against the callers' own: outcome, finish reason, text.",
+    ),
+    Family(
+        "gateway_shadow_first_token_seconds",
+        "histogram",
+        ("model", "shadow", "side"),
+        "From the slot to the first content, of the caller's answer and of its copy, where both are whole.",
+        LONG,
+    ),
+    Family(
+        "gateway_shadow_duration_seconds",
+        "histogram",
+        ("model", "shadow", "side"),
+        "From the slot to the end of the answer, of both sides, where both are whole.",
+        LONG,
+    ),
+    Family(
+        "gateway_shadow_answer_characters",
+        "histogram",
+        ("model", "shadow", "side"),
+        "Length of the answer, of both sides, where both are whole.",
+        CHARACTERS,
     ),
     Family("gateway_auth_failures_total", "counter", ("reason",), "Refused keys: missing, wrong or expired."),
     Family(

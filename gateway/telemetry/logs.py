@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TextIO, TypeAlias
 
 from gateway.errors import TABLE, Row
+from gateway.telemetry.comparison import Comparison, Side, Skip
 from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp, to_json
 from gateway.telemetry.receipt import Receipt
 
@@ -97,6 +98,16 @@ class Logs:
     def auth_failed(self, reason: str) -> None:
         """Tell why a key was refused, at debug level: anybody can cause as many as they like."""
         self._write(logging.DEBUG, {"event": "auth_failed", "reason": reason})
+
+    # --- Observer ----------------------------------------------------------------------------------
+
+    def shadowed(self, comparison: Comparison) -> None:
+        """Write the line of one copy, where requests have lines."""
+        if self._access:
+            self._write(logging.INFO, shadow_fields(comparison))
+
+    def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
+        """Nothing: on a busy card it would be a line for every request."""
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -181,7 +192,7 @@ class Frames:
         source = None if usage is None else usage.source
         alike = (
             r.status, r.path, r.model, r.tenant, r.backend, source, r.outcome, r.finish,
-            r.stream, r.error, r.door, r.method, r.dialect, r.left_while, r.answered, level,
+            r.stream, r.error, r.door, r.method, r.dialect, r.left_while, r.answered, r.canary, level,
         )  # fmt: skip
         first = r.first_token
         return (self._frames.get(alike) or self._frame(alike, r, level)) % (
@@ -244,6 +255,7 @@ def access_fields(receipt: Receipt) -> dict[str, Any]:
         "path": receipt.path.partition("?")[0],
         "model": receipt.model,
         "answered": receipt.answered or None,
+        "canary": receipt.canary and receipt.canary.result,
         "tenant": receipt.tenant or None,
         "stream": receipt.stream,
         "status": receipt.status,
@@ -265,6 +277,32 @@ def access_fields(receipt: Receipt) -> dict[str, Any]:
         "repairs": receipt.repairs,
         "left_while": receipt.left_while,
     }
+
+
+def shadow_fields(comparison: Comparison) -> dict[str, Any]:
+    """Give the fields of a copy's line: its own, and those of the caller's answer."""
+    caller, mine = comparison.caller, comparison.copy
+    return {
+        "event": "shadow",
+        "request_id": comparison.request_id,
+        "model": comparison.model,
+        "shadow": comparison.shadow,
+        "same_text": comparison.same_text,
+        **_side_fields("", mine),
+        **_side_fields("caller_", caller),
+    }
+
+
+def _side_fields(prefix: str, side: Side) -> dict[str, Any]:
+    told = {
+        "backend": side.backend or None,
+        "outcome": side.outcome,
+        "finish": side.finish or None,
+        "characters": side.characters,
+        "first_token_ms": _milliseconds(side.first_token),
+        "duration_ms": _milliseconds(side.seconds),
+    }
+    return {prefix + name: value for name, value in told.items()}
 
 
 def _milliseconds(seconds: float | None) -> float | None:

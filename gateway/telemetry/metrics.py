@@ -27,8 +27,18 @@ from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.scheduling.health import PROBES, REASONS, STATES
 from gateway.scheduling.roster import RESULTS
-from gateway.telemetry.families import BY_NAME, FAMILIES, OTHER, REFUSALS, RELOADS, REPAIRS
-from gateway.telemetry.receipt import Door, Phase, Receipt
+from gateway.telemetry.comparison import Comparison, Side, Skip
+from gateway.telemetry.families import (
+    BY_NAME,
+    CANARY_RESULTS,
+    FAMILIES,
+    OTHER,
+    REFUSALS,
+    RELOADS,
+    REPAIRS,
+    SKIPS,
+)
+from gateway.telemetry.receipt import Canary, Door, Phase, Receipt
 from gateway.wire.events import Usage, UsageSource
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +59,7 @@ _DOORS = frozenset(get_args(Door))
 _PHASES = frozenset(get_args(Phase))
 _SOURCES = frozenset(get_args(UsageSource))
 _STREAM = ("false", "true")
+_SAME = ("different", "same")
 _PROBE_ENDS = frozenset({*PROBES, "trial_ok", "trial_failed"})
 _STATUSES = {status: str(status) for status in range(100, 600)}
 
@@ -133,6 +144,13 @@ class Metrics:
         self._probes = _counters(tallies, "gateway_backend_probes_total")
         self._retries = _counters(tallies, "gateway_retries_total")
         self._fallbacks = _counters(tallies, "gateway_fallbacks_total")
+        self._canaries = _counters(tallies, "gateway_canary_requests_total")
+        self._copies = _counters(tallies, "gateway_shadow_copies_total")
+        self._skipped = _counters(tallies, "gateway_shadow_skipped_total")
+        self._compared = _counters(tallies, "gateway_shadow_compared_total")
+        self._shadow_first = _histograms(tallies, "gateway_shadow_first_token_seconds")
+        self._shadow_durations = _histograms(tallies, "gateway_shadow_duration_seconds")
+        self._shadow_characters = _histograms(tallies, "gateway_shadow_answer_characters")
         self._auth_failures = _counters(tallies, "gateway_auth_failures_total")
         self._refusals = _counters(tallies, "gateway_client_refusals_total")
         self._disconnects = _counters(tallies, "gateway_client_disconnects_total")
@@ -180,9 +198,12 @@ class Metrics:
         backend = receipt.backend if receipt.backend in self._backends else OTHER
         self._count_request(receipt, model)
         self._count_tries(receipt, model)
+        if receipt.canary is not None:
+            self._count_canary(receipt, receipt.canary, model)
         if receipt.answered:
             asked, model = model, _known(receipt.answered, self._models)
-            self._fallbacks[asked, model] += 1
+            if receipt.canary is None or receipt.canary.model != receipt.answered:
+                self._fallbacks[asked, model] += 1
         if receipt.first_token is not None:
             self._time_tokens(receipt, receipt.first_token, model, backend)
         if receipt.usage is not None:
@@ -210,6 +231,32 @@ class Metrics:
     def auth_failed(self, reason: str) -> None:
         """Count one refused key."""
         self._auth_failures[(_known(reason, _AUTH_REASONS),)] += 1
+
+    # --- Observer ----------------------------------------------------------------------------------
+
+    def shadowed(self, comparison: Comparison) -> None:
+        """Count one copy and what it has in common with the caller's answer."""
+        caller, mine = comparison.caller, comparison.copy
+        pair = _known(comparison.model, self._models), _known(comparison.shadow, self._models)
+        self._copies[*pair, _known(mine.outcome, OUTCOMES)] += 1
+        self._compared[*pair, "outcome", _SAME[caller.outcome == mine.outcome]] += 1
+        if not comparison.both_answered:
+            return
+        self._compared[*pair, "finish", _SAME[caller.finish == mine.finish]] += 1
+        if comparison.same_text is not None:
+            self._compared[*pair, "text", _SAME[comparison.same_text]] += 1
+        self._measure((*pair, "caller"), caller)
+        self._measure((*pair, "copy"), mine)
+
+    def _measure(self, labels: Labels, side: Side) -> None:
+        if side.first_token is not None:
+            self._shadow_first.observe(labels, side.first_token)
+        self._shadow_durations.observe(labels, side.seconds)
+        self._shadow_characters.observe(labels, side.characters)
+
+    def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
+        """Count one copy that was not made."""
+        self._skipped[_known(model, self._models), _known(shadow, self._models), _known(reason, SKIPS)] += 1
 
     # --- what is not a Hook's ----------------------------------------------------------------------
 
@@ -263,6 +310,11 @@ class Metrics:
         self._durations.observe((door, model, stream), seconds)
         own = seconds - receipt.queue_seconds - receipt.upstream_seconds
         self._overhead.observe((door,), own if own > 0 else 0.0)
+
+    def _count_canary(self, receipt: Receipt, canary: Canary, model: str) -> None:
+        result = _known(canary.result, CANARY_RESULTS)
+        outcome = _known(receipt.outcome, OUTCOMES)
+        self._canaries[model, _known(canary.model, self._models), result, outcome] += 1
 
     def _count_tries(self, receipt: Receipt, model: str) -> None:
         for attempt in receipt.attempts:
@@ -334,11 +386,11 @@ class _Lengths:
         row = self._rows[labels] = [*([0] * len(self._names)), 0.0]
         return row
 
-    def observe(self, labels: Labels, seconds: float, times: int = 1) -> None:
-        """Count a length, once or several times."""
+    def observe(self, labels: Labels, length: float, times: int = 1) -> None:
+        """Count a length, in the family's unit, once or several times."""
         row = self._rows.get(labels) or self._make(labels)
-        row[bisect_left(self._bounds, seconds)] += times
-        row[-1] += seconds * times
+        row[bisect_left(self._bounds, length)] += times
+        row[-1] += length * times
 
     def written(self) -> Metric:
         """The family as a scrape shows it."""

@@ -10,6 +10,9 @@ from gateway.wire.events import Usage
 Door: TypeAlias = Literal["chat", "native", "models", "other"]
 Phase: TypeAlias = Literal["queued", "before_first", "streaming"]
 """Where a request was when its client left."""
+CanaryResult: TypeAlias = Literal["taken", "returned", "forbidden", "unfit"]
+"""What became of a request that fell to a canary: it went there, and stayed, or came back when that failed;
+or it never went, as its key may not use the canary, or as the canary cannot take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,14 @@ class Attempt:
     backend: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """That a request fell to the share of its model's canary, `model`."""
+
+    model: str
+    result: CanaryResult
 
 
 @dataclass(slots=True)
@@ -57,6 +68,7 @@ class Receipt:
     repairs: list[str] = field(default_factory=list)
     left_while: Phase | None = None
     answered: str = ""
+    canary: Canary | None = None
 
     @property
     def seconds(self) -> float:

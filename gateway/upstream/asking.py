@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 
 from gateway.upstream.connection import ONE_WRITE, Connection, Stale, Unanswered
 from gateway.upstream.pool import Pool
@@ -23,6 +23,7 @@ async def wait_answer(
     whole: bool = False,
     without_body: bool = False,
     chunked: bool = False,
+    sent: Callable[[Connection], None] | None = None,
 ) -> Connection:
     """Send a request and wait for the head of its answer; gives the connection, which the caller returns.
 
@@ -30,10 +31,12 @@ async def wait_answer(
     and on a fresh connection, when one that had served before ended without a byte of an answer; the server
     may then have worked twice. `until`, in the loop's time, ends all of it; `read`, in seconds, the
     waiting for the answer. `whole` and `without_body` as in `Connection.start`; `chunked`: how a body that
-    comes in pieces is sent. Raises `ConnectionFault`, and `OSError` where no connection was to be had.
+    comes in pieces is sent. `sent` is told the connection over which the request has left: when this is
+    cancelled after that, the connection stays as it is, and whoever was told must discard it. Raises
+    `ConnectionFault`, and `OSError` where no connection was to be had.
     """
     connection = pool.take()
-    fresh = False
+    fresh = told = False
     while True:
         if connection is None:
             async with asyncio.timeout_at(None if until == math.inf else until):
@@ -51,6 +54,9 @@ async def wait_answer(
                 await connection.wait_sent(body, chunked=chunked)
             if read is not None:
                 connection.limit(pool.time() + read)
+            if sent is not None:
+                sent(connection)
+                told = True
             if not connection.ready:
                 await connection.wait_head()
             return connection
@@ -61,6 +67,8 @@ async def wait_answer(
                 raise
             fresh = fresh or written
             connection = None if fresh else pool.take()
-        except BaseException:
-            pool.discard(connection)
+            told = False
+        except BaseException as error:
+            if not (told and isinstance(error, asyncio.CancelledError)):
+                pool.discard(connection)
             raise

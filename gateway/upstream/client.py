@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from gateway.dialects.base import Outgoing
-from gateway.errors import UpstreamGarbled, UpstreamReset
+from gateway.errors import UpstreamReset
 from gateway.scheduling.patience import Patience
 from gateway.upstream.exchange import FOREIGN, JSON, Exchange, Mocked, Straight, mapped
 from gateway.upstream.lean import LeanClient
@@ -16,8 +16,6 @@ from gateway.upstream.transport import GatewayTransport, Transport
 
 _FINDING = vars(httpx.AsyncClient)["_transport_for_url"]
 """How httpx finds a transport, to know it from what respx puts in its place."""
-MAX_ANSWER = 16 * 1024 * 1024
-"""The largest whole answer that is read, in bytes."""
 MAX_PROBED = 64 * 1024
 """How much of a probe's answer is read, in bytes."""
 
@@ -53,22 +51,15 @@ class Client:
 
         Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
         """
-        exchange = self._exchange(outgoing, patience, whole=True)
+        exchange = self.exchange(outgoing, patience, whole=True)
         try:
-            await exchange.begin()
-            body = await exchange.read(begun=False)
-            if exchange.ended and len(body) <= MAX_ANSWER:
-                return body
-            return await _wait_rest(exchange, body)
+            return await exchange.wait_whole()
         finally:
             if not exchange.ended:
                 await exchange.aclose()
 
-    def exchange(self, outgoing: Outgoing, patience: Patience) -> Exchange:
-        """One request, which leaves with `begin`, and its streamed answer."""
-        return self._exchange(outgoing, patience, whole=False)
-
-    def _exchange(self, outgoing: Outgoing, patience: Patience, *, whole: bool) -> Exchange:
+    def exchange(self, outgoing: Outgoing, patience: Patience, *, whole: bool = False) -> Exchange:
+        """One request, which leaves with `begin`, and its answer: streamed, or `whole`."""
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
         pool = route.pool
         if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
@@ -113,15 +104,3 @@ async def _read_some(response: httpx.Response) -> None:
         size += len(piece)
         if size > MAX_PROBED:
             return
-
-
-async def _wait_rest(exchange: Exchange, first: bytes) -> bytes:
-    pieces = [first]
-    size = len(first)
-    while size <= MAX_ANSWER:
-        piece = await exchange.read(begun=False)
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
-        size += len(piece)
-    raise UpstreamGarbled("The backend's answer is too large.")

@@ -30,6 +30,8 @@ from typing import cast
 
 import httptools
 
+from gateway.outbox import Outbox
+
 HIGH_WATER = 32 * 1024
 """Undelivered bytes of a body (and its framing) at which reading pauses."""
 READ = 16 * 1024
@@ -91,11 +93,11 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_overhead",
-        "_parser", "_paused", "_socket", "_timer", "_transport", "_waiter", "_when", "_whole",
-        "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error",
-        "head", "idle_since", "low_head", "on_body", "opened", "pieces", "ready", "served", "status",
-        "version",
+        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_outbox",
+        "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn", "_waiter", "_when",
+        "_whole", "_without_body", "_writable", "answered", "close_delimited", "closed", "complete",
+        "counted", "error", "head", "idle_since", "low_head", "on_body", "opened", "pieces", "ready",
+        "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -104,11 +106,14 @@ class Connection(asyncio.BufferedProtocol):
         sock: socket.socket | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         buffer: memoryview | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._lost = lost
         self._socket = sock
         self._buffer = make_buffer() if buffer is None else buffer
+        self._outbox = outbox or Outbox()
+        self._turn = -1
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -132,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
     def start(
         self, head: bytes, body: bytes = b"", *, without_body: bool = False, whole: bool = False
     ) -> None:
-        """Write a request, of a large body only the beginning; `wait_rest` sends what is left.
+        """Write a request soon, of a large body only the beginning; `wait_rest` sends what is left.
 
         `without_body` tells that the answer has none (HEAD). `whole`: whoever waits is not woken
         before all of the answer has come, or so much of it that reading pauses. Raises `Stale` when the
@@ -142,11 +147,11 @@ class Connection(asyncio.BufferedProtocol):
         if self.closed or transport is None or transport.is_closing():
             raise Stale("The connection was closed while it was idle.")
         self._reset(without_body=without_body, whole=whole)
-        try:
-            transport.write(head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE])
-        except (RuntimeError, OSError) as error:  # uvloop says RuntimeError for a closed transport
-            self.abort()
-            raise Stale("The connection was closed while it was idle.") from error
+        outbox = self._outbox
+        self._turn = outbox.turn
+        outbox.write(
+            transport, head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE], self._loop
+        )
 
     async def wait_rest(self, body: bytes) -> None:
         """Send what `start` has left of a large body; an answer or an end that comes before stops it."""
@@ -169,7 +174,14 @@ class Connection(asyncio.BufferedProtocol):
         if chunked and not self._over:
             self._write(b"0\r\n\r\n")
 
+    @property
+    def unsent(self) -> bool:
+        """Not a byte of the request has gone out."""
+        return self._turn == self._outbox.turn
+
     def _write(self, data: bytes) -> None:
+        if self.unsent:
+            self._outbox.flush()
         transport = self._transport
         if transport is not None:
             try:
@@ -348,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.complete:  # nobody asked for this
+        if self.complete or self.unsent:  # nobody asked for this
             self._keep = False
             self.abort()
             return
@@ -418,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
             if exc is None and self.close_delimited:
                 self.complete = self.ready = True
             else:
-                kind = Cut if self.answered else Unanswered
+                kind = Cut if self.answered else Stale if self.unsent else Unanswered
                 self._fail(kind("The connection ended.")).__cause__ = exc
         self.closed = True
         self._wake()

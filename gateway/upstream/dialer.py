@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from gateway.outbox import Outbox
 from gateway.upstream.connection import Connection, make_buffer
 from gateway.upstream.resolver import Address, Resolver
 
@@ -48,6 +49,7 @@ class Dialer:
         self._resolver = Resolver(origin.host, origin.port, fixed=addresses)
         self._good: Address | None = None
         self._buffer = make_buffer()
+        self._outbox = Outbox()
 
     async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
         """Open a connection within `seconds`.
@@ -58,7 +60,7 @@ class Dialer:
         until = None if seconds is None else loop.time() + seconds
         async with asyncio.timeout_at(until):
             sock = await self._wait_socket(await self._wait_addresses(seconds), until)
-        connection = Connection(lost, sock, loop, self._buffer)
+        connection = Connection(lost, sock, loop, self._buffer, self._outbox)
         if self._origin.scheme != "https":
             await self._wait_attached(connection, sock, None)
             return connection

@@ -31,6 +31,8 @@ from gateway.upstream.message import Route
 from gateway.upstream.pool import Pool
 from gateway.upstream.transport import Malformed, as_httpx
 
+MAX_ANSWER = 16 * 1024 * 1024
+"""The largest whole answer that is read, in bytes."""
 MAX_REFUSAL = 64 * 1024
 """How much of a refusal is read to find the field it complains about, in bytes."""
 JSON = {"content-type": "application/json"}
@@ -45,7 +47,7 @@ Broken = type[UpstreamReset | UpstreamTruncated]
 class Exchange(ABC):
     """One request and its answer. Of one task; `begin` first, then `read` to the end, `aclose` in any case.
 
-    `ended`: the whole body was read.
+    Or `wait_whole`, which does the first two. `ended`: the whole body was read.
     """
 
     __slots__ = ("ended",)
@@ -66,6 +68,31 @@ class Exchange(ABC):
         `begun` tells whether content has been seen, which decides what a pause means. Raises
         `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
         """
+
+    async def wait_whole(self) -> bytes:
+        """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
+        await self.begin()
+        body = await self.read(begun=False)
+        if self.ended and len(body) <= MAX_ANSWER:
+            return body
+        pieces = [body]
+        size = len(body)
+        while size <= MAX_ANSWER:
+            piece = await self.read(begun=False)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+        raise UpstreamGarbled("The backend's answer is too large.")
+
+    @property
+    @abstractmethod
+    def underway(self) -> bool:
+        """Whether the server may be at work on the request, although `wait_whole` was cancelled."""
+
+    @abstractmethod
+    async def outlast(self) -> None:
+        """Read what is left of an answer that is `underway` and that nobody wants, and leave the exchange."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -131,8 +158,10 @@ class Straight(Exchange):
                 retry=self._retry,
                 until=until,
                 whole=self._whole,
+                sent=self._sent,
             )
         except (ConnectionFault, OSError) as error:
+            self._connection = None
             raise self._mapped(error, UpstreamReset, begun=False) from None
         status = connection.status
         coded = (
@@ -149,6 +178,9 @@ class Straight(Exchange):
                 raise await self._wait_refused(status, retry_after, date)
             finally:
                 self._leave()
+
+    def _sent(self, connection: Connection) -> None:
+        self._connection = connection
 
     def _until(self, *, begun: bool) -> float:
         """When waiting ends, in the loop's time; what that means is kept until it is asked for."""
@@ -178,6 +210,19 @@ class Straight(Exchange):
             self._pool.give_back(connection)
         return piece
 
+    @property
+    def underway(self) -> bool:
+        connection = self._connection
+        return connection is not None and not (connection.unsent or connection.error or connection.complete)
+
+    async def outlast(self) -> None:
+        try:
+            with contextlib.suppress(GatewayError):
+                while await self.read(begun=False):
+                    pass
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
         if self._connection is not None:
             self._leave()
@@ -198,7 +243,7 @@ class Straight(Exchange):
 class Mocked(Exchange):
     """An exchange by way of httpx, over any transport that is not ours, such as a mock."""
 
-    __slots__ = ("_body", "_clock", "_http", "_patience", "_pieces", "_response", "_route")
+    __slots__ = ("_body", "_clock", "_http", "_patience", "_pieces", "_response", "_route", "_task")
 
     def __init__(
         self, http: LeanClient, route: Route, body: bytes, patience: Patience, clock: Callable[[], float]
@@ -210,7 +255,25 @@ class Mocked(Exchange):
         self._clock = clock
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
+        self._task: asyncio.Task[bytes] | None = None
         self.ended = False
+
+    async def wait_whole(self) -> bytes:
+        # httpx gives a request up when it is cancelled: what shall go on needs a task of its own.
+        self._task = asyncio.get_running_loop().create_task(super().wait_whole())
+        return await asyncio.shield(self._task)
+
+    @property
+    def underway(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def outlast(self) -> None:
+        try:
+            if self._task is not None:
+                with contextlib.suppress(GatewayError):
+                    await self._task
+        finally:
+            await self.aclose()
 
     async def begin(self) -> None:
         request = self._http.build_request("POST", self._route.url, content=self._body, headers=JSON)
@@ -223,7 +286,7 @@ class Mocked(Exchange):
                 retry_after, date = headers.get("retry-after"), headers.get("date")
                 raise await self._wait_refused(response.status_code, retry_after, date)
             finally:
-                await self.aclose()
+                await self._leave()
 
     async def read(self, *, begun: bool) -> bytes:
         response = self._response
@@ -237,6 +300,12 @@ class Mocked(Exchange):
         return piece
 
     async def aclose(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._leave()
+
+    async def _leave(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             await response.aclose()

@@ -82,9 +82,10 @@ class Parser:
         return event
 
 
-def frame(payload: bytes) -> bytes:
-    """One event around a payload without newlines (JSON from `jsontext.write` has none)."""
-    return b"data: " + payload + b"\n\n"
+def frame(payload: bytes, event_type: str = "") -> bytes:
+    """One event, of a type if one is given, around a payload without newlines (JSON of ours has none)."""
+    named = f"event: {event_type}\n".encode() if event_type else b""
+    return named + b"data: " + payload + b"\n\n"
 
 
 def comment(text: str) -> bytes:

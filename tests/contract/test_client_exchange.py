@@ -28,7 +28,8 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.patience import Limits, Patience
-from gateway.upstream.client import MAX_ANSWER, Client
+from gateway.upstream.client import Client
+from gateway.upstream.exchange import MAX_ANSWER
 from gateway.upstream.transport import BrokenOff, Disconnected, Malformed, make_transport
 from tests.support.peer import Talk, peer
 

@@ -56,7 +56,9 @@ def test_the_published_port_is_the_data_plane_and_the_admin_plane_is_not_publish
 
 
 def test_compose_waits_longer_than_the_gateway_drains() -> None:
-    assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) > CONFIG["server"]["drain"]
+    server = CONFIG["server"]
+    longest = server["drain"] + server.get("drain_delay", 0)
+    assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) > longest
 
 
 def test_every_backend_of_the_config_is_a_simulator_of_that_dialect() -> None:

@@ -163,8 +163,15 @@ def test_volumes_are_nothing_of_the_node(source: tuple[str, str]) -> None:
 def test_the_kubelet_waits_longer_than_the_gateway_drains(source: tuple[str, str]) -> None:
     spec = pod(objects(source))
     before_stop = gateway(spec).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    drain = config(source[1])["server"]["drain"]
-    assert spec["terminationGracePeriodSeconds"] > before_stop + drain
+    server = config(source[1])["server"]
+    last = before_stop + server.get("drain_delay", 0) + server["drain"]
+    assert spec["terminationGracePeriodSeconds"] > last
+
+
+@sources("gateway")
+def test_only_one_of_the_kubelet_and_the_gateway_waits_for_the_endpoints(source: tuple[str, str]) -> None:
+    waits = gateway(pod(objects(source))).get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+    assert bool(waits) is not bool(config(source[1])["server"].get("drain_delay", 0))
 
 
 @sources(*OVERLAYS)

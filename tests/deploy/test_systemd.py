@@ -61,7 +61,8 @@ def test_the_unit_has_its_setting(setting: str, value: str) -> None:
 
 
 def test_systemd_waits_longer_than_the_gateway_drains() -> None:
-    assert int(settings("TimeoutStopSec")[0]) > CONFIG["server"]["drain"]
+    server = CONFIG["server"]
+    assert int(settings("TimeoutStopSec")[0]) > server["drain"] + server.get("drain_delay", 0)
 
 
 def test_every_key_file_of_the_config_is_handed_over_as_a_credential() -> None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -83,3 +89,92 @@ async def test_a_whole_answer_past_the_drain_limit_is_a_503_in_the_envelope() ->
     status, text = await ended_in_the_middle(stream=False)
     assert status == 503
     assert json.loads(text)["error"]["code"] == "draining"
+
+
+# --- in a process of its own -----------------------------------------------------------------------
+
+
+@dataclass
+class Own:
+    """A gateway in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    admin: str
+
+    def tell(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def ready(self, plane: str) -> int | None:
+        """What `/readyz` says on a new connection; None where nobody takes it, or hangs up as it closes."""
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+            try:
+                return (await http.get(f"{plane}/readyz")).status_code
+            except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+                return None
+
+    async def wait_ready(self, plane: str, status: int | None) -> float:
+        """Wait until it says so, and give the time."""
+        async with asyncio.timeout(20):
+            while await self.ready(plane) != status:  # noqa: ASYNC110 - another process has no event for us
+                await asyncio.sleep(0.01)
+        return asyncio.get_running_loop().time()
+
+
+@contextlib.asynccontextmanager
+async def own(folder: Path, backend: str, server: str) -> AsyncIterator[Own]:
+    """Start it over one backend; `server` is more of `[server]`."""
+    file, log = folder / "config.toml", folder / "log"
+    file.write_text(
+        f'[server]\nlisten = "127.0.0.1:0"\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n'
+        f'[[backends]]\nname = "gpu-0"\nurl = "{backend}"\ndialect = "openai"\nmodels = ["m"]\n'
+    )
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "serve", "--config", str(file), stdout=output
+        )
+    try:
+        await wait_until(lambda: b"\n" in log.read_bytes(), 20)
+        first = json.loads(log.read_text().splitlines()[0])
+        yield Own(process, first["data"], first["admin"])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_for_a_while_it_serves_on_without_being_ready_then_closes_and_lets_streams_end(
+    tmp_path: Path,
+) -> None:
+    loop, began = asyncio.get_running_loop(), asyncio.Event()
+    two_seconds = Options(dialect="openai", speed=200, reply="一二三四五六七八九十" * 40)
+    async with Simulator(two_seconds) as simulator, own(tmp_path, simulator.url, "drain_delay = 1") as one:
+        async with asyncio.TaskGroup() as group:
+            await one.wait_ready(one.url, 200)
+            streaming = group.create_task(ask(one.url, began, stream=True))
+            await began.wait()
+            told = loop.time()
+            one.tell(signal.SIGTERM)
+            for plane in (one.url, one.admin):
+                await one.wait_ready(plane, 503)
+            late = group.create_task(refusal(one.url))
+            await wait_until(lambda: simulator.started == 2)
+            closed = await one.wait_ready(one.url, None)
+            assert not streaming.done()
+            assert await one.ready(one.admin) == 503
+        status, text = await streaming
+        assert (status, text.endswith("data: [DONE]\n\n")) == (200, True)
+        assert (await late).status_code == 200
+        assert closed - told >= 1
+        async with asyncio.timeout(20):
+            assert await one.process.wait() == 0
+
+
+async def test_a_second_signal_ends_the_wait_at_once(tmp_path: Path) -> None:
+    async with Simulator(LONG) as simulator, own(tmp_path, simulator.url, "drain_delay = 600") as one:
+        await one.wait_ready(one.url, 200)
+        one.tell(signal.SIGTERM)
+        await one.wait_ready(one.url, 503)
+        one.tell(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await one.process.wait() == 1

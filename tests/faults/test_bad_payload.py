@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from tests.faults.checks import BOTH, EVERY, EVERY_STREAM, SECRET, check_refused, ended, over, playing, tries
+from tests.faults.checks import (
+    BOTH,
+    EVERY,
+    EVERY_STREAM,
+    SECRET,
+    check_broken,
+    check_good,
+    check_refused,
+    ended,
+    over,
+    playing,
+    tries,
+)
+from tests.faults.test_no_end import events
 from tests.support.fleet import Server
-from tests.support.peer import peer
-from tests.support.tapes import STREAMING, Tape
-from tests.support.visitor import ask
+from tests.support.peer import Talk, peer
+from tests.support.site import Site
+from tests.support.tapes import REPLY, STREAMING, Tape, tape
+from tests.support.visitor import Visitor, ask, chat
 
 CHAT = {"object": "chat.completion", "id": "x", "created": 1, "model": "m"}
 
@@ -79,6 +94,75 @@ async def test_a_stream_of_it_is_a_502_and_not_echoed(server: Server, spoiled: s
         assert SECRET not in gateway.log.getvalue()
     check_refused(answer, 502, "upstream_invalid_response")
     assert len(requests) == 1
+
+
+@EVERY
+@pytest.mark.parametrize("spoiled", BODIES)
+async def test_a_whole_answer_of_it_is_tried_elsewhere(server: Server, spoiled: str) -> None:
+    good = await tape(server, stream=False)
+    requests: list[bytes] = []
+    raw = Tape("application/json", BODIES[spoiled]).sized
+    async with (
+        peer(playing(raw, requests=requests)) as here,
+        peer(playing(good.chunked, requests=requests)) as other,
+    ):
+        async with over(server, here.url, other.url) as gateway:
+            answer = await ask(gateway)
+            check_tried_elsewhere(gateway, requests)
+    check_good(answer, REPLY)
+    assert answer.headers["x-gateway-attempts"] == "2"
+
+
+@EVERY_STREAM
+@pytest.mark.parametrize("spoiled", EVENTS)
+async def test_a_stream_of_it_is_tried_elsewhere(server: Server, spoiled: str) -> None:
+    good = await tape(server, stream=True)
+    requests: list[bytes] = []
+    raw = Tape("text/event-stream", EVENTS[spoiled]).sized
+    async with (
+        peer(playing(raw, requests=requests)) as here,
+        peer(playing(good.chunked, requests=requests)) as other,
+    ):
+        async with over(server, here.url, other.url) as gateway:
+            answer = await ask(gateway, stream=True)
+            check_tried_elsewhere(gateway, requests)
+    check_good(answer, REPLY)
+    assert answer.headers["x-gateway-attempts"] == "2"
+
+
+def check_tried_elsewhere(gateway: Site, requests: list[bytes]) -> None:
+    """One failed try, one more with the same bytes, and nobody ejected."""
+    assert tries(gateway, "bad_payload") == 1
+    assert tries(gateway, "ok", "gpu-1") == 1
+    assert gateway.metric("gateway_retries_total", reason="bad_payload") == 1
+    assert gateway.metric("gateway_backend_up", backend="gpu-0") == 1
+    first, second = (request.partition(b"\r\n\r\n")[2] for request in requests)
+    assert first == second
+
+
+@EVERY_STREAM
+async def test_garbage_after_content_is_never_tried_elsewhere(server: Server) -> None:
+    good = await tape(server, stream=True)
+    half = b"".join(events(good.body)[:4])
+    seen = asyncio.Event()
+
+    async def turn_bad(talk: Talk) -> None:
+        await talk.wait_request()
+        await talk.send(good.head("connection: close") + half)
+        await seen.wait()
+        await talk.send(EVENTS["number"])
+        await talk.wait_left()
+
+    others: list[bytes] = []
+    script = playing(good.chunked, requests=others)
+    async with peer(turn_bad) as here, peer(script) as other:
+        async with over(server, here.url, other.url, settle=False) as gateway:
+            visitor = await Visitor.to(gateway, chat(stream=True))
+            came = await visitor.reader.readuntil(REPLY[:1].encode())
+            seen.set()
+            answer = await visitor.wait_answer(came)
+    check_broken(answer, "upstream_invalid_response", REPLY)
+    assert others == []
 
 
 @BOTH

@@ -19,19 +19,13 @@ from tests.faults.checks import (
     tries,
 )
 from tests.support.fleet import Server
+from tests.support.leaving import STOPPABLE, kept, streams
 from tests.support.peer import Script, Talk, peer
 from tests.support.stack import wait_until
 from tests.support.tapes import REPLY, STREAMING, tape
 from tests.support.visitor import ask
 
 SHORT = 0.15
-STOPPABLE = {"chatglm3", "glm4", "glm4v", "openai"}
-"""Dialects whose streams end with their connection."""
-
-
-def streams(server: Server, *, stream: bool) -> bool:
-    """Whether the server itself streams."""
-    return stream and server in STREAMING
 
 
 def muttering(head: bytes, asked: list[bytes] | None = None) -> Script:
@@ -46,11 +40,6 @@ def muttering(head: bytes, asked: list[bytes] | None = None) -> Script:
         await talk.wait_left()
 
     return script
-
-
-def kept(server: Server, *, stream: bool) -> bool:
-    """Whether this server works on for nobody, as far as anyone knows."""
-    return not (server.dialect == "openai" or (stream and server.dialect in STOPPABLE))
 
 
 @EVERY

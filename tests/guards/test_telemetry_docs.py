@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
+from gateway.telemetry.comparison import Comparison, Side
 from gateway.telemetry.families import FAMILIES, REPAIRS, markdown_table
 from gateway.telemetry.lines import JsonLines
 from gateway.telemetry.logs import Handler, Logs, access_fields
@@ -59,6 +60,8 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     logs.reloaded("ok", "SIGHUP", "0123456789ab")
     logs.discovered("b", "ok", members=1, left_out=0, added={"b-0": "10.0.0.1"}, removed={})
     logs.auth_failed("wrong")
+    side = Side("b", "ok", "stop", 1, 0.1, 0.2)
+    logs.shadowed(Comparison("r", "m", "new", side, side, same_text=True))
     logs.note("message")
     error = BadRequest("message")
     error.__cause__ = ValueError()

@@ -105,11 +105,11 @@ class Visitor:
         visitor._writer.write(head.encode() + body)
         return visitor
 
-    async def wait_answer(self) -> Answer:
-        """Read the answer to the end of the connection."""
+    async def wait_answer(self, came: bytes = b"") -> Answer:
+        """Read the answer to the end of the connection; `came` is what has been read of it before."""
         try:
             async with asyncio.timeout(5):
-                raw = await self.reader.read(-1)
+                raw = came + await self.reader.read(-1)
         finally:
             self._writer.close()
         answer = _parsed(raw)

@@ -267,6 +267,14 @@ async def test_a_model_whose_servers_dns_does_not_name_is_known_and_others_may_a
         assert [one.name for one in house.gateway.fleet.values()] == ["a"]
 
 
+async def test_a_canary_whose_servers_dns_does_not_name_gives_its_requests_back() -> None:
+    split = '[[models]]\nname = "m"\ncanary = { model = "cards", share = 1.0 }\n'
+    async with rig(Servers(a=whole("from a")), "openai") as house:
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "openai")}, CARDS + split))
+        call = await house.chat()
+        assert (call.status, call.header("x-gateway-backend")) == (200, "a")
+
+
 async def test_a_service_is_no_other_model_for_who_failed_while_it_has_no_servers() -> None:
     falls = '[[models]]\nname = "m"\nfallbacks = ["cards"]\n'
     async with rig(Servers(a=failing(httpx.ConnectError)), "openai") as house:

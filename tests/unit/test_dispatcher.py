@@ -169,6 +169,25 @@ async def test_a_slot_is_given_back_when_its_holder_fails() -> None:
     assert house.dispatcher.in_flight("a") == 0
 
 
+async def test_only_those_who_have_to_wait_ask_others_to_give_way() -> None:
+    house = House()
+    asked: list[Claim] = []
+    house.dispatcher.give_way = asked.append
+    async with asyncio.TaskGroup() as group, house.holding():
+        assert asked == []
+        group.create_task(house.visit())
+        await turns()
+        assert [claim.backends for claim in asked] == [("a",)]
+        assert house.dispatcher.seize(Claim("m", ("a",))) is None
+        assert len(asked) == 1
+    full = House(length=0)
+    full.dispatcher.give_way = asked.append
+    async with full.holding():
+        with pytest.raises(QueueFull):
+            await full.dispatcher.lease(Claim("m", ("a",)), lambda _: None)
+    assert len(asked) == 1
+
+
 async def test_those_who_wait_are_served_in_their_order() -> None:
     house = House()
     async with asyncio.TaskGroup() as group, house.holding():

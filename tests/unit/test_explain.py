@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.explain import explained, live_state, told
+from gateway.planning import Asking, Terms
+from gateway.upstream.backend import Backend
+from gateway.wire import openai
 from tests.support.site import site
 from tests.support.stack import configured
 
@@ -132,3 +136,69 @@ def test_a_running_gateway_tells_the_servers_of_a_service() -> None:
     found = explained(configured(CARDS, discover="dns"), BODY, live)
     assert names(found) == [("m", "asked", ["cards-0", "cards-7"])]
     assert "- cards-7 (chatglm2): down, 1 of 1 slots taken" in told(found)
+
+
+# --- canary and shadow -----------------------------------------------------------------------------
+
+SPLIT = """
+[[models]]
+name = "m"
+canary = { model = "newest", share = %s }
+shadow = { model = "spare", share = 0.25 }
+[[models]]
+name = "new"
+backends = ["b"]
+aliases = ["newest"]
+"""
+
+
+def split_way(share: float, **body: Any) -> dict[str, Any]:
+    settings = configured(URLS, SPLIT % share, serves={"b": "m", "c": "spare"})
+    request = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
+    return explained(settings, json.dumps(request).encode(), None)
+
+
+def test_without_either_there_is_none() -> None:
+    assert (way()["canary"], way()["shadow"]) == (None, None)
+
+
+def test_canary_and_shadow_are_steps_with_their_share() -> None:
+    found = split_way(1)
+    assert [(one["model"], one["why"]) for one in found["steps"]] == [
+        ("m", "asked"),
+        ("new", "canary"),
+        ("spare", "shadow"),
+    ]
+    assert found["canary"] == {"model": "new", "share": 1, "falls": True}
+    assert found["shadow"] == {"model": "spare", "share": 0.25, "at_once": 4, "timeout": 120}
+    text = told(found)
+    assert "begins at new" in text
+    assert "canary: 100.0% of the conversations go to new; this one does, unless x-session-affinity" in text
+    assert "shadow: 25.0% of the requests are copied to spare, 4 at a time, 120 s each at most" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "body", "starts", "falls"),
+    [
+        pytest.param(0, {}, "m", False, id="not-chosen"),
+        pytest.param(1, {"n": 2}, "m", True, id="choices-side-by-side"),
+        pytest.param(0.5, {"messages": [{"role": "system", "content": "x"}]}, "m", None, id="by-chance"),
+    ],
+)
+def test_a_request_that_does_not_go_to_the_canary_begins_at_its_model(
+    share: float, body: dict[str, Any], starts: str, falls: bool | None
+) -> None:
+    found = split_way(share, **body)
+    assert (found["starts"], found["canary"]["falls"]) == (starts, falls)
+
+
+def test_a_conversation_is_told_the_side_that_the_relay_would_choose() -> None:
+    sides = {split_way(0.5, user=f"u-{number}")["starts"] for number in range(30)}
+    assert sides == {"m", "new"}
+    settings = configured(URLS, SPLIT % 0.5, serves={"b": "m", "c": "spare"})
+    fleet = {one.name: Backend(one, clock=time.monotonic, transport=None) for one in settings.backends}
+    terms = Terms(settings, fleet, lambda: 0.0)
+    for number in range(30):
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "user": f"u-{number}"}
+        plan = terms.plan(Asking(openai.read_chat(json.dumps(body).encode())), settings.names["m"])
+        assert plan.model.name == split_way(0.5, user=f"u-{number}")["starts"]

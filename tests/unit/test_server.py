@@ -198,6 +198,29 @@ async def _release_when_draining(run: Running, release: asyncio.Event) -> None:
     release.set()
 
 
+async def test_who_comes_or_waits_while_it_takes_its_leave_is_served() -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, native("hello")))
+    async with asyncio.TaskGroup() as group, served(servers, "chatglm2", drain_delay=60) as run:
+        first = group.create_task(_ask(run))
+        await wait_until(lambda: servers.order == ["a"])
+        late = group.create_task(_ask_when_leaving(run, release))
+    replies = [await first, await late]
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert [reply.headers["connection"] for reply in replies] == ["close", "close"]
+
+
+async def _ask_when_leaving(run: Running, release: asyncio.Event) -> httpx.Response:
+    await wait_until(lambda: run.gateway.life.leaving)
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(_ask(run))
+        await wait_until(lambda: run.gateway.dispatcher.queue_depth("m") == 1)
+        assert not run.gateway.life.draining
+        release.set()
+    run.hurried.set()  # or it would go on for a minute
+    return await asking
+
+
 async def _serve_until(url: str, stops: asyncio.Queue[str], log: io.StringIO) -> int:
     settings = configured({"a": (url, "openai")})
     return await server._serve_until(settings, Path("test.toml"), configure("json", "info", log), stops)

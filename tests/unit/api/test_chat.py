@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.wire.sse import Parser
 from tests.support.asgi import Call, chat, rig
 from tests.support.servers import (
     Reply,
@@ -314,7 +315,8 @@ async def test_an_endless_event_is_an_error_event() -> None:
 
 async def test_one_choice_that_fails_ends_the_stream_of_all() -> None:
     servers = Servers(a=native("x" * 40), b=[refusing(200, b"?")])
-    async with rig(servers, "chatglm2", server={"stream_head_wait": 0.0}) as house:
+    once = "[retries]\nattempts = 1\n"
+    async with rig(servers, "chatglm2", once, server={"stream_head_wait": 0.0}) as house:
         call = await house.chat(stream=True, n=2)
     assert call.events[-1]["error"]["code"] == "upstream_invalid_response"
     assert "[DONE]" not in call.events
@@ -357,6 +359,74 @@ async def test_one_who_queues_is_told_the_place_and_the_wait() -> None:
         for call in (holder, *calls):
             await call.task
     assert [said(call) for call in calls] == ["hello", "hello"]
+
+
+def places(call: Call) -> list[tuple[str, int, float]]:
+    """What the events of the type `queue` told, in their order."""
+    told = [json.loads(event.data) for event in Parser().feed(call.body) if event.type == "queue"]
+    return [(one["state"], one["position"], one["wait"]) for one in told]
+
+
+@pytest.mark.parametrize(
+    ("setting", "wish", "wanted"),
+    [
+        pytest.param("", None, False, id="nobody-asked"),
+        pytest.param("events = true\n", None, True, id="all-get-them"),
+        pytest.param("", "true", True, id="this-client-asks"),
+        pytest.param("", " TRUE ", True, id="in-whatever-letters"),
+        pytest.param("events = true\n", "false", False, id="all-but-this-client"),
+        pytest.param("", "false", False, id="nobody-twice"),
+        pytest.param("", "3", False, id="a-word-that-means-nothing"),
+    ],
+)
+async def test_a_waiting_stream_gets_events_where_they_are_wanted(
+    setting: str, wish: str | None, wanted: bool
+) -> None:
+    release = asyncio.Event()
+    servers = Servers(a=held(release, native("hello")))
+    extra = f"[queue]\nkeepalive = 0.01\n{setting}"
+    headers = {} if wish is None else {"x-gateway-queue-events": wish}
+    async with rig(servers, "chatglm2", extra, server=IMPATIENT) as house:
+        house.gateway.dispatcher.served("m", 4.0)
+        holder = house.begin(body=chat())
+        await wait_until(lambda: servers.order == ["a"])
+        call = house.begin(headers=headers, body=chat(stream=True))
+        await wait_until(lambda: len(call.chunks) >= 2)
+        queued = places(call)
+        assert set(queued) == ({("queued", 1, 4.0)} if wanted else set())
+        assert any(frame.startswith(": ") for frame in call.frames) is not wanted
+        release.set()
+        for one in (holder, call):
+            await one.task
+    check_news_come_first(call)
+    assert said(call) == "hello"
+    assert call.events[-1] == "[DONE]"
+
+
+def check_news_come_first(call: Call) -> None:
+    """What tells of waiting stands before everything else."""
+    news = [frame.startswith((": ", "event: queue\n")) for frame in call.frames]
+    assert news == sorted(news, reverse=True)
+
+
+async def test_the_events_tell_when_a_card_works_on_it() -> None:
+    release = asyncio.Event()
+    extra = "[queue]\nkeepalive = 0.01\nevents = true\n"
+    async with rig(Servers(a=held(release, native("hello"))), "chatglm2", extra, server=IMPATIENT) as house:
+        call = house.begin(body=chat(stream=True))
+        await wait_until(lambda: len(call.chunks) >= 2)
+        assert set(places(call)) == {("generating", 0, 0.0)}
+        release.set()
+        await call.task
+    check_news_come_first(call)
+    assert said(call) == "hello"
+
+
+async def test_a_whole_answer_has_no_events() -> None:
+    extra = "[queue]\nkeepalive = 0.01\nevents = true\n"
+    async with rig(Servers(a=whole("hello")), extra=extra, server=IMPATIENT) as house:
+        call = await house.chat({"x-gateway-queue-events": "true"})
+    assert call.json["choices"][0]["message"]["content"] == "hello"
 
 
 async def test_an_error_after_a_head_that_could_not_wait_is_an_event() -> None:

@@ -165,7 +165,7 @@ async def test_without_keys_everybody_is_anonymous() -> None:
 
 async def test_a_gateway_that_is_ending_takes_nobody_in() -> None:
     async with rig(Servers(a=whole())) as house:
-        house.gateway.life.draining = True
+        house.gateway.life.drain()
         call = await house.chat()
     assert call.status == 503
     assert call.error["code"] == "draining"

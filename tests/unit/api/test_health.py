@@ -41,9 +41,18 @@ async def test_verbose_lists_the_checks() -> None:
     assert call.json == {"status": "ready", "draining": False, "backends": {"a": False, "b": True}}
 
 
+async def test_a_gateway_that_takes_its_leave_is_not_ready_and_serves_on() -> None:
+    async with rig(Servers(a=native("hello")), "chatglm2") as house:
+        house.gateway.life.take_leave()
+        assert (await house.get("/readyz")).status == 503
+        call = await house.chat()
+    assert call.status == 200
+    assert call.header("connection") == "close"
+
+
 async def test_a_gateway_that_is_ending_is_alive_but_not_ready() -> None:
     async with rig(Servers(a=native()), "chatglm2") as house:
-        house.gateway.life.draining = True
+        house.gateway.life.drain()
         assert (await house.get("/livez")).status == 200
         call = await house.get("/readyz", query=b"verbose")
     assert call.status == 503

@@ -31,6 +31,15 @@ def test_the_end_is_told_to_everybody_who_is_here_and_to_nobody_else() -> None:
     assert gone.told == []
 
 
+def test_it_is_not_ready_before_it_refuses_anybody() -> None:
+    life = Life()
+    assert (life.leaving, life.draining) == (False, False)
+    life.take_leave()
+    assert (life.leaving, life.draining) == (True, False)
+    life.drain()
+    assert (life.leaving, life.draining) == (True, True)
+
+
 async def test_a_request_in_flight_ends_with_draining() -> None:
     life = Life()
 

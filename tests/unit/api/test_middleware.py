@@ -128,7 +128,7 @@ async def test_the_time_taken_is_told_in_whole_milliseconds() -> None:
 
 async def test_a_gateway_that_is_ending_closes_its_connections() -> None:
     office = Office(good)
-    office.life.draining = True
+    office.life.drain()
     assert (await office.fetch()).header("connection") == "close"
 
 

@@ -52,6 +52,9 @@ class Connection:
         self.nothing.set_result(None)
         self.ends: list[str] = []
 
+    def write(self, data: bytes) -> None:
+        self.wire.write(data)
+
     def on_response_complete(self, *, keep_alive: bool) -> None:
         self.ends.append("kept" if keep_alive else "closed")
 

@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 
-from gateway.telemetry.families import BY_NAME, FAMILIES, LONG, PER_TOKEN, SHORT, Family, markdown_table
+from gateway.telemetry.families import (
+    BY_NAME,
+    CHARACTERS,
+    FAMILIES,
+    LONG,
+    PER_TOKEN,
+    SHORT,
+    Family,
+    markdown_table,
+)
 
 EACH = [pytest.param(family, id=family.name) for family in FAMILIES]
 
@@ -18,9 +27,10 @@ def test_a_family_has_our_prefix_a_meaning_and_plain_labels(family: Family) -> N
 
 
 @pytest.mark.parametrize("family", EACH)
-def test_counters_alone_end_in_total_and_histograms_alone_have_buckets_of_seconds(family: Family) -> None:
+def test_counters_alone_end_in_total_and_histograms_alone_have_buckets_and_a_unit(family: Family) -> None:
     assert family.name.endswith("_total") == (family.kind == "counter")
-    length = family.name.endswith("_seconds") and not family.name.endswith("_timestamp_seconds")
+    length = family.name.endswith(("_seconds", "_characters"))
+    length = length and not family.name.endswith("_timestamp_seconds")
     assert bool(family.buckets) == length == (family.kind == "histogram")
 
 
@@ -32,6 +42,7 @@ def test_buckets_reach_to_ten_minutes_and_beyond() -> None:
     assert LONG == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
     assert PER_TOKEN == (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10)
     assert tuple(sorted(SHORT)) == SHORT
+    assert tuple(sorted(CHARACTERS)) == CHARACTERS
 
 
 def test_the_table_cannot_be_changed() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import TABLE, BadRequest
+from gateway.telemetry.comparison import Comparison, Side
 from gateway.telemetry.lines import timestamp, to_json
 from gateway.telemetry.logs import (
     LATER,
@@ -22,7 +23,7 @@ from gateway.telemetry.logs import (
     access_fields,
     configure,
 )
-from gateway.telemetry.receipt import Attempt, Receipt
+from gateway.telemetry.receipt import Attempt, Canary, Receipt
 from gateway.wire.events import Usage
 
 LOGGERS = ("gateway", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
@@ -92,6 +93,7 @@ def test_a_request_has_one_line_with_the_fields_of_its_receipt() -> None:
         "path": "/v1/chat/completions",
         "model": "chatglm2-6b",
         "answered": None,
+        "canary": None,
         "tenant": "team",
         "stream": True,
         "status": 200,
@@ -120,6 +122,7 @@ def test_what_a_request_never_came_to_is_null() -> None:
     nothing = {name for name, value in fields.items() if value is None}
     assert nothing == {
         "answered",
+        "canary",
         "tenant",
         "error",
         "backend",
@@ -139,9 +142,9 @@ def test_no_token_is_a_number_and_not_null() -> None:
 
 def test_a_query_string_is_not_logged() -> None:
     logs, stream = log()
-    logs.settled(receipt(path="/v1/models?api_key=sk-canary"))
+    logs.settled(receipt(path="/v1/models?api_key=sk-secret"))
     assert lines(stream)[0]["path"] == "/v1/models"
-    assert "canary" not in stream.getvalue()
+    assert "sk-secret" not in stream.getvalue()
 
 
 def test_a_megabyte_of_path_is_one_short_line() -> None:
@@ -255,7 +258,7 @@ def test_a_crash_is_told_by_type_and_place_and_not_by_its_message() -> None:
     first, second = lines(stream)
     assert (first["level"], first["request_id"], first["error"]) == ("error", "r-1", "JSONDecodeError")
     assert second["traceback"][-1].endswith("test_a_crash_is_told_by_type_and_place_and_not_by_its_message")
-    assert "canary" not in stream.getvalue()
+    assert "sk-secret" not in stream.getvalue()
 
 
 def test_a_crash_with_an_error_of_our_own_tells_its_message() -> None:
@@ -420,7 +423,7 @@ def test_asyncio_tells_of_lost_errors_in_our_form_and_without_their_message() ->
     )
     (line,) = lines(stream)
     assert (line["message"], line["error"]) == ("Task exception was never retrieved", "ValueError")
-    assert "canary" not in stream.getvalue()
+    assert "sk-secret" not in stream.getvalue()
 
 
 def test_a_stream_that_cannot_be_written_fails_no_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -444,3 +447,47 @@ def test_a_console_line_is_one_line_for_people() -> None:
 def test_its_repr_tells_how_it_is_set() -> None:
     logs, _ = log("warning", access=False)
     assert repr(logs) == "<Logs warning access=False>"
+
+
+def test_a_copy_has_one_line_of_both_sides_and_no_text() -> None:
+    logs, stream = log()
+    mine = Side("gpu-1", "ok", "length", 90, None, 3.0)
+    logs.shadowed(Comparison("r-1", "m", "new", Side("gpu-0", "ok", "stop", 100, 0.5, 2.0), mine, False))
+    (line,) = lines(stream)
+    assert line.pop("ts").endswith("Z")
+    assert line == {
+        "level": "info",
+        "event": "shadow",
+        "request_id": "r-1",
+        "model": "m",
+        "shadow": "new",
+        "same_text": False,
+        "backend": "gpu-1",
+        "outcome": "ok",
+        "finish": "length",
+        "characters": 90,
+        "first_token_ms": None,
+        "duration_ms": 3000.0,
+        "caller_backend": "gpu-0",
+        "caller_outcome": "ok",
+        "caller_finish": "stop",
+        "caller_characters": 100,
+        "caller_first_token_ms": 500.0,
+        "caller_duration_ms": 2000.0,
+    }
+
+
+def test_a_copy_has_no_line_where_requests_have_none_and_one_that_is_skipped_never_has() -> None:
+    logs, stream = log(access=False)
+    side = Side("gpu-0", "ok", "stop", 1, 0.5, 2.0)
+    logs.shadowed(Comparison("r-1", "m", "new", side, side, True))
+    logs.shadow_skipped("m", "new", "busy")
+    assert lines(stream) == []
+
+
+@pytest.mark.parametrize("result", ["taken", "returned", "forbidden", "unfit"])
+def test_a_request_tells_what_became_of_its_canary(result: Any) -> None:
+    logs, stream = log()
+    logs.settled(receipt())
+    logs.settled(receipt(canary=Canary("new", result)))
+    assert [line["canary"] for line in lines(stream)] == [None, result]

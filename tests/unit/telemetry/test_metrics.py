@@ -1,6 +1,7 @@
 """Metrics count what receipts say, read states when scraped, and never grow with what clients send."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.dialects.losses import NAMES
 from gateway.errors import TABLE
+from gateway.telemetry.comparison import Comparison, Side
 from gateway.telemetry.families import FAMILIES, REPAIRS
 from gateway.telemetry.metrics import BATCH, CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics, Service
-from gateway.telemetry.receipt import Attempt, Receipt
+from gateway.telemetry.receipt import Attempt, Canary, Receipt
 from gateway.wire.events import Usage
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -312,6 +314,75 @@ def test_services_are_told_with_how_dns_was_asked() -> None:
     assert value(seen, "gateway_discovery_members", service="cards") is None
 
 
+@pytest.mark.parametrize(
+    ("canary", "answered", "fallbacks"),
+    [
+        pytest.param(Canary("智谱", "taken"), "智谱", 0, id="canary-is-no-fallback"),
+        pytest.param(Canary("智谱", "returned"), "", 0, id="given-back"),
+        pytest.param(Canary("智谱", "taken"), "chatglm2-6b", 1, id="a-fallback-behind-it"),
+        pytest.param(Canary("智谱", "unfit"), "", 0, id="unfit"),
+    ],
+)
+def test_a_request_that_fell_to_a_canary_is_counted_by_what_became_of_it(
+    canary: Canary, answered: str, fallbacks: int
+) -> None:
+    seen = metrics()
+    seen.settled(receipt(canary=canary, answered=answered))
+    labels = {"model": "chatglm2-6b", "canary": "智谱", "result": canary.result, "outcome": "ok"}
+    assert value(seen, "gateway_canary_requests_total", **labels) == 1
+    assert sum(present(seen, "gateway_fallbacks_total").values()) == fallbacks
+    tokens = {"model": answered or "chatglm2-6b", "backend": "gpu-0", "token_type": "output"}
+    assert value(seen, "gateway_tokens_total", **tokens, source="backend") == 11
+
+
+SIDE = Side("gpu-0", "ok", "stop", 100, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("copy", "same_text", "compared"),
+    [
+        pytest.param(SIDE, True, {"outcome": "same", "finish": "same", "text": "same"}, id="same"),
+        pytest.param(
+            replace(SIDE, finish="length"),
+            False,
+            {"outcome": "same", "finish": "different", "text": "different"},
+            id="different",
+        ),
+        pytest.param(SIDE, None, {"outcome": "same", "finish": "same"}, id="illegible"),
+        pytest.param(replace(SIDE, outcome="stall"), None, {"outcome": "different"}, id="failed"),
+    ],
+)
+def test_a_copy_is_counted_by_what_it_has_in_common_with_the_answer(
+    copy: Side, same_text: bool | None, compared: dict[str, str]
+) -> None:
+    seen = metrics()
+    seen.shadowed(Comparison("r", "chatglm2-6b", "智谱", SIDE, copy, same_text))
+    pair = {"model": "chatglm2-6b", "shadow": "智谱"}
+    assert value(seen, "gateway_shadow_copies_total", **pair, outcome=copy.outcome) == 1
+    found = {
+        dict(labels)["what"]: dict(labels)["result"]
+        for labels in present(seen, "gateway_shadow_compared_total")
+    }
+    assert found == compared
+    whole = int(copy.outcome == "ok")
+    for side in ("caller", "copy"):
+        for name, sum_ in (
+            ("duration_seconds", 2.0),
+            ("first_token_seconds", 0.5),
+            ("answer_characters", 100),
+        ):
+            found_sum = value(seen, f"gateway_shadow_{name}_sum", **pair, side=side)
+            assert (found_sum or 0) == sum_ * whole
+    assert present(seen, "gateway_requests_total") == present(seen, "gateway_tokens_total") == {}
+
+
+def test_a_copy_that_was_not_made_is_counted_by_its_reason() -> None:
+    seen = metrics()
+    seen.shadow_skipped("chatglm2-6b", "智谱", "busy")
+    labels = {"model": "chatglm2-6b", "shadow": "智谱", "reason": "busy"}
+    assert value(seen, "gateway_shadow_skipped_total", **labels) == 1
+
+
 def test_the_build_says_its_version() -> None:
     labels = next(iter(present(metrics(), "gateway_build_info")))
     assert dict(labels)["version"] == "1.2.3"
@@ -409,6 +480,12 @@ def touch_everything(seen: Metrics, word: str) -> None:
             answered=word,
         )
     )
+    seen.settled(receipt(canary=Canary(word, odd)))
+    side = Side(word, word, word, 7, 0.1, 0.2)
+    for outcome in (word, "ok"):
+        one = replace(side, outcome=outcome)
+        seen.shadowed(Comparison(word, word, word, one, one, same_text=True))
+    seen.shadow_skipped(word, word, odd)
     seen.queue_wait(word, word, 1.0)
     seen.queue_wait(word, "queue_full", 1.0)
     seen.auth_failed(word)

@@ -27,8 +27,8 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.patience import Limits, Patience
-from gateway.upstream import client as module
 from gateway.upstream import exchange as exchanges
+from gateway.upstream import exchange as module
 from gateway.upstream.client import Client
 from tests.support.servers import Reply, answering, failing, held, refusing, streaming
 

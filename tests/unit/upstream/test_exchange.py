@@ -235,3 +235,68 @@ async def test_whoever_is_cancelled_and_leaves_keeps_nothing_busy(steps: int) ->
         await task
     assert pool.statistics() == NOTHING
     assert all(connection.closed and connection._timer is None for connection in dialer.made)
+
+
+# --- answers that are awaited although nobody wants them --------------------------------------------
+
+
+async def left(exchange: Straight, turns: int = 3) -> None:
+    """Ask for the whole answer, and leave after so many turns of the loop."""
+    task = asyncio.get_running_loop().create_task(exchange.wait_whole())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_request_that_has_left_is_underway_when_its_client_leaves() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True)
+    await left(exchange)
+    assert exchange.underway
+    rest = asyncio.get_running_loop().create_task(exchange.outlast())
+    await asyncio.sleep(0)
+    (connection,) = dialer.made
+    receive(connection, SIZED[:-2])
+    await asyncio.sleep(0)
+    assert exchange.underway
+    receive(connection, SIZED[-2:])
+    await rest
+    assert not exchange.underway
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_what_is_left_of_an_answer_that_breaks_off_is_nothing() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True)
+    await left(exchange)
+    rest = asyncio.get_running_loop().create_task(exchange.outlast())
+    await asyncio.sleep(0)
+    dialer.made[-1].connection_lost(ConnectionResetError())
+    await rest
+    assert not exchange.underway
+    assert pool.statistics() == NOTHING
+
+
+async def test_whoever_leaves_while_the_connection_is_opened_leaves_nothing_behind() -> None:
+    pool, dialer = pool_of()
+    dialer.gate.clear()
+    exchange = exchange_over(pool, whole=True)
+    await left(exchange)
+    assert not exchange.underway
+    await exchange.aclose()
+    assert pool.statistics() == NOTHING
+
+
+async def test_an_answer_that_failed_is_not_underway() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True)
+    task = asyncio.get_running_loop().create_task(exchange.wait_whole())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    dialer.made[-1].connection_lost(None)
+    with pytest.raises(UpstreamReset):
+        await task
+    assert not exchange.underway
+    assert pool.statistics() == NOTHING

@@ -11,7 +11,7 @@ import pytest
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, Origin
 from gateway.upstream.pool import Pool, PoolFull, Statistics
-from tests.unit.upstream.test_connection import SIZED, Notes, receive
+from tests.unit.upstream.test_connection import SIZED, AtOnce, Notes, receive
 
 
 class Imagined(Dialer):
@@ -28,7 +28,7 @@ class Imagined(Dialer):
         await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        connection = Connection(lost)
+        connection = Connection(lost, outbox=AtOnce())
         connection.connection_made(Notes())
         self.made.append(connection)
         return connection

@@ -85,6 +85,7 @@ def test_many_short_events_are_no_long_one() -> None:
 
 def test_what_is_framed_is_read_again() -> None:
     assert parse(sse.frame(b'{"a":1}'), sse.DONE) == [Event('{"a":1}'), Event("[DONE]")]
+    assert parse(sse.frame(b"1", "queue"), sse.frame(b"2")) == [Event("1", "queue"), Event("2")]
 
 
 @pytest.mark.parametrize("text", ["position 3", "a\ndata: forged\n\n", ""])

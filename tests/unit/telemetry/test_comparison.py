@@ -1,0 +1,17 @@
+"""A copy beside the caller's answer: only two whole ones are compared in full."""
+
+from dataclasses import replace
+
+from gateway.telemetry.comparison import Comparison, Side
+
+SIDE = Side("gpu-0", "ok", "stop", 100, 0.5, 2.0)
+
+
+def test_both_have_answered_only_if_both_are_whole() -> None:
+    failed = replace(SIDE, outcome="stall")
+    outcomes = [
+        Comparison("r", "m", "new", caller, copy, None).both_answered
+        for caller in (SIDE, failed)
+        for copy in (SIDE, failed)
+    ]
+    assert outcomes == [True, False, False, False]

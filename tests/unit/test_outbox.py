@@ -1,0 +1,97 @@
+"""Writes that wait for the end of a turn, and no longer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.outbox import MOST, Outbox
+
+
+class Wire(asyncio.Transport):
+    """Notes what is written, in one list with others."""
+
+    def __init__(self, name: str, told: list[str], fails: Exception | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.told = told
+        self.fails = fails
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.told.append(f"{self.name}: {bytes(data).decode()}")
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.told.append(f"{self.name} aborted")
+
+
+def write(outbox: Outbox, wire: Wire, text: str) -> None:
+    outbox.write(wire, text.encode(), asyncio.get_running_loop())
+
+
+async def test_writes_go_out_in_their_order_at_the_end_of_the_turn() -> None:
+    told: list[str] = []
+    outbox, a, b = Outbox(), Wire("a", told), Wire("b", told)
+    write(outbox, a, "1")
+    write(outbox, b, "2")
+    write(outbox, a, "3")
+    assert told == []
+    await asyncio.sleep(0)
+    assert told == ["a: 1", "b: 2", "a: 3"]
+    write(outbox, b, "4")
+    await asyncio.sleep(0)
+    assert told[3:] == ["b: 4"]
+
+
+async def test_the_first_of_many_does_not_wait_for_the_last() -> None:
+    told: list[str] = []
+    outbox, wire = Outbox(), Wire("a", told)
+    for number in range(MOST + 1):
+        assert len(told) == 0
+        write(outbox, wire, str(number))
+        if number == MOST - 1:
+            assert len(told) == MOST
+            break
+    write(outbox, wire, "late")
+    await asyncio.sleep(0)
+    assert told[-1] == "a: late"
+
+
+async def test_what_is_held_can_be_sent_before() -> None:
+    told: list[str] = []
+    outbox, wire = Outbox(), Wire("a", told)
+    turn = outbox.turn
+    write(outbox, wire, "1")
+    assert outbox.turn == turn
+    outbox.flush()
+    assert outbox.turn == turn + 1
+    assert told == ["a: 1"]
+    await asyncio.sleep(0)
+    assert told == ["a: 1"]
+    assert outbox.turn == turn + 1
+
+
+async def test_a_transport_that_closes_meanwhile_gets_nothing() -> None:
+    told: list[str] = []
+    outbox, wire = Outbox(), Wire("a", told)
+    write(outbox, wire, "1")
+    wire.closed = True
+    await asyncio.sleep(0)
+    assert told == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("closed=True"), BrokenPipeError()], ids=["uvloop", "socket"])
+async def test_one_that_refuses_is_aborted_and_costs_the_others_nothing(error: Exception) -> None:
+    told: list[str] = []
+    outbox = Outbox()
+    write(outbox, Wire("a", told, error), "1")
+    write(outbox, Wire("b", told), "2")
+    await asyncio.sleep(0)
+    assert told == ["a aborted", "b: 2"]

@@ -1,0 +1,33 @@
+"""What waiting streams are told, as a comment and as an event."""
+
+import json
+
+import pytest
+
+from gateway.wire import news
+from gateway.wire.sse import Event, Parser
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        pytest.param((3, 12.2), b": queued position=3 wait=12s\n\n", id="queued"),
+        pytest.param((1, 0.0), b": queued position=1 wait=1s\n\n", id="nobody-is-told-zero-seconds"),
+        pytest.param(None, b": generating\n\n", id="a-card-works"),
+    ],
+)
+def test_a_comment_tells_the_place_and_the_wait(place: news.Place, text: bytes) -> None:
+    assert news.comment(place) == text
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        pytest.param((3, 12.26), {"state": "queued", "position": 3, "wait": 12.3}, id="queued"),
+        pytest.param(None, {"state": "generating", "position": 0, "wait": 0.0}, id="a-card-works"),
+    ],
+)
+def test_an_event_tells_the_same_to_a_program(place: news.Place, told: dict[str, object]) -> None:
+    (event,) = Parser().feed(news.event(place))
+    assert event == Event(event.data, "queue")
+    assert json.loads(event.data) == {"object": "queue", "choices": [], **told}
