@@ -186,7 +186,7 @@ class Generation(Answer):
         receipt.granted = granted
         self._tries += 1
         if self._again:
-            receipt.retries.append(self._again)
+            receipt.retries += (self._again,)
             self._again = ""
         try:
             self._try = current = _Try(relay, self._plan, lease, receipt, granted)
@@ -448,7 +448,7 @@ class _Try:
             elif isinstance(event, Usage):
                 receipt.usage = event
             elif isinstance(event, Repair):
-                receipt.repairs.append(event.what)
+                receipt.repairs += (event.what,)
         return ready
 
     def _completed(self, events: list[Event]) -> list[Event]:
@@ -495,7 +495,7 @@ class _Try:
             dispatcher.tried(name, None)
             dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds
-        receipt.attempts.append(Attempt(name, outcome, seconds))
+        receipt.attempts += (Attempt(name, outcome, seconds),)
         self._lease.end()
 
     async def _close(self, exchange: Exchange, *, ended: bool) -> None:

@@ -16,7 +16,7 @@ from gateway.dialects.folding import Folded
 from gateway.dialects.losses import lost
 from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
 from gateway.wire import jsontext, tokens
-from gateway.wire.events import Delta, Event, Finish
+from gateway.wire.events import Delta, Event, Finish, Usage
 from gateway.wire.openai import ChatRequest
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
@@ -56,7 +56,7 @@ class NativeDialect(Dialect):
         counted = tokens.estimate(text, self.cjk)
         reason = budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)
         if text:
-            return [Delta(text), Finish(reason)]
+            return [Delta(text), Finish(reason), Usage(outgoing.prompt_tokens, counted, "estimate")]
         # Nothing at all: either the prompt left no room, or the model has a fault that must be told.
         if outgoing.total is not None and outgoing.prompt_tokens * 10 >= outgoing.total * 9:
             return [Finish("length")]

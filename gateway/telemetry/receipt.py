@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from gateway.wire.events import Usage
@@ -32,20 +32,20 @@ class Canary:
     result: CanaryResult
 
 
-@dataclass(slots=True)
 class Receipt:
     """What happened to one request. Times are monotonic seconds; None means "never came to that".
 
     Filled along the way by the relay and its door, and shown to the hooks once, when all is over.
     `model` is a configured name or "other", `answered` the model that took its place, if one did;
-    `ignored` and `repairs` are words of our own.
+    `ignored` and `repairs` are words of our own. What nothing has happened to stands in the class alone: most
+    of it stays so, and to write it down for every request would cost more than to read it.
     """
 
     request_id: str
     door: Door
     received: float
-    method: str = ""
-    path: str = ""
+    method: str
+    path: str
     model: str = "other"
     tenant: str = ""
     stream: bool = False
@@ -54,8 +54,8 @@ class Receipt:
     error: str = ""
     backend: str = ""
     dialect: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
-    retries: list[str] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
+    retries: tuple[str, ...] = ()
     queue_seconds: float = 0.0
     granted: float | None = None
     first_token: float | None = None
@@ -65,10 +65,21 @@ class Receipt:
     usage: Usage | None = None
     finish: str = ""
     ignored: tuple[str, ...] = ()
-    repairs: list[str] = field(default_factory=list)
+    repairs: tuple[str, ...] = ()
     left_while: Phase | None = None
     answered: str = ""
     canary: Canary | None = None
+
+    def __init__(
+        self, request_id: str, door: Door, received: float, method: str = "", path: str = "", **known: object
+    ) -> None:
+        self.request_id = request_id
+        self.door = door
+        self.received = received
+        self.method = method
+        self.path = path
+        for name, value in known.items():
+            setattr(self, name, value)
 
     @property
     def seconds(self) -> float:

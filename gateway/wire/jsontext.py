@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jiter
+from pydantic_core import PydanticSerializationError, to_json
 
 from gateway.errors import BadRequest
 
@@ -139,12 +140,14 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 
 def write(value: Any) -> bytes:
-    """Compact UTF-8 JSON; a lone surrogate becomes U+FFFD, since UTF-8 cannot hold it."""
-    text = _encode(value)
+    """Compact UTF-8 JSON; a lone surrogate becomes U+FFFD, since UTF-8 cannot hold it.
+
+    What is no number of JSON (NaN, the infinities) becomes null.
+    """
     try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return well_formed(text).encode()
+        return to_json(value, inf_nan_mode="null")
+    except PydanticSerializationError:
+        return well_formed(_encode(value)).encode()
 
 
 def well_formed(text: str) -> str:

@@ -14,7 +14,7 @@ CJK = 63
 """The same on every later model."""
 
 _CJK = re.compile("[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
-_ASCII = re.compile("[\x00-\x7f]+")
+_ASCII = bytes(range(128))
 _PIECE = 65_536
 """Characters looked at in one go: a single search through megabytes would hold up all other threads."""
 
@@ -39,9 +39,13 @@ class Tally:
         if text.isascii():
             self._ascii += len(text)
             return
-        pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-        chinese = sum(_covered(_CJK, piece) for piece in pieces)
-        ascii_ = sum(_covered(_ASCII, piece) for piece in pieces)
+        pieces = (
+            [text] if len(text) <= _PIECE else [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+        )
+        chinese = sum([len(run) for piece in pieces for run in _CJK.findall(piece)])
+        # In UTF-8 just the ASCII characters are bytes below 128.
+        raw = text.encode(errors="surrogatepass")
+        ascii_ = len(raw) - len(raw.translate(None, _ASCII))
         self._chinese += chinese
         self._ascii += ascii_
         self._rest += len(text) - chinese - ascii_
@@ -50,7 +54,3 @@ class Tally:
         """What `estimate` says of the text so far."""
         # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.
         return -(-(self._chinese * cjk * 39 + self._ascii * 1000 + self._rest * 3900) // 3900)
-
-
-def _covered(runs: re.Pattern[str], text: str) -> int:
-    return sum(map(len, runs.findall(text)))

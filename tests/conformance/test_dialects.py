@@ -18,7 +18,7 @@ import pytest
 from gateway import errors
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
-from gateway.wire import sse
+from gateway.wire import sse, tokens
 from gateway.wire.events import Delta, Event, Finish, Repair, Usage
 from gateway.wire.openai import ChatRequest, Choice, read_chat
 
@@ -197,9 +197,13 @@ def check(outcome: Outcome, gives: dict[str, Any]) -> None:
     for index, expected in enumerate(wanted):
         check_choice(outcome.choices[index], expected)
     usage = outcome.usage
-    assert (usage and {"prompt": usage.prompt, "completion": usage.completion, "source": usage.source}) == (
-        gives.get("usage")
-    )
+    if usage is not None and usage.source == "estimate" and gives.get("usage") is None:
+        # What a dialect counts for its own needs must be what would be counted behind it.
+        said = "".join(choice.text for choice in outcome.choices.values())
+        assert usage.completion in (tokens.estimate(said), tokens.estimate(said, tokens.V1_CJK))
+    else:
+        counts = usage and {"prompt": usage.prompt, "completion": usage.completion, "source": usage.source}
+        assert counts == gives.get("usage")
     assert outcome.repairs == gives.get("repairs", [])
 
 

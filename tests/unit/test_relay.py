@@ -218,7 +218,7 @@ async def test_the_receipt_tells_the_way_of_the_request() -> None:
     assert (receipt.backend, receipt.dialect, receipt.finish) == ("a", "chatglm2", "stop")
     assert receipt.usage == usage(events)
     assert receipt.ignored == ("seed",)
-    assert receipt.retries == []
+    assert receipt.retries == ()
     assert receipt.granted is not None
     assert receipt.first_token == receipt.last_token is not None
     assert receipt.upstream_seconds > 0
@@ -297,7 +297,7 @@ async def test_before_any_content_another_backend_is_tried(reply: Reply, outcome
     assert text(events) == "good"
     assert servers.order == ["a", "b"]
     assert house.outcomes == [("a", outcome), ("b", "ok")]
-    assert house.receipt.retries == [outcome]
+    assert house.receipt.retries == (outcome,)
     assert house.receipt.backend == "b"
 
 
@@ -337,7 +337,7 @@ async def test_an_empty_answer_is_tried_elsewhere() -> None:
     async with open_house(servers, "chatglm2") as house:
         assert text(await house.answer()) == "good"
     assert house.outcomes == [("a", "bad_payload"), ("b", "ok")]
-    assert house.receipt.retries == ["bad_payload"]
+    assert house.receipt.retries == ("bad_payload",)
 
 
 async def test_where_all_are_empty_that_is_told() -> None:
@@ -380,7 +380,7 @@ async def test_a_cut_after_the_finish_is_a_good_end() -> None:
         events = await house.answer(stream=True)
     assert text(events) == "all"
     assert reasons(events) == {0: "stop"}
-    assert house.receipt.repairs == ["missing_done"]
+    assert house.receipt.repairs == ("missing_done",)
 
 
 async def test_a_retry_sends_equal_bytes() -> None:
@@ -395,7 +395,7 @@ async def test_the_last_failure_is_told_when_all_tries_are_spent() -> None:
     async with open_house(servers) as house:
         await house.failure(UpstreamError)
     assert servers.order == ["a", "b"]
-    assert house.receipt.retries == ["connect"]
+    assert house.receipt.retries == ("connect",)
 
 
 async def test_as_many_tries_as_configured_are_made() -> None:
@@ -473,7 +473,7 @@ async def test_the_only_backend_is_asked_again_when_it_said_so_and_not_before(st
         assert text(await house.answer(stream=stream)) == "good"
         assert time.monotonic() - began >= 0.3
     assert servers.order == ["a", "a"]
-    assert house.receipt.retries == ["upstream_5xx"]
+    assert house.receipt.retries == ("upstream_5xx",)
     assert house.receipt.queue_seconds > 0.2
 
 
@@ -502,7 +502,7 @@ async def test_waiting_for_all_tries_together_is_bounded_by_the_queues_time_out(
     async with open_house(servers, extra=limits) as house:
         await house.failure(UpstreamBusy)
     assert servers.order == ["a", "a"]
-    assert house.receipt.retries == ["upstream_5xx"]
+    assert house.receipt.retries == ("upstream_5xx",)
 
 
 # --- other models ----------------------------------------------------------------------------------
@@ -535,7 +535,7 @@ async def test_another_model_answers_where_every_try_failed(reply: Reply, stream
     assert servers.asked[-1].body["model"] == "big"
     assert house.receipt.answered == "big"
     assert house.receipt.backend == "b"
-    assert house.receipt.retries == []
+    assert house.receipt.retries == ()
 
 
 async def test_a_stream_that_ends_behind_its_role_moves_to_another_model() -> None:
@@ -781,7 +781,7 @@ async def test_a_stream_without_an_event_is_asked_for_again_whole() -> None:
     assert text(events) == "ok"
     assert [asked.body["stream"] for asked in servers.asked] == [True, False]
     assert events[0] == Repair("short_stream")
-    assert house.receipt.repairs == ["short_stream"]
+    assert house.receipt.repairs == ("short_stream",)
     assert house.outcomes == [("a", "ok")]
 
 
@@ -919,7 +919,7 @@ async def test_a_retry_in_one_choice_leaves_the_others_alone() -> None:
     async with open_house(servers, "chatglm2") as house:
         events = await house.answer(n=3)
     assert [text(events, choice) for choice in range(3)] == ["good"] * 3
-    assert house.receipt.retries == ["connect"]
+    assert house.receipt.retries == ("connect",)
 
 
 # --- leaving ---------------------------------------------------------------------------------------

@@ -306,7 +306,7 @@ def test_a_request_that_came_nowhere_has_nothing_to_tell() -> None:
 
 def test_the_way_of_a_request_is_told() -> None:
     receipt = Receipt("r", "chat", 0, backend="b", queue_seconds=1.2345, ignored=("seed", "logprobs"))
-    receipt.attempts = [Attempt("a", "connect", 0.1), Attempt("b", "ok", 0.1)]
+    receipt.attempts = (Attempt("a", "connect", 0.1), Attempt("b", "ok", 0.1))
     receipt.usage = Usage(1, 2, "estimate")
     assert told(receipt) == {
         "x-gateway-backend": "b",
@@ -317,10 +317,10 @@ def test_the_way_of_a_request_is_told() -> None:
     }
 
 
-@pytest.mark.parametrize(("retries", "attempts"), [([], "1"), (["connect"], "2")])
-def test_the_try_under_way_counts(retries: list[str], attempts: str) -> None:
+@pytest.mark.parametrize(("retries", "attempts"), [((), "1"), (("connect",), "2")])
+def test_the_try_under_way_counts(retries: tuple[str, ...], attempts: str) -> None:
     receipt = Receipt("r", "chat", 0, backend="b", retries=retries)
-    receipt.attempts = [Attempt("a", "connect", 0.1) for _ in retries]
+    receipt.attempts = tuple(Attempt("a", "connect", 0.1) for _ in retries)
     assert told(receipt)["x-gateway-attempts"] == attempts
 
 
