@@ -11,11 +11,12 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /src
 
 # What changes rarely comes first: the tools that build the wheel, then the packages it runs with, all by hash.
-COPY requirements/build.txt requirements/core.txt requirements/
+# dns.txt is the core and what finds backends in DNS.
+COPY requirements/build.txt requirements/dns.txt requirements/
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/gateway \
-    && /opt/build/bin/pip --python /opt/gateway/bin/python install --require-hashes -r requirements/core.txt
+    && /opt/build/bin/pip --python /opt/gateway/bin/python install --require-hashes -r requirements/dns.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway

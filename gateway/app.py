@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,11 +31,12 @@ from gateway.scheduling.health import Rules
 from gateway.scheduling.scheduler import Fleet
 from gateway.shadow import Shadow
 from gateway.telemetry.logs import Logs
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, Service
 from gateway.telemetry.receipt import Hooks
 from gateway.tenancy.keys import Keyring
-from gateway.upstream.backend import Backend, limits
+from gateway.upstream.backend import Backend, limits, profile
 from gateway.upstream.background import Background
+from gateway.upstream.discovery import Discovery
 from gateway.upstream.prober import Check, Prober, trial_for
 from gateway.upstream.transport import Transport
 from gateway.upstream.ward import Ward
@@ -45,7 +46,8 @@ from gateway.upstream.ward import Ward
 class Gateway:
     """Everything that was built. `data` and `admin` are the two planes' ASGI applications.
 
-    `life` is told when the gateway is about to end: readiness goes, new requests are refused.
+    `life` is told when the gateway is about to end: readiness goes, new requests are refused. `settings` are
+    those of the file; everybody goes by them with the servers that DNS names in the place of services.
     """
 
     data: ASGIApp
@@ -58,6 +60,7 @@ class Gateway:
     life: Life
     ward: Ward
     prober: Prober
+    discovery: Discovery
     shadow: Shadow
     settings: config.Config
     _desk: Desk
@@ -65,15 +68,28 @@ class Gateway:
     _new_backend: Callable[[config.Backend], Backend]
 
     def start(self) -> None:
-        """Begin to look after the backends; needs the running event loop. Ends with `aclose`."""
+        """Begin to look for and after the backends; needs the running event loop. Ends with `aclose`."""
         self.prober.start(self.dispatcher, self.background)
+        self.discovery.start(self._rediscovered, self.dispatcher.at_work, self.background)
 
     def reconfigure(self, settings: config.Config) -> None:
         """Go by another configuration from now on, all of it at once; what is in flight ends as it began.
 
         A backend whose server and manner of asking are the same stays as it is, with its connections and
-        health. Raises `OSError` where a certificate cannot be read; nothing has changed then.
+        health; so does what DNS has named for a service that asks for the same name. Raises `OSError` where
+        a certificate cannot be read; nothing has changed then.
         """
+        self._go_by(config.expanded(settings, self.discovery.kept(settings)))
+        self.settings = settings
+        self.discovery.reconfigure(settings)
+        self.metrics.configured(config.digest(settings), time.time())
+
+    def _rediscovered(self) -> None:
+        """Go by the servers that DNS names now."""
+        self._go_by(config.expanded(self.settings, self.discovery.members))
+
+    def _go_by(self, settings: config.Config) -> None:
+        """Have everybody go by these settings, in which no service is left."""
         fleet = {one.name: self._kept(one) or self._new_backend(one) for one in settings.backends}
         checks, healths, keyring = _checks(settings, fleet), _healths(settings), _keyring(settings)
         handed_out = _handed_out(settings, self._balancers)
@@ -82,14 +98,13 @@ class Gateway:
             backend.retired = True
         for one in settings.backends:
             fleet[one.name].settings = one
-        self.settings, self.fleet, queue = settings, fleet, settings.queue
+        self.fleet, queue = fleet, settings.queue
         self.ward.reconfigure({name: healths[name] for name in healths if name not in gone})
         self.ward.reconfigure(healths)
         self._desk.relay.reconfigure(settings, fleet)
         self.shadow.reconfigure(settings, fleet)
         self._desk.reconfigure(settings, keyring)
         self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
-        self.metrics.configured(config.digest(settings), time.time())
         self.dispatcher.reconfigure(handed_out, length=queue.length, timeout=queue.timeout, size=queue.bytes)
         self.prober.reconfigure(fleet, checks, self.dispatcher, self.background)
         for backend in gone.values():
@@ -122,6 +137,7 @@ def create_app(
     background = Background()
     offload = Offload()
     hooks = Hooks(logs)
+    written, settings = settings, config.expanded(settings, {})
     ward = _ward(settings, hooks)
 
     def new_backend(one: config.Backend) -> Backend:
@@ -131,7 +147,9 @@ def create_app(
     fleet = {one.name: new_backend(one) for one in settings.backends}
     balancers = _Balancers()
     dispatcher = _dispatcher(settings, hooks, ward, balancers)
-    metrics = _metrics(settings, dispatcher)
+    metrics = _metrics(settings, dispatcher, lambda: discovery.services())
+    discovery = Discovery(written, logs, metrics, time.time)
+    metrics.configured(config.digest(written), time.time())
     hooks.add(metrics)
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
     common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
@@ -161,7 +179,9 @@ def create_app(
         new_id=new_id,
         life=life,
     )
-    probes = routes.health_routes(live=Live(), ready=Ready(dispatcher.usable, lambda: life.leaving))
+    probes = routes.health_routes(
+        live=Live(), ready=Ready(dispatcher.usable, lambda: life.leaving, discovery.services)
+    )
     doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
     pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
     return Gateway(
@@ -176,7 +196,8 @@ def create_app(
         ward=ward,
         prober=prober,
         shadow=shadow,
-        settings=settings,
+        discovery=discovery,
+        settings=written,
         _desk=desk,
         _balancers=balancers,
         _new_backend=new_backend,
@@ -225,6 +246,11 @@ def _handed_out(settings: config.Config, balancers: _Balancers) -> Fleet:
         models={model.name: model.backends for model in settings.resolved_models},
         weights={backend.name: backend.weight for backend in settings.backends},
         balancers=balancers.of(settings),
+        kinds={
+            (model.name, one.name): (one.dialect, profile(one, model))
+            for model in settings.resolved_models
+            for one in settings.backends_of(model)
+        },
     )
 
 
@@ -259,15 +285,16 @@ def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Che
     return checks
 
 
-def _metrics(settings: config.Config, dispatcher: Dispatcher) -> Metrics:
-    metrics = Metrics(
+def _metrics(
+    settings: config.Config, dispatcher: Dispatcher, services: Callable[[], Mapping[str, Service]]
+) -> Metrics:
+    return Metrics(
         models=[model.name for model in settings.resolved_models],
         backends=_slots(settings),
         live=dispatcher,
         version=__version__,
+        services=services,
     )
-    metrics.configured(config.digest(settings), time.time())
-    return metrics
 
 
 NOTES = {

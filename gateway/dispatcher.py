@@ -250,6 +250,10 @@ class Dispatcher:
         """Slots taken on this backend, zombies included."""
         return self._scheduler.state(backend).busy
 
+    def at_work(self, backend: str) -> bool:
+        """Whether a backend has a slot taken, also one that is gone."""
+        return self._scheduler.at_work(backend)
+
     def zombies(self, backend: str) -> int:
         """Slots held for answers that nobody waits for."""
         return self._zombies.get(backend, 0)

@@ -127,7 +127,7 @@ def _is_one(step: Way) -> bool:
 def _step(
     settings: config.Config, request: ChatRequest, model: config.Model, why: str, live: Live | None
 ) -> Way:
-    backends = settings.backends_of(model)
+    backends = [one for backend in settings.backends_of(model) for one in _servers(backend, live)]
     alone = request.n == 1 or all("n" in DIALECTS[one.dialect].honours for one in backends)
     state: Mapping[tuple[str, str], str] = live or defaultdict(lambda: "unknown")
     return {
@@ -140,6 +140,7 @@ def _step(
             {
                 "name": one.name,
                 "dialect": one.dialect,
+                "discover": one.discover,
                 "state": state.get((one.name, "state"), "unknown"),
                 "in_flight": state.get((one.name, "in_flight"), "unknown"),
                 "slots": one.slots,
@@ -150,6 +151,15 @@ def _step(
             for one in backends
         ],
     }
+
+
+def _servers(backend: config.Backend, live: Live | None) -> list[config.Backend]:
+    """A service as the servers that the running gateway knows of it; as itself where there are none."""
+    if backend.discover is None or live is None:
+        return [backend]
+    names = [config.member_name(backend.name, number) for number in range(backend.max_discovered)]
+    there = [name for name in names if (name, "state") in live]
+    return [backend.model_copy(update={"name": name, "discover": None}) for name in there] or [backend]
 
 
 def _translated(request: ChatRequest, model: config.Model, backend: config.Backend) -> Way:
@@ -186,7 +196,7 @@ def told(way: Way) -> str:
     start = f"begins at {way['starts']}" if way["starts"] else "is refused"
     lines = [f"{way['asked']}, {kind}: {start}", *_split_lines(way)]
     for place, step in enumerate(way["steps"], 1):
-        lines += ["", f"{place}. {step['model']} ({_WHY[step['why']]})", *_step_lines(step)]
+        lines += ["", f"{place}. {step['model']} ({_WHY[step['why']]})", *_step_lines(step, way["state"])]
     queue, retries = way["queue"], way["retries"]
     share = f"{retries['budget']:.0%} of the requests and {retries['least']:g} a second"
     lines += [
@@ -214,16 +224,22 @@ def _split_lines(way: Way) -> Iterator[str]:
         )
 
 
-def _step_lines(step: Way) -> Iterator[str]:
+def _step_lines(step: Way, way_state: str) -> Iterator[str]:
     many = f", {step['generations']} generations" if step["generations"] > 1 else ""
     waiting = f", {step['waiting']} waiting" if step["waiting"] != "unknown" else ""
     yield f"   of the free backends: {step['balance']}{many}{waiting}"
     for one in step["backends"]:
-        state = f"{one['state']}, {one['in_flight']} of {one['slots']} slots taken"
-        yield f"   - {one['name']} ({one['dialect']}): " + (
-            state if one["state"] != "unknown" else f"{one['slots']} slots"
-        )
+        yield f"   - {one['name']} ({one['dialect']}): {_state_of(one, live=way_state == 'live')}"
         yield from (f"     {line}" for line in _backend_lines(one))
+
+
+def _state_of(one: Way, *, live: bool) -> str:
+    if one["discover"]:
+        known = "; none is known now" if live else ""
+        return f"the servers that DNS names ({one['discover']}), {one['slots']} slots each{known}"
+    if one["state"] == "unknown":
+        return f"{one['slots']} slots"
+    return f"{one['state']}, {one['in_flight']} of {one['slots']} slots taken"
 
 
 def _backend_lines(one: Way) -> Iterator[str]:

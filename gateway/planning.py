@@ -93,7 +93,7 @@ class Plan:
     def claim(self, backends: tuple[str, ...], waited: float) -> Claim:
         """What it asks of the dispatcher, after `waited` seconds of waiting: one of these backends."""
         tenant, model = self.asking.tenant, self.model
-        size = len(self.outgoing[backends[0]].body)
+        size = len(self.outgoing[backends[0]].body) if backends else 0
         claim = Claim(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
         claim.waited = waited
         if model.balance == "session":
@@ -223,7 +223,8 @@ class Terms:
                 with suppress(BadRequest):
                     plan = self.plan(asking.of(other.name), other, split=False)
                     plan.instead = True
-                    plans.setdefault(plan.model.name, plan)
+                    if plan.backends:  # of a model whose servers are still looked for there are none
+                        plans.setdefault(plan.model.name, plan)
         plans.pop(model.name, None)
         return list(plans.values())
 

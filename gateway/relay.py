@@ -172,7 +172,7 @@ class Generation(Answer):
         if self._plan.terms is not relay.terms and (self._backends or self._others is None):
             self._replan()
         try:
-            if self._backends:
+            if self._backends or self._others is None:
                 claim = self._plan.claim(self._backends, self._waited)
                 lease = await relay.dispatcher.lease(claim, self._waiting)
             else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
+from gateway.telemetry.metrics import Service
 from gateway.wire import jsontext
 
 
@@ -22,12 +23,19 @@ class Live:
 class Ready:
     """200 while at least one backend may be asked and the gateway is not ending, else 503.
 
-    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up.
+    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up, `discovery` those
+    that DNS is asked for, if there are any: how many servers it names, and how the last asking ended.
     """
 
-    def __init__(self, backends: Callable[[], dict[str, bool]], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        backends: Callable[[], dict[str, bool]],
+        draining: Callable[[], bool],
+        services: Callable[[], Mapping[str, Service]],
+    ) -> None:
         self._backends = backends
         self._draining = draining
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one probe."""
@@ -38,4 +46,9 @@ class Ready:
         answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
         if b"verbose" in scope["query_string"]:
             answer |= {"draining": draining, "backends": backends}
+            if services := self._services():
+                answer["discovery"] = {
+                    name: {"members": one.members, "left_out": one.left_out, "result": one.result}
+                    for name, one in services.items()
+                }
         await replies.send_whole(send, 200 if ready else 503, jsontext.write(answer), replies.JSON)

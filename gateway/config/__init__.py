@@ -1,8 +1,10 @@
 """config.toml as a frozen, typed tree.
 
 `load` reads a file and gives a `Config`, or a `ConfigError` with every fault of the file. The tables
-are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Health`, `Model`, `Backend` and `Key`; a
-`Config` is never changed, a reload makes a new one. Everybody may read it; it imports nothing of the gateway.
+are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Health`, `Discovery`, `Model`, `Backend` and
+`Key`; a `Config` is never changed, a reload makes a new one, and so does `expanded`, which puts the servers
+that DNS names in the place of the tables that stand for them. Everybody may read it; it imports nothing of
+the gateway.
 """
 
 from gateway.config.address import Address
@@ -12,10 +14,12 @@ from gateway.config.effective import effective
 from gateway.config.fault import ConfigError, Fault
 from gateway.config.key import Key
 from gateway.config.loading import load, parse
+from gateway.config.members import Member, Members, expanded, member_name, service_host
 from gateway.config.model import Model
 from gateway.config.schema import schema
 from gateway.config.section import (
     Admin,
+    Discovery,
     Health,
     HealthOverrides,
     Log,
@@ -37,11 +41,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "Dialect",
+    "Discovery",
     "Fault",
     "Health",
     "HealthOverrides",
     "Key",
     "Log",
+    "Member",
+    "Members",
     "Model",
     "Queue",
     "Retries",
@@ -52,9 +59,12 @@ __all__ = [
     "Tls",
     "digest",
     "effective",
+    "expanded",
     "fixed_changes",
     "load",
+    "member_name",
     "named_files",
     "parse",
     "schema",
+    "service_host",
 ]

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from gateway.config.kinds import FilePath, Label, ModelName, ModelNames, Secret, Tokens, Url
+from gateway.config.kinds import FilePath, IpAddresses, Label, ModelName, ModelNames, Secret, Tokens, Url
 from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
 
 Dialect = Literal[
@@ -22,6 +22,9 @@ Dialect = Literal[
     "openai",
 ]
 """The wire format a backend speaks."""
+
+Discover = Literal["dns", "dns4", "dns6", "srv"]
+"""What is asked of DNS to find the servers of one table."""
 
 DIALECTS: tuple[str, ...] = get_args(Dialect)
 
@@ -59,12 +62,21 @@ class Tls(Section):
 
 
 class Backend(Section):
-    """One model server process. Several backends of one model share its queue."""
+    """One model server process, or with `discover` several. The backends of one model share its queue."""
 
     name: Label
     """Name in logs, metrics and `x-gateway-backend`."""
     url: Url
     """Where it listens: `http` or `https`, host, port, and a path prefix if it has one."""
+    addresses: IpAddresses = ()
+    """Where to connect, tried in this order, instead of looking the url's host up. Its name still goes into
+    `Host` and is the one that certificates are checked for."""
+    discover: Discover | None = None
+    """Make every server that DNS knows under the url's host a backend of its own, named `NAME-0`, `NAME-1`
+    and so on, with the settings of this table: each A and AAAA record (`dns`), A records only (`dns4`), AAAA
+    records only (`dns6`), or each SRV record with its port, weight and priority (`srv`). See discovery.md."""
+    max_discovered: int = Field(default=32, ge=1, le=1024)
+    """With `discover`: most backends that are made of this table; more records are left out, and told."""
     dialect: Dialect
     """The wire format it speaks."""
     models: ModelNames = ()

@@ -23,7 +23,7 @@ _MASK = "***"
 def effective(config: Config) -> str:
     """Write a Config as TOML; secrets as `***`, or as the file they came from; unset keys as comments."""
     lines = ["# Every effective value, defaults included. Keys that are unset stand in comments."]
-    for name in ("server", "admin", "log", "queue", "timeouts", "retries", "health"):
+    for name in ("server", "admin", "log", "queue", "timeouts", "retries", "health", "discovery"):
         lines += ["", f"[{name}]", *_lines(_values(getattr(config, name), config))]
     for name, items in (
         ("models", config.resolved_models),
@@ -51,6 +51,7 @@ def _values(section: Section, config: Config) -> dict[str, Any]:
         values["auth"] = "keys" if config.auth_required else "none"
     if isinstance(section, Backend):
         values = _of_dialect(values, section.dialect)
+        del values["max_discovered" if section.discover is None else "addresses"]
         _prefer_file(values, "api_key", "api_key_file")
     if isinstance(section, Key):
         _prefer_file(values, "key", "key_file")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import Annotated, Any, get_args
 from urllib.parse import SplitResult, urlsplit
 
@@ -61,6 +62,32 @@ def _checked_url(value: str) -> str:
     if "?" in value or "#" in value:
         raise ValueError("the URL has a query or a fragment; only scheme, host, port and path are wanted")
     return value.rstrip("/")
+
+
+def _checked_ip(value: str) -> str:
+    """Give an IP address in its shortest spelling."""
+    try:
+        address = ip_address(value)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is no IP address; names are not looked up here') from error
+    if getattr(address, "scope_id", None):
+        raise ValueError(f'"{value}" names an interface; give an address without "%"')
+    return str(address)
+
+
+def _checked_nameserver(value: str) -> str:
+    """Give the address of a name server with its port, 53 unless there is one."""
+    host, port = value.removeprefix("[").removesuffix("]"), 53
+    if "]:" in value or value.count(":") == 1:
+        host, _, digits = value.rpartition(":")
+        host, port = host.strip("[]"), int(digits) if digits.isascii() and digits.isdecimal() else 0
+    try:
+        address = Address(str(ip_address(host)), port)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is no IP address, with or without a port') from error
+    if not 0 < port < 65_536:
+        raise ValueError(f'"{value}" has no port between 1 and 65535; leave it out for 53')
+    return str(address)
 
 
 def _split(value: str) -> SplitResult:
@@ -136,6 +163,18 @@ Listen = Annotated[
 ]
 
 Url = Annotated[str, AfterValidator(_checked_url), Kind('a URL such as "http://127.0.0.1:8001"')]
+
+IpAddresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_ip)], ...],
+    BeforeValidator(tuple_of),
+    Kind("a list of IP addresses"),
+]
+
+NameServers = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_nameserver)], ...],
+    BeforeValidator(tuple_of),
+    Kind('a list of addresses such as "10.96.0.10" or "127.0.0.1:5353"'),
+]
 
 ProbePath = Annotated[
     str,

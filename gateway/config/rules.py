@@ -1,4 +1,4 @@
-"""Rules that join several keys: names that must be unique or known, planes, keys, time-outs.
+"""Rules that join several keys: names that must be unique or known, services, planes, keys, time-outs.
 
 Each rule takes a Draft and yields Complaints. A rule that depends on a broken key stays silent, so that
 one mistake gives one complaint.
@@ -6,16 +6,21 @@ one mistake gives one complaint.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gateway.config.backend import DIALECT_KEYS, Backend
 from gateway.config.draft import Draft
 from gateway.config.fault import Complaint, KeyPath, spelled
 from gateway.config.key import Key
+from gateway.config.members import member_name, service_host
 from gateway.config.section import TimeoutOverrides, Timeouts
 from gateway.config.wording import did_you_mean
 
 Complaints = Iterator[Complaint]
+_LONGEST_NAME = 64
 FALLBACKS = ("fallbacks", "context_fallbacks")
 SPLITS = ("canary", "shadow")
 
@@ -223,6 +228,70 @@ def _tls_of(backend: Backend, path: KeyPath) -> Complaints:
         yield Complaint((*path, "key_file"), "a private key needs its certificate; give cert_file too")
 
 
+def _services(draft: Draft) -> Complaints:
+    for index, backend in enumerate(draft.config.backends):
+        path: KeyPath = ("backends", index)
+        if backend.discover is None:
+            if "max_discovered" in backend.model_fields_set:
+                yield Complaint((*path, "max_discovered"), "does nothing without discover; remove it")
+        elif not draft.is_broken_at(*path, "url"):
+            yield from _service(backend, path)
+
+
+def _service(service: Backend, path: KeyPath) -> Complaints:
+    if importlib.util.find_spec("dns") is None:
+        yield Complaint(
+            (*path, "discover"),
+            'needs dnspython, which the extra "dns" brings; pip install "chatglm-gateway[dns]",'
+            " or in a checkout pip install --require-hashes -r requirements/dns.txt",
+        )
+    host = service_host(service)
+    if _is_address(host):
+        yield Complaint((*path, "url"), f"{host} is an address; discover needs a name that DNS knows")
+    if service.addresses:
+        yield Complaint((*path, "addresses"), "discover finds the addresses; remove one of them")
+    if service.discover == "srv" and urlsplit(service.url).port is not None:
+        yield Complaint((*path, "url"), "has a port, which SRV records name themselves; leave it out")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _member_names(draft: Draft) -> Complaints:
+    """Complain where a member may get the name of another backend, or one that is too long."""
+    named = {backend.name: index for index, backend in enumerate(draft.config.backends)}
+    for at, service in enumerate(draft.config.backends):
+        if service.discover is None:
+            continue
+        last = member_name(service.name, service.max_discovered - 1)
+        if len(last) > _LONGEST_NAME:
+            yield Complaint(
+                ("backends", at, "name"),
+                f'its servers are named up to "{last}", longer than {_LONGEST_NAME} characters; shorten it',
+            )
+        for name in (member_name(service.name, number) for number in range(service.max_discovered)):
+            if name in named:
+                yield Complaint(
+                    ("backends", named[name], "name"),
+                    f'"{name}" is a name that discover gives at {spelled(("backends", at))};'
+                    " choose another name",
+                )
+
+
+def _discovery(draft: Draft) -> Complaints:
+    table = draft.config.discovery
+    if table.min_ttl > table.max_ttl and not draft.is_broken_at("discovery"):
+        yield Complaint(
+            ("discovery", "max_ttl" if "max_ttl" in table.model_fields_set else "min_ttl"),
+            f"min_ttl is {table.min_ttl:g} s and max_ttl {table.max_ttl:g} s; make max_ttl the larger one",
+        )
+
+
 def _planes(draft: Draft) -> Complaints:
     data, admin = draft.config.server.address, draft.config.admin.address
     if data.collides_with(admin):
@@ -326,6 +395,9 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     _shadows,
     _dialect_keys,
     _tls,
+    _services,
+    _member_names,
+    _discovery,
     _planes,
     _authentication,
     _one_secret,

@@ -1,4 +1,4 @@
-"""The sections of config.toml that stand once: server, admin, log, queue, timeouts, retries, health."""
+"""The sections of config.toml that stand once: server, admin, log, queue, timeouts, retries, health, ..."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
-from gateway.config.kinds import Bytes, Kind, Listen, ModelName, ProbePath, Seconds, Share, Wait
+from gateway.config.kinds import Bytes, Kind, Listen, ModelName, NameServers, ProbePath, Seconds, Share, Wait
 
 
 class Section(BaseModel):
@@ -194,3 +194,18 @@ class HealthOverrides(Section):
     """Overrides `health.rise`."""
     slow_start: Wait | None = None
     """Overrides `health.slow_start` (seconds)."""
+
+
+class Discovery(Section):
+    """How backends with `discover` are looked up in DNS. See discovery.md."""
+
+    nameservers: NameServers = ()
+    """Name servers to ask, in this order; names are then complete as they are written. Empty: those of
+    `/etc/resolv.conf`, with its search list."""
+    timeout: Seconds = 5.0
+    """How long a question may take, all servers and repeats together (seconds)."""
+    min_ttl: Seconds = 5.0
+    """An answer is good for its TTL, but for this long at least (seconds). Also the time until a question
+    that failed is asked again."""
+    max_ttl: Seconds = 60.0
+    """The longest that an answer is good for, whatever its TTL (seconds)."""

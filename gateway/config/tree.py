@@ -11,7 +11,7 @@ from gateway.config.backend import Backend
 from gateway.config.key import Key
 from gateway.config.kinds import tuple_of
 from gateway.config.model import Model
-from gateway.config.section import Admin, Health, Log, Queue, Retries, Section, Server, Timeouts
+from gateway.config.section import Admin, Discovery, Health, Log, Queue, Retries, Section, Server, Timeouts
 
 
 class Config(Section):
@@ -34,6 +34,8 @@ class Config(Section):
     """Repeats on another backend."""
     health: Health = Health()
     """How backends are found dead and alive."""
+    discovery: Discovery = Discovery()
+    """How backends are found in DNS."""
     models: Annotated[tuple[Model, ...], BeforeValidator(tuple_of)] = ()
     """Settings of models; models without settings need no table."""
     backends: Annotated[tuple[Backend, ...], BeforeValidator(tuple_of)] = ()
@@ -55,6 +57,11 @@ class Config(Section):
     def _with_backends(self, model: Model) -> Model:
         listing = tuple(backend.name for backend in self.backends if model.name in backend.models)
         return model.model_copy(update={"backends": tuple(dict.fromkeys((*model.backends, *listing)))})
+
+    @cached_property
+    def services(self) -> tuple[Backend, ...]:
+        """List the tables with `discover`: each stands for the servers that DNS names."""
+        return tuple(backend for backend in self.backends if backend.discover is not None)
 
     @cached_property
     def names(self) -> dict[str, Model]:

@@ -20,7 +20,7 @@ n), a tick as much as it has effects; nothing goes through the tickets but `drai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -45,7 +45,8 @@ class Fleet:
     """What there is to hand out: a value, made from the configuration.
 
     `slots` and `models` (each with its backends) are in the order of the configuration; a backend without a
-    fitness or weight has the usual one, a model without a balancer the least busy.
+    fitness or weight has the usual one, a model without a balancer the least busy. `kinds`, by model and
+    backend, are equal where a request that one backend can take can be taken by the other too.
     """
 
     slots: Mapping[str, int]
@@ -53,6 +54,7 @@ class Fleet:
     weights: Mapping[str, int] = field(default_factory=dict)
     balancers: Mapping[str, Balancer] = field(default_factory=dict)
     fitness: Mapping[str, Fitness] = field(default_factory=dict)
+    kinds: Mapping[tuple[str, str], Hashable] = field(default_factory=dict)
 
 
 class _Queue:
@@ -200,6 +202,11 @@ class Scheduler:
         """A backend's state; not to be changed."""
         return self._backends[backend]
 
+    def at_work(self, backend: str) -> bool:
+        """Whether a slot of this backend is taken; also of one that is gone, or never was."""
+        state = self._backends.get(backend)
+        return state is not None and state.busy > 0
+
     def usable(self, now: float) -> dict[str, bool]:
         """Every backend of the configuration, and whether it may be asked."""
         return {name: state.fitness.usable(now) for name, state in self._backends.items() if state.slots}
@@ -333,9 +340,10 @@ class Scheduler:
         """Go on with another fleet.
 
         Requests in flight end where they are; a backend that is gone gets no new ones. Tickets keep their
-        places and the backends that are left of theirs; one whose model or last backend is gone is refused.
-        Turns begin anew, with all tenants equal.
+        places and the backends that are left of theirs, and may have new ones of the same kind as well; one
+        whose model or last backend is gone is refused. Turns begin anew, with all tenants equal.
         """
+        old = self._fleet
         tickets = self._tickets()
         for ticket in tickets:
             self._take_out(ticket)
@@ -345,12 +353,22 @@ class Scheduler:
         self._install(fleet, now)
         effects: list[Effect] = []
         for ticket in tickets:
+            ticket.claim.backends += self._newcomers(ticket.claim, old)
             effects += self._let_in(ticket, now)
         for state in list(self._backends.values()):
             effects += self._serve(state)
         return effects
 
+    def _newcomers(self, claim: Claim, old: Fleet) -> tuple[str, ...]:
+        """The backends that were not there before and can take what one of the claim's could."""
+        model, kinds = claim.model, self._fleet.kinds
+        wanted = {old.kinds[model, name] for name in claim.backends if (model, name) in old.kinds}
+        known = {*old.models.get(model, ()), *claim.backends}
+        ours = [name for name in self._fleet.models.get(model, ()) if name not in known]
+        return tuple(name for name in ours if kinds.get((model, name)) in wanted)
+
     def _install(self, fleet: Fleet, now: float) -> None:
+        self._fleet = fleet
         old = self._backends
         self._backends = {}
         for place, (name, slots) in enumerate(fleet.slots.items()):

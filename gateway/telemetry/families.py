@@ -229,6 +229,30 @@ FAMILIES: tuple[Family, ...] = (
         "gateway_repairs_total", "counter", ("backend", "repair"), "Faults of backends mended on the way."
     ),
     Family(
+        "gateway_discovery_lookups_total",
+        "counter",
+        ("service", "result"),
+        "Times that DNS was asked for the servers of a backend with discover, by how that ended.",
+    ),
+    Family(
+        "gateway_discovery_members",
+        "gauge",
+        ("service",),
+        "Backends that stand for servers which DNS names, the last known ones while it cannot be asked.",
+    ),
+    Family(
+        "gateway_discovery_left_out",
+        "gauge",
+        ("service",),
+        "Servers that DNS names beyond max_discovered.",
+    ),
+    Family(
+        "gateway_discovery_last_success_timestamp_seconds",
+        "gauge",
+        ("service",),
+        "When DNS was last asked with success, in Unix seconds; 0 if it never was.",
+    ),
+    Family(
         "gateway_event_loop_lag_seconds",
         "histogram",
         (),

@@ -56,7 +56,7 @@ class ConsoleLines(logging.Formatter):
         event = fields.pop("event")
         head = f"{timestamp(record.created)} {record.levelname:<7} {_shown(event)}"
         told = [
-            f"{name}={_shown(value)}" for name, value in fields.items() if value not in (None, "", [], ())
+            f"{name}={_shown(value)}" for name, value in fields.items() if value not in (None, "", [], (), {})
         ]
         return " ".join([head, *told])
 

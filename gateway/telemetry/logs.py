@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -124,6 +124,24 @@ class Logs:
         level = logging.WARNING if faults else logging.INFO
         told = {"event": "reload", "result": result, "cause": cause, "config": digest}
         self._write(level, told | ({"faults": list(faults)} if faults else {}))
+
+    def discovered(
+        self,
+        backend: str,
+        result: str,
+        *,
+        members: int,
+        left_out: int,
+        added: Mapping[str, str],
+        removed: Mapping[str, str],
+    ) -> None:
+        """Tell what is new about the servers that DNS names for a backend with `discover`.
+
+        `added` and `removed` are names of backends with the address or target of each.
+        """
+        level = logging.INFO if result == "ok" and not left_out else logging.WARNING
+        told = {"event": "discovery", "backend": backend, "result": result, "members": members}
+        self._write(level, told | {"left_out": left_out, "added": dict(added), "removed": dict(removed)})
 
     def note(self, message: str, *, level: Level = "info", **fields: Any) -> None:
         """Tell the operator something else. `message` is of our own words; what varies goes into `fields`."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Protocol, get_args
+from typing import NamedTuple, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from gateway.dialects.losses import NAMES as PARAMETERS
 from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.scheduling.health import PROBES, REASONS, STATES
+from gateway.scheduling.roster import RESULTS
 from gateway.telemetry.comparison import Comparison, Side, Skip
 from gateway.telemetry.families import (
     BY_NAME,
@@ -66,6 +67,18 @@ Labels = tuple[str, ...]
 """The labels of one series, in the order of the table."""
 
 
+class Service(NamedTuple):
+    """How a service is, whose servers DNS names: backends there are, and servers beyond what may be.
+
+    `result` is how the last asking ended, `answered_at` when it last did well, in Unix seconds.
+    """
+
+    members: int
+    left_out: int
+    result: str
+    answered_at: float
+
+
 class Live(Protocol):
     """The present, as the dispatcher knows it; asked at scrape time for configured names only."""
 
@@ -92,7 +105,8 @@ class Live(Protocol):
 class Metrics:
     """The gateway's metrics over one registry (a new one unless given). A `Hook`; one per gateway.
 
-    `models` are the configured names; `backends` maps names to slots. All other names count as "other".
+    `models` are the configured names; `backends` maps names to slots; `services` tells of those that DNS is
+    asked for. All other names count as "other".
     """
 
     def __init__(
@@ -103,14 +117,16 @@ class Metrics:
         backends: Mapping[str, int],
         live: Live,
         version: str,
+        services: Callable[[], Mapping[str, Service]] = dict,
     ) -> None:
         registry = self._registry = registry or CollectorRegistry()
         self._models = frozenset(models)
         self._backends = frozenset(backends)
         self._settled: list[Receipt] = []
         ProcessCollector(registry=registry)
-        self._states = _States(models, backends, live, version)
+        self._states = _States(models, backends, live, version, services)
         registry.register(self._states)
+        self._services = services
         self._live = live
         self._at_once: dict[str, int] = {}
         tallies: list[_Counts | _Lengths] = []
@@ -140,6 +156,7 @@ class Metrics:
         self._disconnects = _counters(tallies, "gateway_client_disconnects_total")
         self._ignored = _counters(tallies, "gateway_ignored_params_total")
         self._repairs = _counters(tallies, "gateway_repairs_total")
+        self._lookups = _counters(tallies, "gateway_discovery_lookups_total")
         self._lag = _histograms(tallies, "gateway_event_loop_lag_seconds")
         self._reloads = _counters(tallies, "gateway_config_reloads_total")
         self._start_at_zero()
@@ -246,6 +263,12 @@ class Metrics:
     def probed(self, backend: str, end: str) -> None:
         """Count one probe or trial."""
         self._probes[_known(backend, self._backends), _known(end, _PROBE_ENDS)] += 1
+
+    def looked_up(self, service: str, result: str) -> None:
+        """Count one time that DNS was asked for the servers of a service."""
+        service = _known(service, frozenset(self._services()))
+        self._lookups.make((service, one) for one in RESULTS)
+        self._lookups[service, _known(result, frozenset(RESULTS))] += 1
 
     def client_refused(self, reason: str) -> None:
         """Count one client that was turned away, or cut off, below the doors."""
@@ -405,9 +428,15 @@ class _States(Collector):
     """The gauges: asked of `Live` at scrape time, so that nothing has to be kept in step."""
 
     def __init__(
-        self, models: Collection[str], backends: Mapping[str, int], live: Live, version: str
+        self,
+        models: Collection[str],
+        backends: Mapping[str, int],
+        live: Live,
+        version: str,
+        services: Callable[[], Mapping[str, Service]],
     ) -> None:
         self._live = live
+        self._services = services
         self._build = (version, platform.python_version())
         self.config = ("", 0.0)
         self.reconfigure(models, backends)
@@ -433,6 +462,13 @@ class _States(Collector):
         yield _gauge("gateway_backend_inflight", [((name,), live.in_flight(name)) for name in backends])
         yield _gauge("gateway_backend_slots", [((name,), slots) for name, slots in backends.items()])
         yield _gauge("gateway_backend_zombies", [((name,), live.zombies(name)) for name in backends])
+        services = self._services()
+        yield _gauge("gateway_discovery_members", [((name,), s.members) for name, s in services.items()])
+        yield _gauge("gateway_discovery_left_out", [((name,), s.left_out) for name, s in services.items()])
+        yield _gauge(
+            "gateway_discovery_last_success_timestamp_seconds",
+            [((name,), s.answered_at) for name, s in services.items()],
+        )
         digest, since = self.config
         yield _gauge("gateway_config_info", [((digest,), 1)])
         yield _gauge("gateway_config_last_success_timestamp_seconds", [((), since)])

@@ -16,7 +16,7 @@ _FROM_MODEL = (
     "leading_assistant", "tools", "max_temperature",
 )  # fmt: skip
 _FROM_BACKEND = ("variant", "v3_stream", "v3_tools", "v3_system", "glm4_join", "family", "prompt_window")
-_BESIDES = {"models", "weight", "timeouts", "health"}
+_BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovered"}
 """Settings that a backend object does not depend on."""
 
 
@@ -108,4 +108,5 @@ def _transport(settings: config.Backend, deserted: Callable[[], None] | None) ->
         cert_file=tls.cert_file,
         key_file=tls.key_file,
         deserted=deserted,
+        addresses=settings.addresses,
     )

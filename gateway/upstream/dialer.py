@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gateway.outbox import Outbox
@@ -33,14 +33,20 @@ class Dialer:
 
     Of several addresses the one that answered last comes first, so that a dead one costs its wait once.
     `context` makes the TLS context when it is first needed; `uds` is the path of a Unix socket to use
-    instead of the network.
+    instead of the network, `addresses` are where the server is, if the name is not to be looked up.
     """
 
-    def __init__(self, origin: Origin, context: Callable[[], ssl.SSLContext], uds: str | None = None) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        context: Callable[[], ssl.SSLContext],
+        uds: str | None = None,
+        addresses: Sequence[str] = (),
+    ) -> None:
         self._origin = origin
         self._context = context
         self._uds = uds
-        self._resolver = Resolver(origin.host, origin.port)
+        self._resolver = Resolver(origin.host, origin.port, fixed=addresses)
         self._good: Address | None = None
         self._buffer = make_buffer()
         self._outbox = Outbox()

@@ -92,16 +92,21 @@ class Prober:
     def reconfigure(
         self, fleet: Mapping[str, Backend], checks: Mapping[str, Check], slots: Slots, background: Background
     ) -> None:
-        """Go on with other backends; the ward has to know them already."""
-        for watch in self._watches.values():
-            watch.cancel()
+        """Go on with other backends; the ward has to know them already.
+
+        A backend that stays and is looked after in the same way is not disturbed: a trial goes on.
+        """
+        for name in tuple(self._watches):
+            if fleet.get(name) is self._fleet[name] and checks.get(name) == self._checks[name]:
+                self._wake(name)  # its rules may be others
+            else:
+                self._watches.pop(name).cancel()
+                del self._wakes[name]
         self._fleet, self._checks = fleet, dict(checks)
-        self._wakes.clear()
-        self._watches.clear()
         self._begin(slots, background)
 
     def _begin(self, slots: Slots, background: Background) -> None:
-        for name in self._checks:
+        for name in [name for name in self._checks if name not in self._watches]:
             self._wakes[name] = asyncio.Event()
             self._watches[name] = background.start(self._watch(name, slots), f"probes of {name}")
 

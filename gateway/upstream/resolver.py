@@ -8,7 +8,7 @@ import ipaddress
 import math
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 Address: TypeAlias = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str]
@@ -26,15 +26,16 @@ STALE_WAIT = 0.25
 class Resolver:
     """The addresses of one host. Belongs to one event loop.
 
+    `fixed` are addresses that are known already: then nothing is ever looked up.
     A look-up has a thread of its own, at most one at a time for each host: a resolver that hangs holds up
     neither the event loop, nor other names, nor the end of the process.
     """
 
-    def __init__(self, host: str, port: int, lookup: Lookup | None = None) -> None:
+    def __init__(self, host: str, port: int, lookup: Lookup | None = None, fixed: Sequence[str] = ()) -> None:
         self._host = host
         self._port = port
         self._lookup = lookup or socket.getaddrinfo
-        self._known = _literal(host, port)
+        self._known = [found for one in fixed or (host,) for found in _literal(one, port)]
         self._fresh_until = math.inf if self._known else -math.inf
         self._looking: asyncio.Future[list[Address] | OSError] | None = None
 

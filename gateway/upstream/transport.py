@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
 import httpx
 
@@ -56,6 +56,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
 
     `most`: connections of a pool. `keepalive`: seconds an idle one is kept. `context` makes the TLS
     context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
+    `addresses`: where to connect, instead of looking the URL's host up.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
     served before ended without a byte of an answer. The server may then have worked twice.
     `deserted`: is told when the server closes a connection that nobody uses.
@@ -71,8 +72,10 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         uds: str | None = None,
         retry_reused: bool = False,
         deserted: Callable[[], None] | None = None,
+        addresses: Sequence[str] = (),
     ) -> None:
         self._deserted = deserted
+        self._addresses = addresses
         self._most = most
         self._keepalive = keepalive
         self._context = context
@@ -112,7 +115,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     def _make_pool(self, origin: Origin) -> Pool:
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
-        dialer = Dialer(origin, self._context, self._uds)
+        dialer = Dialer(origin, self._context, self._uds, self._addresses)
         pool = self._pools[origin] = Pool(
             dialer, most=self._most, keepalive=self._keepalive, deserted=self._deserted
         )
@@ -256,6 +259,7 @@ def make_transport(
     cert_file: str | None,
     key_file: str | None,
     deserted: Callable[[], None] | None = None,
+    addresses: Sequence[str] = (),
 ) -> GatewayTransport:
     """Make the transport of one backend. Certificates are always verified, TLS 1.2 at least."""
     # Slots bound the requests; a probe may come beside them. A used connection that ends without a byte was
@@ -265,4 +269,5 @@ def make_transport(
         context=Certificates(ca_file, cert_file, key_file),
         retry_reused=True,
         deserted=deserted,
+        addresses=addresses,
     )

@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -69,6 +70,15 @@ def port(address: str) -> int:
 
 def of_kind(items: list[Json], kind: str) -> Json:
     (found,) = [item for item in items if item["kind"] == kind]
+    return found
+
+
+def service(items: list[Json], name: str) -> Json:
+    """What a Service says."""
+    (spec,) = [
+        item["spec"] for item in items if (item["kind"], item["metadata"]["name"]) == ("Service", name)
+    ]
+    found: Json = spec
     return found
 
 
@@ -213,7 +223,7 @@ class TestGateway:
     @sources("gateway")
     def test_the_service_leads_to_the_data_plane_alone(self, source: tuple[str, str]) -> None:
         items = objects(source)
-        (entry,) = of_kind(items, "Service")["spec"]["ports"]
+        (entry,) = service(items, "chatglm-gateway")["ports"]
         assert container_port(gateway(pod(items)), entry["targetPort"]) == port(
             config("gateway")["server"]["listen"]
         )
@@ -231,7 +241,7 @@ class TestGateway:
         labels = deployment["template"]["metadata"]["labels"].items()
         selectors = [
             deployment["selector"]["matchLabels"],
-            of_kind(items, "Service")["spec"]["selector"],
+            service(items, "chatglm-gateway")["selector"],
             of_kind(items, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
             of_kind(items, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
         ]
@@ -254,6 +264,21 @@ class TestGateway:
         egress = of_kind(objects(source), "NetworkPolicy")["spec"]["egress"]
         allowed = {entry["port"] for rule in egress for entry in rule["ports"]}
         assert {port(backend["url"]) for backend in config("gateway")["backends"]} | {53} == allowed
+
+    @sources("gateway")
+    def test_the_backends_are_the_pods_of_a_headless_service_that_may_be_reached(
+        self, source: tuple[str, str]
+    ) -> None:
+        items = objects(source)
+        (backend,) = config("gateway")["backends"]
+        url = urlsplit(backend["url"])
+        spec = service(items, str(url.hostname))
+        assert backend["discover"] == "dns"
+        assert (spec["clusterIP"], spec["ipFamilyPolicy"]) == ("None", "SingleStack")
+        assert [entry["port"] for entry in spec["ports"]] == [url.port]
+        egress = of_kind(items, "NetworkPolicy")["spec"]["egress"]
+        (peer,) = [rule["to"] for rule in egress if rule["ports"] == [{"port": url.port}]]
+        assert peer == [{"podSelector": {"matchLabels": spec["selector"]}}]
 
     @sources("gateway")
     def test_every_key_file_of_the_config_comes_from_the_secret(self, source: tuple[str, str]) -> None:

@@ -100,7 +100,9 @@ class World:
         self.pools = {name: frozenset(one for one in used if members[one] == members[name]) for name in used}
         policy = tuple(BALANCERS)[self.byte() % len(BALANCERS)]
         balancers = {model: balancer(policy, lambda: self.number * 0.37 % 1) for model in self.models}
-        self.fleet = Fleet(self.slots, self.models, {"a": 2}, balancers, self.flaps)
+        alike = {(model, name): "alike" for model, names in self.models.items() for name in names}
+        kinds = alike if sizes & 64 else {}
+        self.fleet = Fleet(self.slots, self.models, {"a": 2}, balancers, self.flaps, kinds)
         self.passes: dict[tuple[int, frozenset[str]], Passes] = {}
         self.turns: dict[tuple[str, str, int], tuple[Fraction, Fraction, Fraction]] = {}
 
@@ -219,7 +221,7 @@ class World:
             assert self.scheduler.tick(self.now) == []
 
     def reload(self) -> None:
-        before = dict(self.waiting)
+        before, old = dict(self.waiting), self.fleet
         self.shape()
         self.uniform = False
         effects = self.scheduler.reconfigure(self.fleet, self.now, length=self.length, size=self.size)
@@ -233,6 +235,10 @@ class World:
                 assert gone or dead, "lost its place in a reload"
         assert {effect.ticket.number for effect in effects} <= set(before)
         self.take(effects)
+        if old.kinds and self.fleet.kinds:
+            for ticket in self.waiting.values():
+                new = {*self.models[ticket.model]} - {*old.models[ticket.model]}
+                assert new <= {*ticket.claim.backends}, "newcomers are of no use to who waits"
 
     # --- the books ---------------------------------------------------------------------------------
 

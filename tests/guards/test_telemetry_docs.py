@@ -58,6 +58,7 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     logs.backend_changed("b", False, "refused")
     logs.backend_changed("b", True, "answered")
     logs.reloaded("ok", "SIGHUP", "0123456789ab")
+    logs.discovered("b", "ok", members=1, left_out=0, added={"b-0": "10.0.0.1"}, removed={})
     logs.auth_failed("wrong")
     side = Side("b", "ok", "stop", 1, 0.1, 0.2)
     logs.shadowed(Comparison("r", "m", "new", side, side, same_text=True))

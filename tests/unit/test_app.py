@@ -241,6 +241,48 @@ async def test_who_waits_for_a_model_that_is_gone_is_refused() -> None:
         assert busy.status == 200
 
 
+CARDS = """
+[[backends]]
+name = "cards"
+url = "http://cards.svc:80"
+dialect = "openai"
+models = ["cards"]
+discover = "dns"
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_whose_servers_dns_does_not_name_is_known_and_others_may_answer(stream: bool) -> None:
+    async with rig(Servers(a=streaming(*talk("from a")) if stream else whole("from a")), "openai") as house:
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "openai")}, CARDS))
+        for body in (chat(model="cards", stream=stream), chat(model="cards", stream=stream, n=2)):
+            call = await house.post("/v1/chat/completions", body)
+            assert (call.status, call.error["code"], call.header("retry-after")) == (503, "no_backend", "1")
+        falls = '[[models]]\nname = "cards"\nfallbacks = ["m"]\n'
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "openai")}, CARDS + falls))
+        call = await house.post("/v1/chat/completions", chat(model="cards", stream=stream))
+        assert (call.status, call.header("x-gateway-backend")) == (200, "a")
+        assert b"from a" in call.body
+        assert house.gateway.settings.services
+        assert [one.name for one in house.gateway.fleet.values()] == ["a"]
+
+
+async def test_a_canary_whose_servers_dns_does_not_name_gives_its_requests_back() -> None:
+    split = '[[models]]\nname = "m"\ncanary = { model = "cards", share = 1.0 }\n'
+    async with rig(Servers(a=whole("from a")), "openai") as house:
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "openai")}, CARDS + split))
+        call = await house.chat()
+        assert (call.status, call.header("x-gateway-backend")) == (200, "a")
+
+
+async def test_a_service_is_no_other_model_for_who_failed_while_it_has_no_servers() -> None:
+    falls = '[[models]]\nname = "m"\nfallbacks = ["cards"]\n'
+    async with rig(Servers(a=failing(httpx.ConnectError)), "openai") as house:
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "openai")}, CARDS + falls))
+        call = await house.chat()
+        assert (call.status, call.error["code"]) == (503, "no_backend")
+
+
 async def test_keys_aliases_and_limits_change_for_the_next_request() -> None:
     extra = '[[models]]\nname = "m"\naliases = ["n"]\n[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
     async with rig(Servers(a=whole())) as house:

@@ -73,6 +73,18 @@ def test_show_prints_only_toml_without_secrets(tmp_path: Path) -> None:
     assert "ok (1 model, 1 backend)" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_backends_from_dns_need_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path = config_file(tmp_path, GOOD.replace("127.0.0.1:8001", "cards.svc:8001") + 'discover = "dns"\n')
+    assert call("check", "--config", path, environ={"MODEL": "m"}).exit_code == 0
+    monkeypatch.setitem(sys.modules, "dns", None)
+    result = call(command, "--config", path, environ={"MODEL": "m"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert 'backends[0].discover: needs dnspython, which the extra "dns" brings; pip install' in result.stderr
+
+
 def test_a_port_in_use_fails_the_check_and_names_the_key(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -118,6 +118,26 @@ async def test_a_running_gateway_tells_how_its_backends_are(monkeypatch: pytest.
     assert "0 waiting" in told(found)
 
 
+CARDS = {"cards": ("http://cards.svc:8000", "chatglm2")}
+BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+
+
+def test_a_service_stands_for_its_servers_where_they_are_not_known() -> None:
+    settings = configured(CARDS, discover="dns")
+    found = explained(settings, BODY, None)
+    assert (names(found), found["starts"]) == ([("m", "asked", ["cards"])], "m")
+    assert "- cards (chatglm2): the servers that DNS names (dns), 1 slots each\n" in told(found)
+    found = explained(settings, BODY, {("m", "waiting"): "0"})
+    assert "the servers that DNS names (dns), 1 slots each; none is known now\n" in told(found)
+
+
+def test_a_running_gateway_tells_the_servers_of_a_service() -> None:
+    live = {("cards-0", "state"): "up", ("cards-7", "state"): "down", ("cards-7", "in_flight"): "1"}
+    found = explained(configured(CARDS, discover="dns"), BODY, live)
+    assert names(found) == [("m", "asked", ["cards-0", "cards-7"])]
+    assert "- cards-7 (chatglm2): down, 1 of 1 slots taken" in told(found)
+
+
 # --- canary and shadow -----------------------------------------------------------------------------
 
 SPLIT = """

@@ -37,6 +37,46 @@ def test_a_url_loses_its_trailing_slash_and_nothing_else(url: str, kept: str) ->
 
 
 @pytest.mark.parametrize(
+    ("server", "kept"),
+    [
+        ("10.96.0.10", "10.96.0.10:53"),
+        ("127.0.0.1:5353", "127.0.0.1:5353"),
+        ("fd00::10", "[fd00::10]:53"),
+        ("[fd00::10]", "[fd00::10]:53"),
+        ("[FD00:0::10]:5353", "[fd00::10]:5353"),
+    ],
+)
+def test_a_name_server_gets_port_53_unless_it_has_one(server: str, kept: str) -> None:
+    assert TypeAdapter(kinds.NameServers).validate_python([server]) == (kept,)
+    assert TypeAdapter(kinds.NameServers).validate_python([kept]) == (kept,)
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        ("ns.example:53", '"ns.example:53" is no IP address, with or without a port'),
+        ("ns.example", "is no IP address"),
+        ("", "is no IP address"),
+        ("127.0.0.1:0", "has no port between 1 and 65535; leave it out for 53"),
+        ("127.0.0.1:70000", "has no port between"),
+        ("[::1]:dns", "has no port between"),
+    ],
+)
+def test_a_name_server_is_an_address(server: str, reason: str) -> None:
+    assert reason in message(kinds.NameServers, [server])
+
+
+def test_addresses_are_kept_in_their_shortest_spelling() -> None:
+    kept = TypeAdapter(kinds.IpAddresses).validate_python(["10.0.0.1", "FD00:0:0::1"])
+    assert kept == ("10.0.0.1", "fd00::1")
+
+
+@pytest.mark.parametrize("address", ["gpu.example", "10.0.0.1:80", "10.0.0", "", "fe80::1%eth0"])
+def test_other_texts_are_no_addresses(address: str) -> None:
+    assert f'"{address}"' in message(kinds.IpAddresses, [address])
+
+
+@pytest.mark.parametrize(
     ("url", "reason"),
     [
         pytest.param("ftp://h", "must begin with", id="scheme"),

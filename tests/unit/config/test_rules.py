@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ BACKEND = '[[backends]]\nname = "a"\nurl = "http://h:1"\ndialect = "chatglm2"\nm
 SECOND = '[[backends]]\nname = "b"\nurl = "http://h:2"\ndialect = "chatglm3"\nmodels = ["m", "m3"]\n'
 KEY = '[[keys]]\nname = "team"\nkey = "abcdefgh"\n'
 OUTSIDE = '[server]\nlisten = "0.0.0.0:8000"\n'
+CARDS = (
+    '[[backends]]\nname = "cards"\nurl = "http://cards.svc:1"\ndialect = "chatglm2"\nmodels = ["m"]\n'
+    'discover = "dns"\n'
+)
 DIGEST = "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab"  # of abcdefgh
 
 
@@ -220,6 +225,54 @@ def faults(text: str) -> list[str]:
             'leads from "m3" back to itself; remove it',
             id="fallbacks-in-a-circle",
         ),
+        pytest.param(
+            CARDS.replace("cards.svc", "[::1]"),
+            "backends[0].url",
+            "::1 is an address; discover needs a name that DNS knows",
+            id="discover-an-address",
+        ),
+        pytest.param(
+            CARDS + 'addresses = ["10.0.0.1"]\n',
+            "backends[0].addresses",
+            "discover finds the addresses; remove one of them",
+            id="discover-and-addresses",
+        ),
+        pytest.param(
+            CARDS.replace('"dns"', '"srv"'),
+            "backends[0].url",
+            "has a port, which SRV records name themselves; leave it out",
+            id="srv-with-a-port",
+        ),
+        pytest.param(
+            BACKEND + "max_discovered = 3\n",
+            "backends[0].max_discovered",
+            "does nothing without discover; remove it",
+            id="a-limit-for-nothing",
+        ),
+        pytest.param(
+            BACKEND.replace('"a"', '"cards-31"') + CARDS,
+            "backends[0].name",
+            '"cards-31" is a name that discover gives at backends[1]; choose another name',
+            id="a-members-name",
+        ),
+        pytest.param(
+            CARDS.replace('"cards"', f'"{"x" * 62}"'),
+            "backends[0].name",
+            "longer than 64 characters; shorten it",
+            id="members-with-long-names",
+        ),
+        pytest.param(
+            "[discovery]\nmin_ttl = 90\n" + CARDS,
+            "discovery.min_ttl",
+            "min_ttl is 90 s and max_ttl 60 s; make max_ttl the larger one",
+            id="floor-above-ceiling",
+        ),
+        pytest.param(
+            '[discovery]\nnameservers = ["dns.example"]\n' + CARDS,
+            "discovery.nameservers[0]",
+            '"dns.example" is no IP address, with or without a port',
+            id="name-server-by-name",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, message: str) -> None:
@@ -254,8 +307,21 @@ def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, 
             '[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "127.0.0.1:0"\n' + BACKEND,
             id="ports-chosen-by-system",
         ),
+        pytest.param(CARDS + BACKEND.replace('"a"', '"cards-32"'), id="a-name-beyond-the-members"),
+        pytest.param(CARDS.replace(":1", "").replace('"dns"', '"srv"'), id="srv-without-a-port"),
+        pytest.param("[discovery]\nmin_ttl = 9\nmax_ttl = 9\n" + CARDS, id="floor-at-the-ceiling"),
+        pytest.param(BACKEND + 'addresses = ["10.0.0.1", "fd00::1"]\n', id="addresses"),
         pytest.param(SECOND + 'v3_stream = "safe"\nvariant = "2023-11"\n', id="key-of-its-dialect"),
     ],
 )
 def test_what_fits_together_passes(text: str) -> None:
     assert faults(text) == []
+
+
+def test_discovery_without_its_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dns", None)
+    (fault,) = faults(CARDS)
+    assert fault.startswith(
+        'backends[0].discover: needs dnspython, which the extra "dns" brings; pip install '
+    )
+    assert faults(BACKEND) == []

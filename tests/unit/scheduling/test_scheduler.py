@@ -498,6 +498,38 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
     assert granted(one.arrive(ticket(4, "a", "c"), 2)) == [(4, "c")]
 
 
+def test_those_who_wait_may_have_newcomers_of_a_kind_that_they_could_have() -> None:
+    kinds = {("m", "a"): "old", ("m", "b"): "new", ("m", "c"): "new", ("m", "d"): "old", ("n", "d"): "new"}
+    one = Scheduler(Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    for number, backend in enumerate(("a", "b", "a", "b")):
+        one.arrive(ticket(number, backend), 0)
+    models: dict[str, tuple[str, ...]] = {"m": ("c", "d", "a", "b"), "n": ("d",)}
+    slots = {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert granted(one.reconfigure(Fleet(slots, models, kinds=kinds), 1, length=10)) == [(3, "c"), (2, "d")]
+    assert not one.waiting
+
+
+def test_those_who_wait_keep_away_from_who_was_there_already_and_not_theirs() -> None:
+    kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("m", "c")], "same")
+    one = Scheduler(Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    for number in range(2):
+        one.arrive(ticket(number, "a"), 0)  # a second try: b has failed it
+    fleet = Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)
+    assert one.reconfigure(fleet, 1, length=10) == []
+    fleet = Fleet({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds)
+    assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "c")]
+
+
+def test_a_backend_is_at_work_until_its_last_request_is_over() -> None:
+    one = scheduler({"a": 1, "b": 1})
+    one.arrive(ticket(0, "a"), 0)
+    assert (one.at_work("a"), one.at_work("b"), one.at_work("never")) == (True, False, False)
+    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
+    assert one.at_work("a")
+    one.release("a", 2)
+    assert not one.at_work("a")
+
+
 def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
     one = scheduler({"a": 1, "b": 1}, {"m": ("a", "b"), "n": ("b",)})
     one.arrive(ticket(0, "a"), 0)

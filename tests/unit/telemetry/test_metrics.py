@@ -1,6 +1,6 @@
 """Metrics count what receipts say, read states when scraped, and never grow with what clients send."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from gateway.dialects.losses import NAMES
 from gateway.errors import TABLE
 from gateway.telemetry.comparison import Comparison, Side
 from gateway.telemetry.families import FAMILIES, REPAIRS
-from gateway.telemetry.metrics import BATCH, CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics
+from gateway.telemetry.metrics import BATCH, CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics, Service
 from gateway.telemetry.receipt import Attempt, Canary, Receipt
 from gateway.wire.events import Usage
 
@@ -47,13 +47,21 @@ class Present:
         return self.lingering.get(backend, 0)
 
 
-def metrics(live: Present | None = None, registry: CollectorRegistry | None = None) -> Metrics:
+CARDS = Service(members=3, left_out=1, result="ok", answered_at=1e9)
+
+
+def metrics(
+    live: Present | None = None,
+    registry: CollectorRegistry | None = None,
+    services: Callable[[], Mapping[str, Service]] = lambda: {"cards": CARDS},
+) -> Metrics:
     return Metrics(
         models=["chatglm2-6b", "智谱"],
         backends={"gpu-0": 1, "gpu-1": 8},
         live=live or Present(),
         version="1.2.3",
         registry=registry,
+        services=services,
     )
 
 
@@ -287,6 +295,25 @@ def test_ejections_and_probes_are_counted_by_their_words() -> None:
     assert value(seen, "gateway_backend_probes_total", backend="gpu-0", result="other") == 1
 
 
+def test_services_are_told_with_how_dns_was_asked() -> None:
+    services = {"cards": CARDS}
+    seen = metrics(services=lambda: services)
+    for result in ("ok", "ok", "timeout", "a word nobody knows"):
+        seen.looked_up("cards", result)
+    seen.looked_up("a name nobody knows", "ok")
+    counted = "gateway_discovery_lookups_total"
+    assert value(seen, counted, service="cards", result="ok") == 2
+    assert value(seen, counted, service="cards", result="timeout") == 1
+    assert value(seen, counted, service="cards", result="nxdomain") == 0
+    assert value(seen, counted, service="cards", result="other") == 1
+    assert value(seen, counted, service="other", result="ok") == 1
+    assert value(seen, "gateway_discovery_members", service="cards") == 3
+    assert value(seen, "gateway_discovery_left_out", service="cards") == 1
+    assert value(seen, "gateway_discovery_last_success_timestamp_seconds", service="cards") == 1e9
+    services.clear()
+    assert value(seen, "gateway_discovery_members", service="cards") is None
+
+
 @pytest.mark.parametrize(
     ("canary", "answered", "fallbacks"),
     [
@@ -464,6 +491,7 @@ def touch_everything(seen: Metrics, word: str) -> None:
     seen.auth_failed(word)
     seen.backend_changed(word, False, word)
     seen.probed(word, word)
+    seen.looked_up(word, word)
 
 
 def test_ten_thousand_odd_names_make_no_series_of_their_own() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.support.stack import configured, wait_until
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 BROKEN = UpstreamError("")
+ANSWER = b'{"response": "2", "history": [], "status": 200, "t": 1}'
 
 
 class House:
@@ -352,6 +354,33 @@ async def test_after_a_reload_those_are_probed_that_are_there() -> None:
         await background.aclose()
         assert repr(house.prober) == "<Prober of b>"
         await fresh.backend.aclose()
+
+
+async def test_a_trial_goes_on_while_others_change() -> None:
+    until = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        while (request := await talk.wait_request()).startswith(b"GET"):
+            await talk.send(OK)
+        if request:
+            await until.wait()
+            await talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 55\r\n\r\n" + ANSWER)
+
+    async with peer(script) as here, probing(here.url) as house:
+        for _ in range(3):
+            house.ward.tried("a", BROKEN)
+        await wait_until(lambda: house.busy == 1)
+        watch = house.prober._watches["a"]
+        background = Background()
+        house.prober.reconfigure({"a": house.backend}, {"a": house.check}, house, background)
+        assert house.prober._watches == {"a": watch}
+        until.set()
+        await wait_until(lambda: "trial_ok" in house.ends)
+        other = replace(house.check, timeout=4.0)
+        house.prober.reconfigure({"a": house.backend}, {"a": other}, house, background)
+        assert house.prober._watches["a"] is not watch
+        house.prober.reconfigure({}, {}, house, background)
+        await wait_until(lambda: len(background) == 0)
 
 
 class Idle:

@@ -52,6 +52,14 @@ async def test_an_address_is_never_looked_up(host: str, address: Any) -> None:
     assert names.asked == 0
 
 
+async def test_a_host_whose_addresses_are_given_is_never_looked_up() -> None:
+    names = Names(UNKNOWN)
+    one = Resolver("gpu.test", 80, names, fixed=["192.0.2.1", "2001:db8::2"])
+    one.doubt()
+    assert await one.wait_addresses(1) == [ONE, TWO]
+    assert names.asked == 0
+
+
 async def test_a_scope_is_left_to_the_system() -> None:
     assert await Resolver("fe80::1%eth0", 80, Names([TWO])).wait_addresses(1) == [TWO]
 
