@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-MOST = 8
+MOST = 16
 """The most writes that are held."""
 
 
