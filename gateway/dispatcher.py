@@ -21,13 +21,15 @@ class Lease:
     """A held slot of one backend. Comes from `Dispatcher.lease`; whoever holds it ends it, whatever happens.
 
     A card that cannot be interrupted works on after its client left: `linger` keeps the slot taken
-    until `task`, which knows when the card is free, has ended.
+    until `task`, which knows when the card is free, has ended. `waited`: for this slot somebody has
+    waited, so that its card has been idle since it became free.
     """
 
-    __slots__ = ("_dispatcher", "_task", "backend")
+    __slots__ = ("_dispatcher", "_task", "backend", "waited")
 
-    def __init__(self, dispatcher: Dispatcher, backend: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, backend: str, *, waited: bool = False) -> None:
         self.backend = backend
+        self.waited = waited
         self._dispatcher: Dispatcher | None = dispatcher
         self._task: asyncio.Task[Any] | None = None
 
@@ -35,16 +37,19 @@ class Lease:
         """Keep the slot until `task` is done, even past the end of the lease."""
         self._task = task
 
-    def end(self) -> None:
-        """Give the slot back, now or when what lingers has ended. A second time does nothing."""
+    def end(self) -> bool:
+        """Give the slot back, now or when what lingers has ended. A second time does nothing.
+
+        True if somebody who waited has got it.
+        """
         dispatcher = self._dispatcher
         if dispatcher is None:
-            return
+            return False
         self._dispatcher = None
         if self._task is None or self._task.done():
-            dispatcher.give_back(self.backend)
-        else:
-            dispatcher.keep_until(self.backend, self._task)
+            return dispatcher.give_back(self.backend)
+        dispatcher.keep_until(self.backend, self._task)
+        return False
 
     def __repr__(self) -> str:
         lingers = self._task is not None and not self._task.done()
@@ -114,9 +119,8 @@ class Dispatcher:
         """
         backend = self._scheduler.seize(claim, self._clock())
         if backend is None:
-            backend = await self._wait_for_slot(claim, waiting)
-        else:
-            self.at_once[claim.model] += 1
+            return Lease(self, await self._wait_for_slot(claim, waiting), waited=True)
+        self.at_once[claim.model] += 1
         return Lease(self, backend)
 
     def seize(self, claim: Claim) -> Lease | None:
@@ -157,11 +161,12 @@ class Dispatcher:
         else:
             self._scheduler.leave(ticket)
 
-    def give_back(self, backend: str) -> None:
-        """Take a slot back and hand it on: what `Lease.end` does."""
+    def give_back(self, backend: str) -> bool:
+        """Take a slot back and hand it on: what `Lease.end` does. True if somebody has got it."""
         effects = self._scheduler.release(backend, self._clock())
         if effects:
             self._deliver(effects)
+        return bool(effects)
 
     def keep_until(self, backend: str, task: asyncio.Task[Any]) -> None:
         """Keep a slot whose lease has ended until `task` has: a zombie."""

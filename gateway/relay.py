@@ -155,8 +155,10 @@ class Generation(Answer):
                 current = self._try or await self._begin()
                 events = current.noted(await current.read())
                 if current.over:
-                    await current.end()
+                    handed_on = await current.end()
                     self.done = True
+                    if handed_on:  # a card idles until its next request has left: that goes first
+                        await asyncio.sleep(0)
             except GatewayError as error:
                 await self._end_try(error)
                 continue
@@ -370,14 +372,16 @@ class _Try:
         if (self.backend.abandon_whole or outgoing.abandon) == "drain":
             body = await self._whole_in_any_case(outgoing)
         else:
-            body = await self.backend.client.whole(outgoing, self._patience)
+            body = await self.backend.client.whole(outgoing, self._patience, urgent=self._lease.waited)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
         """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
         patience, clock = self._patience, self._relay.clock
-        exchange = self.backend.client.exchange(outgoing, patience.doubled(), whole=True)
+        exchange = self.backend.client.exchange(
+            outgoing, patience.doubled(), whole=True, urgent=self._lease.waited
+        )
         deadline = patience.deadline(clock(), begun=False)
         try:
             async with asyncio.timeout(deadline - clock()):
@@ -392,7 +396,9 @@ class _Try:
             raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
-        exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
+        exchange = self._exchange = self.backend.client.exchange(
+            self._outgoing, self._patience, urgent=self._lease.waited
+        )
         try:
             await exchange.begin()
         except GatewayError as error:
@@ -462,11 +468,11 @@ class _Try:
 
     # --- ends --------------------------------------------------------------------------------------
 
-    async def end(self) -> None:
-        """End a try whose last piece has come."""
+    async def end(self) -> bool:
+        """End a try whose last piece has come; true if somebody who waited has got its slot."""
         if self._exchange is not None:
             await self._close(self._exchange, ended=False)
-        self._settle("ok")
+        return self._settle("ok")
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
@@ -488,7 +494,7 @@ class _Try:
         finally:
             self._settle(outcome)
 
-    def _settle(self, outcome: str) -> None:
+    def _settle(self, outcome: str) -> bool:
         dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
         seconds = self._relay.clock() - self._began
         if outcome == "ok" and not self.backend.retired:
@@ -496,7 +502,7 @@ class _Try:
             dispatcher.served(self._plan.model.name, seconds, name)
         receipt.upstream_seconds += seconds
         receipt.attempts += (Attempt(name, outcome, seconds),)
-        self._lease.end()
+        return self._lease.end()
 
     async def _close(self, exchange: Exchange, *, ended: bool) -> None:
         self._exchange = None

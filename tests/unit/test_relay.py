@@ -268,6 +268,35 @@ async def test_each_server_gets_its_own_language() -> None:
     assert house.receipt.ignored == ()  # what was lost on the one that failed is not lost on the other
 
 
+# --- handing on -------------------------------------------------------------------------------------
+
+
+async def test_whoever_gets_the_slot_asks_before_the_answer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = asyncio.Event()
+    servers = Servers(a=[held(finished, native()), native()])
+    order: list[str] = []
+
+    async def one(house: House) -> None:
+        await house.answer()
+        order.append("answered")
+
+    async with open_house(servers, "chatglm2") as house, asyncio.TaskGroup() as group:
+        client = house.fleet["a"].client
+        exchange = client.exchange
+
+        def asked(*args: Any, **terms: Any) -> Any:
+            order.append(f"asked urgently: {terms['urgent']}")
+            return exchange(*args, **terms)
+
+        monkeypatch.setattr(client, "exchange", asked)
+        group.create_task(one(house))
+        await wait_until(lambda: servers.order == ["a"])
+        group.create_task(one(house))
+        await wait_until(lambda: house.dispatcher.queue_depth("m") == 1)
+        finished.set()
+    assert order == ["asked urgently: False", "asked urgently: True", "answered", "answered"]
+
+
 # --- retries ---------------------------------------------------------------------------------------
 
 
