@@ -21,15 +21,13 @@ class Lease:
     """A held slot of one backend. Comes from `Dispatcher.lease`; whoever holds it ends it, whatever happens.
 
     A card that cannot be interrupted works on after its client left: `linger` keeps the slot taken
-    until `task`, which knows when the card is free, has ended. `waited`: for this slot somebody has
-    waited, so that its card has been idle since it became free.
+    until `task`, which knows when the card is free, has ended.
     """
 
-    __slots__ = ("_dispatcher", "_task", "backend", "waited")
+    __slots__ = ("_dispatcher", "_task", "backend")
 
-    def __init__(self, dispatcher: Dispatcher, backend: str, *, waited: bool = False) -> None:
+    def __init__(self, dispatcher: Dispatcher, backend: str) -> None:
         self.backend = backend
-        self.waited = waited
         self._dispatcher: Dispatcher | None = dispatcher
         self._task: asyncio.Task[Any] | None = None
 
@@ -119,8 +117,9 @@ class Dispatcher:
         """
         backend = self._scheduler.seize(claim, self._clock())
         if backend is None:
-            return Lease(self, await self._wait_for_slot(claim, waiting), waited=True)
-        self.at_once[claim.model] += 1
+            backend = await self._wait_for_slot(claim, waiting)
+        else:
+            self.at_once[claim.model] += 1
         return Lease(self, backend)
 
     def seize(self, claim: Claim) -> Lease | None:

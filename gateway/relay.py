@@ -372,16 +372,14 @@ class _Try:
         if (self.backend.abandon_whole or outgoing.abandon) == "drain":
             body = await self._whole_in_any_case(outgoing)
         else:
-            body = await self.backend.client.whole(outgoing, self._patience, urgent=self._lease.waited)
+            body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
         return self.backend.dialect.answer(outgoing, body)
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
         """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
         patience, clock = self._patience, self._relay.clock
-        exchange = self.backend.client.exchange(
-            outgoing, patience.doubled(), whole=True, urgent=self._lease.waited
-        )
+        exchange = self.backend.client.exchange(outgoing, patience.doubled(), whole=True)
         deadline = patience.deadline(clock(), begun=False)
         try:
             async with asyncio.timeout(deadline - clock()):
@@ -396,9 +394,7 @@ class _Try:
             raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
-        exchange = self._exchange = self.backend.client.exchange(
-            self._outgoing, self._patience, urgent=self._lease.waited
-        )
+        exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
         try:
             await exchange.begin()
         except GatewayError as error:

@@ -46,32 +46,26 @@ class Client:
         self._clock = clock
         self._routes: dict[str, Route] = {}
 
-    async def whole(self, outgoing: Outgoing, patience: Patience, *, urgent: bool = False) -> bytes:
-        """Send the request and read its whole answer, which came with status 200. `urgent` as in `exchange`.
+    async def whole(self, outgoing: Outgoing, patience: Patience) -> bytes:
+        """Send the request and read its whole answer, which came with status 200.
 
         Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
         """
-        exchange = self.exchange(outgoing, patience, whole=True, urgent=urgent)
+        exchange = self.exchange(outgoing, patience, whole=True)
         try:
             return await exchange.wait_whole()
         finally:
             if not exchange.ended:
                 await exchange.aclose()
 
-    def exchange(
-        self, outgoing: Outgoing, patience: Patience, *, whole: bool = False, urgent: bool = False
-    ) -> Exchange:
-        """One request, which leaves with `begin`, and its answer: streamed, or `whole`.
-
-        `urgent`: a card waits for the request, so that it is not held for the end of the loop's turn.
-        """
+    def exchange(self, outgoing: Outgoing, patience: Patience, *, whole: bool = False) -> Exchange:
+        """One request, which leaves with `begin`, and its answer: streamed, or `whole`."""
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
         pool = route.pool
         if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
             return Mocked(self._http, route, outgoing.body, patience, self._clock)
-        retry = route.retry_reused
         return Straight(
-            pool, route, outgoing.body, patience, self._clock, retry=retry, whole=whole, urgent=urgent
+            pool, route, outgoing.body, patience, self._clock, retry=route.retry_reused, whole=whole
         )
 
     def _route(self, path: str) -> Route:

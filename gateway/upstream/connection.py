@@ -153,10 +153,6 @@ class Connection(asyncio.BufferedProtocol):
             transport, head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE], self._loop
         )
 
-    def hurry(self) -> None:
-        """Write now what was to be written soon."""
-        self._outbox.flush()
-
     async def wait_rest(self, body: bytes) -> None:
         """Send what `start` has left of a large body; an answer or an end that comes before stops it."""
         for start in range(ONE_WRITE, len(body), ONE_WRITE):

@@ -118,7 +118,7 @@ class Straight(Exchange):
 
     __slots__ = (
         "_body", "_clock", "_connection", "_deadline", "_last", "_patience", "_pool", "_retry", "_route",
-        "_urgent", "_whole",
+        "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -131,7 +131,6 @@ class Straight(Exchange):
         *,
         retry: bool,
         whole: bool,
-        urgent: bool = False,
     ) -> None:
         self._pool = pool
         self._route = route
@@ -140,7 +139,6 @@ class Straight(Exchange):
         self._clock = clock
         self._retry = retry
         self._whole = whole
-        self._urgent = urgent
         self._connection: Connection | None = None
         self._last = b""
         self.ended = False
@@ -183,8 +181,6 @@ class Straight(Exchange):
 
     def _sent(self, connection: Connection) -> None:
         self._connection = connection
-        if self._urgent:
-            connection.hurry()
 
     def _until(self, *, begun: bool) -> float:
         """When waiting ends, in the loop's time; what that means is kept until it is asked for."""

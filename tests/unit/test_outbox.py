@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
-from gateway.outbox import MOST, Outbox
+from gateway.outbox import CALM, MOST, Outbox
 
 
 class Wire(asyncio.Transport):
@@ -38,7 +40,7 @@ def write(outbox: Outbox, wire: Wire, text: str) -> None:
 
 async def test_writes_go_out_in_their_order_at_the_end_of_the_turn() -> None:
     told: list[str] = []
-    outbox, a, b = Outbox(), Wire("a", told), Wire("b", told)
+    outbox, a, b = Outbox(math.inf), Wire("a", told), Wire("b", told)
     write(outbox, a, "1")
     write(outbox, b, "2")
     write(outbox, a, "3")
@@ -52,7 +54,7 @@ async def test_writes_go_out_in_their_order_at_the_end_of_the_turn() -> None:
 
 async def test_the_first_of_many_does_not_wait_for_the_last() -> None:
     told: list[str] = []
-    outbox, wire = Outbox(), Wire("a", told)
+    outbox, wire = Outbox(math.inf), Wire("a", told)
     for number in range(MOST + 1):
         assert len(told) == 0
         write(outbox, wire, str(number))
@@ -66,7 +68,7 @@ async def test_the_first_of_many_does_not_wait_for_the_last() -> None:
 
 async def test_what_is_held_can_be_sent_before() -> None:
     told: list[str] = []
-    outbox, wire = Outbox(), Wire("a", told)
+    outbox, wire = Outbox(math.inf), Wire("a", told)
     turn = outbox.turn
     write(outbox, wire, "1")
     assert outbox.turn == turn
@@ -80,7 +82,7 @@ async def test_what_is_held_can_be_sent_before() -> None:
 
 async def test_a_transport_that_closes_meanwhile_gets_nothing() -> None:
     told: list[str] = []
-    outbox, wire = Outbox(), Wire("a", told)
+    outbox, wire = Outbox(math.inf), Wire("a", told)
     write(outbox, wire, "1")
     wire.closed = True
     await asyncio.sleep(0)
@@ -90,8 +92,46 @@ async def test_a_transport_that_closes_meanwhile_gets_nothing() -> None:
 @pytest.mark.parametrize("error", [RuntimeError("closed=True"), BrokenPipeError()], ids=["uvloop", "socket"])
 async def test_one_that_refuses_is_aborted_and_costs_the_others_nothing(error: Exception) -> None:
     told: list[str] = []
-    outbox = Outbox()
+    outbox = Outbox(math.inf)
     write(outbox, Wire("a", told, error), "1")
     write(outbox, Wire("b", told), "2")
     await asyncio.sleep(0)
     assert told == ["a aborted", "b: 2"]
+
+
+class Clock:
+    """An event loop as an outbox knows it; `soon` is what it was asked to call."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.soon: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.soon.append(call)
+
+
+def test_rare_writes_go_out_at_once_and_only_crowded_ones_are_held() -> None:
+    told: list[str] = []
+    outbox, wire, clock = Outbox(), Wire("a", told), Clock()
+    loop = cast("asyncio.AbstractEventLoop", clock)
+    for after, text in ((0.0, "1"), (2 * CALM, "2"), (CALM / 2, "3"), (CALM / 2, "4")):
+        clock.now += after
+        outbox.write(wire, text.encode(), loop)
+    assert told == ["a: 1", "a: 2"]
+    assert len(clock.soon) == 1
+    clock.soon[0]()
+    assert told == ["a: 1", "a: 2", "a: 3", "a: 4"]
+    assert outbox.turn == 3
+
+
+def test_a_calm_write_takes_what_is_held_before_it() -> None:
+    told: list[str] = []
+    outbox, wire, clock = Outbox(), Wire("a", told), Clock()
+    loop = cast("asyncio.AbstractEventLoop", clock)
+    for after, text in ((0.0, "1"), (0.0, "2"), (2 * CALM, "3")):
+        clock.now += after
+        outbox.write(wire, text.encode(), loop)
+    assert told == ["a: 1", "a: 2", "a: 3"]

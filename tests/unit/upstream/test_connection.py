@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.outbox import Outbox
 from gateway.upstream.connection import (
     HIGH_WATER,
     ONE_WRITE,
@@ -234,7 +236,7 @@ async def test_a_connection_seen_closed_is_stale_and_nothing_is_written(end: str
 
 async def held() -> tuple[Connection, Notes]:
     """A connection whose request is still in the outbox."""
-    connection, notes = Connection(lambda _: None), Notes()
+    connection, notes = Connection(lambda _: None, outbox=Outbox(math.inf)), Notes()
     connection.connection_made(notes)
     connection.start(b"head", b"body")
     assert notes.written == []
@@ -271,7 +273,7 @@ async def test_a_request_leaves_at_the_end_of_the_turn_and_its_end_counts_from_t
 
 
 async def test_the_rest_of_a_large_body_comes_behind_its_beginning() -> None:
-    connection, notes = Connection(lambda _: None), Notes()
+    connection, notes = Connection(lambda _: None, outbox=Outbox(math.inf)), Notes()
     connection.connection_made(notes)
     body = bytes(range(256)) * (ONE_WRITE // 100)
     connection.start(b"head", body)

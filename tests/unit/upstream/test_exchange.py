@@ -20,7 +20,6 @@ from gateway.errors import (
     UpstreamReset,
     UpstreamTruncated,
 )
-from gateway.outbox import Outbox
 from gateway.scheduling.patience import Limits, Patience
 from gateway.upstream.connection import HIGH_WATER, Connection
 from gateway.upstream.exchange import Straight
@@ -305,26 +304,3 @@ async def test_an_answer_that_failed_is_not_underway() -> None:
         await task
     assert not exchange.underway
     assert pool.statistics() == NOTHING
-
-
-# --- requests that a card waits for ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("urgent", [True, False])
-async def test_only_what_a_card_waits_for_leaves_before_the_turn_ends(urgent: bool) -> None:
-    pool, dialer = pool_of()
-    dialer.outbox = outbox = Outbox()
-    patience = Patience(Limits(1, 10, 10, 10), time.monotonic(), streams=False)
-    exchange = Straight(pool, ROUTE, b"{}", patience, time.monotonic, retry=True, whole=True, urgent=urgent)
-    task = asyncio.get_running_loop().create_task(exchange.wait_whole())
-    turn = outbox.turn
-    seen: list[int] = []
-    for _ in range(3):
-        await asyncio.sleep(0)
-        if dialer.made and not dialer.made[-1].complete:
-            seen.append(outbox.turn - turn)
-    assert seen[0] == (1 if urgent else 0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await exchange.aclose()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.outbox import Outbox
 from gateway.upstream.connection import Connection
 from gateway.upstream.dialer import Dialer, Origin
 from gateway.upstream.pool import Pool, PoolFull, Statistics
@@ -22,7 +21,6 @@ class Imagined(Dialer):
     def __init__(self) -> None:
         super().__init__(Origin("http", "h", 80), ssl.create_default_context)
         self.made: list[Connection] = []
-        self.outbox: Outbox = AtOnce()
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails: Exception | None = None
@@ -31,7 +29,7 @@ class Imagined(Dialer):
         await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        connection = Connection(lost, outbox=self.outbox)
+        connection = Connection(lost, outbox=AtOnce())
         connection.connection_made(Notes())
         self.made.append(connection)
         return connection
