@@ -157,7 +157,7 @@ class Generation(Answer):
                 if current.over:
                     handed_on = await current.end()
                     self.done = True
-                    if handed_on:  # a card idles until its next request has left: that goes first
+                    if handed_on:
                         await asyncio.sleep(0)
             except GatewayError as error:
                 await self._end_try(error)
@@ -293,7 +293,11 @@ class Generation(Answer):
 
 
 class _Try:
-    """One try on one backend, from the slot to the last piece; `over` tells that this has come."""
+    """One try on one backend, from the slot to the last piece; `over` tells that this has come.
+
+    A slot that somebody waits for is handed on as soon as the card is free, and the next request leaves
+    before anything else is done with the answer: until then a card idles.
+    """
 
     over = False
     _row: Row | None = None
@@ -374,6 +378,8 @@ class _Try:
         else:
             body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
+        if self._lease.end():  # the card is free, whatever the answer is
+            await asyncio.sleep(0)
         return self.backend.dialect.answer(outgoing, body)
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
@@ -485,7 +491,11 @@ class _Try:
         try:
             if self._exchange is not None:
                 await self._close(self._exchange, ended=False)
-            elif works_on and not self._outgoing.streams and self.backend.abandon_whole == "probe":
+            elif (
+                works_on
+                and not (self.over or self._outgoing.streams)
+                and self.backend.abandon_whole == "probe"
+            ):
                 self._linger(self._until_free())
         finally:
             self._settle(outcome)
