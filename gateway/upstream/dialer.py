@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.outbox import Outbox
 from gateway.upstream.connection import Connection, make_buffer
 from gateway.upstream.resolver import Address, Resolver
 
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EINTR})
 _KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
@@ -120,13 +124,36 @@ async def _wait_open(address: Address) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if family != socket.AF_UNIX:
+        if family == socket.AF_UNIX or sys.platform == "win32":
+            await asyncio.get_running_loop().sock_connect(sock, where)
+        else:
             _set_options(sock)
-        await asyncio.get_running_loop().sock_connect(sock, where)
+            await _wait_connected(sock, where)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _wait_connected(sock: socket.socket, where: Any) -> None:
+    """Connect to an address. uvloop's own `sock_connect` has a thread resolve it first, for nothing."""
+    error = sock.connect_ex(where)
+    if error in _UNDER_WAY:
+        loop = asyncio.get_running_loop()
+        connected = loop.create_future()
+        loop.add_writer(sock, _note, connected)
+        try:
+            await connected
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+def _note(connected: asyncio.Future[None]) -> None:
+    if not connected.done():
+        connected.set_result(None)
 
 
 def _set_options(sock: socket.socket) -> None:
