@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +21,7 @@ class Claim:
     beginnings, the shortest first (see `affinity.chain`); only the balancers of those names look at
     them. `waited` are the seconds that the request has waited already, before a try that failed. What may be
     served by several models (fallbacks) lists the backends of all of them and waits in the queue of `model`.
+    `kinds` are those of its backends, noted when the fleet changes while it waits (see `Fleet`).
     """
 
     model: str
@@ -31,6 +33,7 @@ class Claim:
     affinity: str = ""
     prefix: tuple[bytes, ...] = ()
     waited: float = 0.0
+    kinds: frozenset[Hashable] = frozenset()
 
 
 @dataclass(eq=False, slots=True)

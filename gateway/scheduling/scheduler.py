@@ -362,10 +362,16 @@ class Scheduler:
     def _newcomers(self, claim: Claim, old: Fleet) -> tuple[str, ...]:
         """The backends that were not there before and can take what one of the claim's could."""
         model, kinds = claim.model, self._fleet.kinds
-        wanted = {old.kinds[model, name] for name in claim.backends if (model, name) in old.kinds}
+        # One of its backends may have served another model for a while: what kind it was is remembered.
+        claim.kinds |= {
+            known[model, name]
+            for known in (old.kinds, kinds)
+            for name in claim.backends
+            if (model, name) in known
+        }
         known = {*old.models.get(model, ()), *claim.backends}
         ours = [name for name in self._fleet.models.get(model, ()) if name not in known]
-        return tuple(name for name in ours if kinds.get((model, name)) in wanted)
+        return tuple(name for name in ours if kinds.get((model, name)) in claim.kinds)
 
     def _install(self, fleet: Fleet, now: float) -> None:
         self._fleet = fleet

@@ -76,6 +76,7 @@ class World:
         self.now = 100.0
         self.number = 0
         self.waiting: dict[int, Ticket] = {}
+        self.of_a_kind: set[int] = set()  # came when it was known of what kind the backends were
         self.ended: set[int] = set()
         self.held: list[str] = []
         self.partly = bool(self.byte() & 1)
@@ -145,6 +146,8 @@ class World:
         usable = any(self.flaps[name].usable(self.now) for name in backends)
         before = dict(self.waiting)
         self.waiting[ticket.number] = ticket
+        if self.fleet.kinds:
+            self.of_a_kind.add(ticket.number)
         effects = self.scheduler.arrive(ticket, self.now)
         refusals = [effect for effect in effects if isinstance(effect, Refused)]
         self.take(effects)
@@ -237,6 +240,8 @@ class World:
         self.take(effects)
         if old.kinds and self.fleet.kinds:
             for ticket in self.waiting.values():
+                if ticket.number not in self.of_a_kind:
+                    continue
                 new = {*self.models[ticket.model]} - {*old.models[ticket.model]}
                 assert new <= {*ticket.claim.backends}, "newcomers are of no use to who waits"
 

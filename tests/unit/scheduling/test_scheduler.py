@@ -520,6 +520,17 @@ def test_those_who_wait_keep_away_from_who_was_there_already_and_not_theirs() ->
     assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "c")]
 
 
+def test_the_kind_of_a_backend_that_served_another_model_for_a_while_is_not_forgotten() -> None:
+    kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("n", "a")], "same")
+    one = Scheduler(Fleet({"a": 1}, {"m": ("a",)}, kinds=kinds), length=10)
+    for number in range(2):
+        one.arrive(ticket(number, "a"), 0)
+    away = Fleet({"a": 1}, {"m": (), "n": ("a",)}, kinds={("n", "a"): "same"})
+    assert one.reconfigure(away, 1, length=10) == []
+    fleet = Fleet({"a": 1, "b": 1}, {"m": ("b",), "n": ("a",)}, kinds=kinds)
+    assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "b")]
+
+
 def test_a_backend_is_at_work_until_its_last_request_is_over() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
