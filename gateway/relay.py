@@ -478,7 +478,8 @@ class _Try:
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
-        # Told while the slot is still held, so that it is not handed on before the backend rests.
+        # Told while the slot is still held, so that it is not handed on before the backend rests. Only a
+        # whole answer that cannot be read has freed its card before: at most one more request goes there.
         if not self.backend.retired:
             self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
