@@ -362,6 +362,8 @@ class _Try:
                     if reader.done:
                         events += reader.end(clean=True)
                         self._complete, self.over = True, exchange.ended
+                        if self._lease.end():  # the card is free, whenever its stream will end
+                            await asyncio.sleep(0)
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True

@@ -39,8 +39,7 @@ async def wait_answer(
     fresh = told = False
     while True:
         if connection is None:
-            async with asyncio.timeout_at(None if until == math.inf else until):
-                connection = await pool.wait_connection(place=place, connect=connect, fresh=fresh)
+            connection = await pool.wait_connection(place=place, connect=connect, until=until, fresh=fresh)
         served = connection.served
         try:
             if isinstance(body, bytes):

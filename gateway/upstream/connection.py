@@ -6,6 +6,10 @@ for each read of the socket and looks again. There is at most one waiter, as one
 connection. What cannot be told from the socket's state is never guessed: bytes nobody asked for, an answer
 that came before the request was gone, or a doubtful head make the connection good for this one answer only.
 
+Opening. A plain connection can be used as soon as its socket is connected: what is written before the event
+loop has taken the socket goes straight to it. So a request to a server on this machine leaves in the step in
+which its connection is opened.
+
 Head. The parser checks it but does not take it apart: that would cost a call for each field, and hardly one
 is ever looked at. Its bytes are kept, and searched for the few fields that matter.
 
@@ -23,9 +27,10 @@ body proves nothing there either: whoever reads one must know the end by its con
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import cast
 
 import httptools
@@ -93,11 +98,11 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_armed", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost", "_outbox",
-        "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn", "_waiter", "_when",
-        "_whole", "_without_body", "_writable", "answered", "close_delimited", "closed", "complete",
-        "counted", "error", "head", "idle_since", "low_head", "on_body", "opened", "pieces", "ready",
-        "served", "status", "version",
+        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost",
+        "_outbox", "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn",
+        "_unwritten", "_waiter", "_when", "_whole", "_without_body", "_writable", "answered",
+        "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "low_head",
+        "on_body", "opened", "pieces", "ready", "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +120,8 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox = outbox or Outbox()
         self._turn = -1
         self._transport: asyncio.Transport | None = None
+        self._attaching: asyncio.Task[None] | None = None
+        self._unwritten = b""
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = math.inf
@@ -144,14 +151,35 @@ class Connection(asyncio.BufferedProtocol):
         connection is closed already: then nothing was written.
         """
         transport = self._transport
-        if self.closed or transport is None or transport.is_closing():
+        if self.closed or (transport is not None and transport.is_closing()):
             raise Stale("The connection was closed while it was idle.")
         self._reset(without_body=without_body, whole=whole)
+        data = head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE]
+        if transport is None:
+            self._write_early(data)
+            return
         outbox = self._outbox
         self._turn = outbox.turn
-        outbox.write(
-            transport, head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE], self._loop
-        )
+        outbox.write(transport, data, self._loop)
+
+    def attach(self, attaching: Coroutine[None, None, None]) -> None:
+        """Have the event loop take the socket, by `attaching`; what is written before goes straight to it."""
+        self._attaching = self._loop.create_task(attaching)
+        self._attaching.add_done_callback(self._attached)
+
+    def _attached(self, attaching: asyncio.Task[None]) -> None:
+        self._attaching = None
+        if attaching.cancelled() or (error := attaching.exception()) is not None:
+            self.connection_lost(None if attaching.cancelled() else cast("Exception", error))
+        elif self.closed:
+            self.abort()
+
+    def _write_early(self, data: bytes) -> None:
+        if not self._unwritten and self._socket is not None:
+            with contextlib.suppress(OSError):  # full, or at its end: the event loop will tell
+                data = data[self._socket.send(data) :]
+        self._unwritten += data
+        self._writable = not self._unwritten
 
     async def wait_rest(self, body: bytes) -> None:
         """Send what `start` has left of a large body; an answer or an end that comes before stops it."""
@@ -188,6 +216,8 @@ class Connection(asyncio.BufferedProtocol):
                 transport.write(data)
             except (RuntimeError, OSError) as error:
                 self._end(error)
+        elif not self.closed:
+            self._write_early(data)
 
     async def _wait_writable(self) -> None:
         while not (self._writable or self._over):
@@ -332,6 +362,8 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         if self._timer is not None:
             self._disarm()
+        if self._attaching is not None:
+            return  # an event loop that has half taken a socket does not close it
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
@@ -354,7 +386,12 @@ class Connection(asyncio.BufferedProtocol):
     # --- the event loop's side ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = here = cast("asyncio.Transport", transport)
+        if self._unwritten:
+            self._writable = True
+            here.write(self._unwritten)
+            self._unwritten = b""
+            self._wake()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's wish
         return self._buffer

@@ -16,8 +16,14 @@ from gateway.outbox import Outbox
 from gateway.upstream.connection import Connection, make_buffer
 from gateway.upstream.resolver import Address, Resolver
 
-_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EINTR})
-_KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+_CONNECTED = frozenset({0, errno.EISCONN})
+# Of these systems have some.
+_KEEPALIVE = [
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
 
 
 class Origin(NamedTuple):
@@ -56,21 +62,20 @@ class Dialer:
         self._outbox = Outbox()
 
     async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
-        """Open a connection within `seconds`.
+        """Open a connection within `seconds`. Without TLS it can be used before the event loop has it.
 
         Raises `TimeoutError`, `HandshakeTimeout`, or what failed: `OSError`, `ssl.SSLError`.
         """
         loop = asyncio.get_running_loop()
         until = None if seconds is None else loop.time() + seconds
-        async with asyncio.timeout_at(until):
-            sock = await self._wait_socket(await self._wait_addresses(seconds), until)
+        sock = await self._wait_socket(await self._wait_addresses(seconds), until)
         connection = Connection(lost, sock, loop, self._buffer, self._outbox)
         if self._origin.scheme != "https":
-            await self._wait_attached(connection, sock, None)
+            connection.attach(self._attached(connection, sock, None))
             return connection
         try:
             async with asyncio.timeout_at(until):
-                await self._wait_attached(connection, sock, self._context())
+                await self._attached(connection, sock, self._context())
         except TimeoutError:
             raise HandshakeTimeout("the handshake took too long") from None
         except ConnectionError as error:
@@ -92,8 +97,7 @@ class Dialer:
         for index, address in enumerate(addresses):
             share = None if until is None else (until - loop.time()) / (len(addresses) - index)
             try:
-                async with asyncio.timeout(share):
-                    sock = await _wait_open(address)
+                sock = await _wait_open(address, share)
             except OSError as error:  # TimeoutError is one
                 failed = error
                 continue
@@ -102,52 +106,53 @@ class Dialer:
         self._resolver.doubt()
         raise failed
 
-    async def _wait_attached(
+    async def _attached(
         self, connection: Connection, sock: socket.socket, context: ssl.SSLContext | None
     ) -> None:
+        """Give the socket to the event loop, which from then on is at the connection's service."""
         loop = asyncio.get_running_loop()
         name = self._origin.host if context is not None else None
+        connect = loop.create_connection if self._uds is None else loop.create_unix_connection
         try:
-            if self._uds is not None:
-                await loop.create_unix_connection(
-                    lambda: connection, sock=sock, ssl=context, server_hostname=name
-                )
-            else:
-                await loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=name)
+            await connect(lambda: connection, sock=sock, ssl=context, server_hostname=name)
         except BaseException:
             connection.abort()
             raise
 
 
-async def _wait_open(address: Address) -> socket.socket:
+async def _wait_open(address: Address, seconds: float | None) -> socket.socket:
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if family == socket.AF_UNIX or sys.platform == "win32":
-            await asyncio.get_running_loop().sock_connect(sock, where)
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().sock_connect(sock, where)
         else:
             _set_options(sock)
-            await _wait_connected(sock, where)
+            await _wait_connected(sock, where, seconds)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-async def _wait_connected(sock: socket.socket, where: Any) -> None:
+async def _wait_connected(sock: socket.socket, where: Any, seconds: float | None) -> None:
     """Connect to an address. uvloop's own `sock_connect` has a thread resolve it first, for nothing."""
     error = sock.connect_ex(where)
+    if error in _UNDER_WAY:
+        error = sock.connect_ex(where)  # a server on this machine has answered meanwhile
     if error in _UNDER_WAY:
         loop = asyncio.get_running_loop()
         connected = loop.create_future()
         loop.add_writer(sock, _note, connected)
         try:
-            await connected
+            async with asyncio.timeout(seconds):
+                await connected
         finally:
             loop.remove_writer(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
+    if error not in _CONNECTED:
         raise OSError(error, os.strerror(error))
 
 
@@ -159,8 +164,6 @@ def _note(connected: asyncio.Future[None]) -> None:
 def _set_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE_OPTIONS:
-        option = getattr(socket, name, None)
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for option, value in _KEEPALIVE:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,23 +73,31 @@ class Pool:
         return None
 
     async def wait_connection(
-        self, *, place: float | None, connect: float | None, fresh: bool = False
+        self, *, place: float | None, connect: float | None, until: float = math.inf, fresh: bool = False
     ) -> Connection:
         """A connection within `place` seconds of waiting for one and `connect` seconds of opening it.
 
-        `fresh` asks for one that has served nobody. Raises `PoolFull` and what the dialer raises.
+        `until`, in the loop's time, ends both. `fresh` asks for one that has served nobody. Raises
+        `PoolFull` and what the dialer raises.
         """
-        connection = await self._wait_place(place, fresh=fresh)
-        if connection is not None:
+        if self._open < self._most:
+            self._open += 1
+        elif (connection := await self._wait_place(self._within(place, until), fresh=fresh)) is not None:
             return connection
         try:
-            connection = await self._dialer.wait_connection(self._lose, connect)
+            connection = await self._dialer.wait_connection(self._lose, self._within(connect, until))
         except BaseException:
             self._give_place_back()
             raise
         connection.counted = True
         connection.opened = self._loop.time()
         return connection
+
+    def _within(self, seconds: float | None, until: float) -> float | None:
+        if until == math.inf:
+            return seconds
+        left = until - self._loop.time()
+        return left if seconds is None or left < seconds else seconds
 
     async def _wait_place(self, seconds: float | None, *, fresh: bool) -> Connection | None:
         """Wait for a connection that somebody hands over, or None: a place, taken already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.faults.checks import EVERY_STREAM, check_broken, check_good, ended, over, playing, tries
 from tests.support.fleet import Server
-from tests.support.peer import peer
+from tests.support.peer import Talk, peer
 from tests.support.tapes import REPLY, Tape, tape
 from tests.support.visitor import ask
 
@@ -62,3 +63,24 @@ async def test_everything_but_done_is_whole(server: Server, framing: str) -> Non
         assert tries(gateway, "ok") == 1
     check_good(answer, REPLY)
     assert answer.events[-2]["usage"]["completion_tokens"] > 0
+
+
+async def test_the_next_request_need_not_wait_for_the_stream_to_close() -> None:
+    server = Server("openai", "openai")
+    good = await tape(server, stream=True)
+    open_streams: list[int] = []
+    seen: list[int] = []
+
+    async def script(talk: Talk) -> None:
+        if not (await talk.wait_request()).startswith(b"POST "):
+            return  # a probe
+        seen.append(len(open_streams))
+        open_streams.append(talk.number)
+        await talk.send(good.chunked.removesuffix(b"0\r\n\r\n"))  # [DONE], but no end of the body
+        await talk.wait_left()
+        open_streams.remove(talk.number)
+
+    async with peer(script) as here, over(server, here.url, slots=1) as gateway:
+        for answer in await asyncio.gather(*(ask(gateway, stream=True) for _ in range(2))):
+            check_good(answer, REPLY)
+    assert seen == [0, 1]

@@ -26,7 +26,8 @@ class Imagined(Dialer):
         self.fails: Exception | None = None
 
     async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
-        await self.gate.wait()
+        async with asyncio.timeout(seconds):
+            await self.gate.wait()
         if self.fails is not None:
             raise self.fails
         connection = Connection(lost, outbox=AtOnce())
