@@ -19,7 +19,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypeAlias
 
 from gateway import config
@@ -386,19 +385,14 @@ class _Try:
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
         """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
-        patience, clock = self._patience, self._relay.clock
-        exchange = self.backend.client.exchange(outgoing, patience.doubled(), whole=True)
-        deadline = patience.deadline(clock(), begun=False)
+        exchange = self.backend.client.exchange(outgoing, self._patience, whole=True, lasting=True)
         try:
-            async with asyncio.timeout(deadline - clock()):
-                return await exchange.wait_whole()
+            return await exchange.wait_whole()
         except BaseException as error:
-            if isinstance(error, TimeoutError | asyncio.CancelledError) and exchange.underway:
+            if isinstance(error, TotalTimeout | asyncio.CancelledError) and exchange.underway:
                 self._linger(exchange.outlast())
             else:
                 await exchange.aclose()
-            if isinstance(error, TimeoutError):
-                raise patience.error(deadline, begun=False) from None
             raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
@@ -463,12 +457,20 @@ class _Try:
 
     def _completed(self, events: list[Event]) -> list[Event]:
         row = self._row
+        if row is None and not self._outgoing.streams and not self._lacks(events[-1]):
+            return events
         if row is None:
             row = self._row = _abilities(self._plan.request, self.backend.dialect, self._outgoing)
         ready = [out for event in events for out in row.feed(event)]
         if row.done:
             self.over = True
         return ready + row.flush() if self.over else ready
+
+    def _lacks(self, last: Event) -> bool:
+        """Whether a whole answer has to be cut, to come in pieces, or to be counted."""
+        request, honours = self._plan.request, self.backend.dialect.honours
+        uncut = request.stop is None or "stop" in honours
+        return not (uncut and isinstance(last, Usage)) or request.stream
 
     # --- ends --------------------------------------------------------------------------------------
 
@@ -595,7 +597,7 @@ class _SideBySide(Answer):
         if isinstance(event, Usage):
             self._usages.append(event)
             return None
-        return replace(event, choice=choice) if isinstance(event, Delta | Finish) else event
+        return event._replace(choice=choice) if isinstance(event, Delta | Finish) else event
 
     async def aclose(self) -> None:
         for task in self._tasks:

@@ -5,8 +5,6 @@ The text is cut at the first match; what might become one is held back.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.abilities.stage import Stage
 from gateway.wire.events import Delta, Event, Finish, Usage
 
@@ -41,12 +39,12 @@ class Stop(Stage):
         if place is not None:
             self.done = True
             self._held = ""
-            kept = replace(delta, text=text[:place], tools=())
+            kept = delta._replace(text=text[:place], tools=())
             return [*([] if kept.empty else [kept]), Finish("stop", delta.choice)]
         # Before a tool call the text is over: nothing more can become a stop text.
         keep = 0 if delta.tools else max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
-        passed = replace(delta, text=text[: len(text) - keep])
+        passed = delta._replace(text=text[: len(text) - keep])
         return [] if passed.empty else [passed]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Receive
 
+from gateway.api.leaving import Presence
 from gateway.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 
 Headers = Mapping[bytes, bytes]
@@ -36,26 +37,29 @@ def require_identity(headers: Headers) -> None:
         raise UnsupportedMediaType("Compressed request bodies are not read. Send the body as it is.")
 
 
+def whole_body(headers: Headers, presence: Presence, limit: int) -> bytes | None:
+    """The whole body, if all of it has come already; None where it must be read. Raises as `read_body`."""
+    if b"content-encoding" in headers:
+        require_identity(headers)
+    body = presence.whole_body()
+    if body is not None and len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Read the whole body.
 
     Raises `BodyTooLarge` beyond `limit` bytes, `UnsupportedMediaType`, `ClientGone` when it breaks off.
     """
-    if b"content-encoding" in headers:
-        require_identity(headers)
+    require_identity(headers)
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        whole: bytes = message.get("body", b"")
-        if len(whole) <= limit:
-            return whole
-    body: bytes | bytearray = _piece(message)
+    body = bytearray(_piece(message))
     while message.get("more_body", False) and len(body) <= limit:
         message = await receive()
-        if isinstance(body, bytes):
-            body = bytearray(body)
         body += _piece(message)
     if len(body) > limit:
         raise _too_large(limit)

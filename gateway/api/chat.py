@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
-from gateway.api.body import read_body, require_json
+from gateway.api.body import read_body, require_json, whole_body
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_headers, note_error
@@ -38,18 +38,21 @@ class ChatDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises every `GatewayError` that comes before the head of the answer."""
         desk = self._desk
+        presence: Presence = scope["presence"]
         visit, tenant = desk.admit(scope, "chat")
         require_json(visit.headers)
-        raw = await read_body(visit.headers, receive, desk.max_body)
+        raw = whole_body(visit.headers, presence, desk.max_body)
+        if raw is None:
+            raw = await read_body(visit.headers, receive, desk.max_body)
         if len(raw) <= SMALL:
             plan = self._understood(raw, tenant, visit)
         else:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)
         if not plan.request.stream:
             with desk.stay(scope):
-                await _Whole(desk, plan, visit).run(send)
+                await _Whole(desk, plan, visit).run(presence)
             return
-        streaming = _Streaming(desk, plan, visit, scope["presence"])
+        streaming = _Streaming(desk, plan, visit, presence)
         try:
             with desk.stay(scope):
                 await streaming.run(send)
@@ -83,7 +86,7 @@ class _Whole:
         self._choices: dict[int, openai.Choice] = {}
         self._usage: Usage | None = None
 
-    async def run(self, send: Send) -> None:
+    async def run(self, presence: Presence) -> None:
         """Read the answer and send it."""
         passed = b""
         receipt = self._visit.receipt
@@ -98,9 +101,7 @@ class _Whole:
         finally:
             if not answer.done:
                 await answer.aclose()
-        await replies.send_whole(
-            send, 200, passed or self._written(), [*replies.JSON, *gateway_headers(receipt)]
-        )
+        await self._visit.answer(presence, passed or self._written(), gateway_headers(receipt))
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Usage):

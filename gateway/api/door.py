@@ -17,7 +17,7 @@ from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
-from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant
+from gateway.tenancy.keys import ANONYMOUS, Fields, Headers, Keyring, Tenant
 from gateway.upstream.background import Background
 from gateway.wire.events import Delta
 
@@ -57,15 +57,17 @@ class Desk:
         visit: Visit = scope["visit"]
         receipt = visit.receipt
         receipt.door = door
-        tenant = ANONYMOUS if self.keyring is None or not keys else self._tenant(scope, self.keyring)
+        tenant = ANONYMOUS
+        if self.keyring is not None and keys:
+            tenant = self._tenant(scope["headers"], visit.headers, self.keyring)
         receipt.tenant = tenant.name
         if self.life.draining:
             raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
         return visit, tenant
 
-    def _tenant(self, scope: Scope, keyring: Keyring) -> Tenant:
+    def _tenant(self, fields: Fields, headers: Headers, keyring: Keyring) -> Tenant:
         try:
-            return keyring.tenant(scope["headers"], self.now())
+            return keyring.tenant(fields, headers, self.now)
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
             raise
@@ -95,4 +97,4 @@ class Desk:
             replace(piece, id=self.new_id("call_")) if piece.name and not piece.id else piece
             for piece in event.tools
         )
-        return replace(event, tools=tools)
+        return event._replace(tools=tools)

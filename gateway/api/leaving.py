@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
+from starlette.types import Message
+
 from gateway.api.life import Life
 from gateway.errors import ClientGone, GatewayError
 
@@ -26,8 +28,16 @@ class Presence(Protocol):
     def task(self) -> asyncio.Task[None]:
         """The one that serves the request."""
 
+    # What most requests do, with the least ado: without messages of ASGI that say the same.
+
+    def whole_body(self) -> bytes | None:
+        """Receive the whole body of the request, if all of it is there; None where it must be received."""
+
+    def answer(self, start: Message, body: bytes) -> Awaitable[None]:
+        """Send a whole answer: the message that begins it, and its body."""
+
     def push(self, piece: bytes) -> Awaitable[None]:
-        """Send a piece of a body that has begun; what a stream says most, and with the least ado."""
+        """Send a piece of a body that has begun."""
 
 
 class Leaving:

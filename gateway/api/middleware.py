@@ -60,23 +60,28 @@ class Visit:
             self._dress(message)
         return self._send(message)
 
+    def answer(self, presence: Presence, body: bytes, headers: replies.Pairs) -> Awaitable[None]:
+        """Send a whole answer of status 200, with the standing headers and these."""
+        length = (b"content-length", b"%d" % len(body))
+        start = {"type": "http.response.start", "status": 200, "headers": [*replies.JSON, *headers, length]}
+        self._dress(start)
+        return presence.answer(start, body)
+
     def _dress(self, message: Message) -> None:
         self.began = True
         receipt = self.receipt
         status = receipt.status = message["status"]
         if receipt.outcome == "internal":
             receipt.outcome = "ok" if status < 400 else "client_error" if status < 500 else "internal"
+        given = message.get("headers", ())
         headers = [
-            *message.get("headers", ()),
+            *given,
             (b"x-request-id", receipt.request_id.encode()),
             _NOSNIFF,
             _VERSION,
-            (b"openai-processing-ms", b"%d" % int((self._now() - receipt.received) * 1000)),
+            (b"openai-processing-ms", b"%d" % ((self._now() - receipt.received) * 1000)),
         ]
-        for name, _ in headers:
-            if name == b"cache-control":
-                break
-        else:
+        if b"cache-control" not in dict(given):
             headers.append(_NO_STORE)
         if self._life.leaving:
             headers.append(_CLOSE)
@@ -168,10 +173,12 @@ def gateway_headers(receipt: Receipt, *, counted: bool = True) -> replies.Pairs:
     """What is known of the request's way so far: backend, tries, wait, losses, and if `counted` by whom."""
     headers: replies.Pairs = []
     if receipt.backend:
-        headers.append((b"x-gateway-backend", receipt.backend.encode()))
         attempts = max(1, len(receipt.attempts), len(receipt.retries) + 1)
-        headers.append((b"x-gateway-attempts", b"%d" % attempts))
-        headers.append((b"x-gateway-queue-ms", b"%d" % int(receipt.queue_seconds * 1000)))
+        headers += [
+            (b"x-gateway-backend", receipt.backend.encode()),
+            (b"x-gateway-attempts", b"%d" % attempts),
+            (b"x-gateway-queue-ms", b"%d" % (receipt.queue_seconds * 1000)),
+        ]
     if receipt.ignored:
         headers.append((b"x-gateway-ignored", ",".join(receipt.ignored).encode()))
     if counted and receipt.usage is not None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import replies
-from gateway.api.body import read_body
+from gateway.api.body import read_body, whole_body
 from gateway.api.door import Desk
+from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_headers
 from gateway.api.offload import SMALL
 from gateway.errors import GatewayError
@@ -26,13 +26,16 @@ class NativeDoor:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
         """Serve one request."""
         desk = self._desk
         scope["visit"].error_body = error_body
+        presence: Presence = scope["presence"]
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
-        raw = await read_body(visit.headers, receive, desk.max_body)
+        raw = whole_body(visit.headers, presence, desk.max_body)
+        if raw is None:
+            raw = await read_body(visit.headers, receive, desk.max_body)
         if len(raw) <= SMALL:
             asked, plan = self._understood(raw, tenant, visit)
         else:
@@ -40,7 +43,7 @@ class NativeDoor:
         with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-            await replies.send_whole(send, 200, body, [*replies.JSON, *gateway_headers(visit.receipt)])
+            await visit.answer(presence, body, gateway_headers(visit.receipt))
 
     def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> tuple[native.NativeRequest, Plan]:
         """Read the request and plan it. Large ones do so beside the event loop."""

@@ -9,7 +9,6 @@ Source: THUDM/GLM-4 `basic_demo/glm_server.py`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from gateway.dialects import budget
@@ -117,7 +116,7 @@ class _Decoder(ChunkDecoder):
         text = delta.text if self._texts else delta.text.removeprefix("\n")
         if delta.text:
             self._texts.append(text)
-        return super().pieces(replace(delta, text=text))
+        return super().pieces(delta._replace(text=text))
 
     def reason(self, reason: FinishReason) -> FinishReason:
         return _limited(reason, tokens.estimate("".join(self._texts), self._cjk), self._outgoing)

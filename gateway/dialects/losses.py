@@ -55,11 +55,10 @@ def lost(
     `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself.
     Raises `UnsupportedParameter` under `strict`.
     """
-    names = [
-        name
-        for name, neutral in _NEUTRAL.items()
-        if name in request.body and name not in honoured and not neutral(request.body[name])
-    ]
+    body = request.body
+    names: list[str] = []
+    if suspects := (_NEUTRAL.keys() & body.keys()) - honoured:
+        names = [name for name, neutral in _NEUTRAL.items() if name in suspects and not neutral(body[name])]
     found = tuple(dict.fromkeys([*names, *more]))
     if found and profile.strict:
         raise UnsupportedParameter(

@@ -8,6 +8,7 @@ OpenAI is read event by event instead, like any other dialect.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from gateway.dialects.base import ByEvent, ByteDecoder, Decoder, Outgoing
@@ -19,6 +20,10 @@ from gateway.wire.openai import ChunkWriter
 
 _END = b"\n\n"
 _ASSISTANT = b'"role":"assistant"'
+_MEMBERS = itemgetter("id", "object", "created", "model", "choices")
+_OF_CHOICE = itemgetter("index", "message", "logprobs", "finish_reason")
+_OF_MESSAGE = itemgetter("role", "content")
+_ENDINGS = ("stop", "length", "tool_calls", "content_filter")
 
 
 def _matters(chunk: bytes) -> bool:
@@ -215,26 +220,20 @@ def passed_whole(body: bytes, answer: dict[str, Any], model: str) -> list[Event]
 
     Of these `refusal`, which many servers leave out, is put in where it belongs.
     """
-    match answer:
-        case {
-            "id": str() as name,
-            "object": "chat.completion",
-            "created": int(),
-            "model": seen,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": str()} as message,
-                    "logprobs": _,
-                    "finish_reason": ("stop" | "length" | "tool_calls" | "content_filter") as reason,
-                }
-            ],
-        } if name and seen == model:
-            usage = usage_of(answer)
-            whole = body if message.get("refusal", message) is None else _with_refusal(body, message)
-            if usage is not None and whole:
-                return [Passed(whole, reason), usage]
-    return None
+    try:
+        name, kind, created, seen, choices = _MEMBERS(answer)
+        (choice,) = choices
+        index, message, _, reason = _OF_CHOICE(choice)
+        role, content = _OF_MESSAGE(message)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (name and type(name) is type(content) is str and type(created) is int and index == 0):
+        return None
+    if kind != "chat.completion" or seen != model or role != "assistant" or reason not in _ENDINGS:
+        return None
+    usage = usage_of(answer)
+    whole = body if message.get("refusal", message) is None else _with_refusal(body, message)
+    return [Passed(whole, reason), usage] if usage is not None and whole else None
 
 
 def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:

@@ -180,6 +180,29 @@ class Cycle:
             self._expects = False
         return self._line.nothing
 
+    def whole_body(self) -> bytes | None:
+        """Give the body at once if all of it has come, and nobody has to be told to send it or to go on."""
+        if self._more or self._expects or self.gone or self._flow.read_paused or not self._news:
+            return None
+        self._news = False
+        body, self.body = self.body, b""
+        return body if isinstance(body, bytes) else bytes(body)
+
+    def answer(self, start: Message, body: bytes) -> Awaitable[None]:
+        """Write a whole answer: two `send`s in one."""
+        if self.gone:
+            return self._line.nothing
+        if self._flow.write_paused or self._start is not None:
+            return self._answer_later(start, body)
+        self._start = start
+        self._expects = False
+        self._write(body, False)
+        return self._line.nothing
+
+    async def _answer_later(self, start: Message, body: bytes) -> None:
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body})
+
     def push(self, piece: bytes) -> Awaitable[None]:
         """Write a piece of a body that has begun and has no end yet: `send`, without a message around it."""
         if (

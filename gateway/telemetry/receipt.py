@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gateway.wire.events import Usage
 
@@ -15,8 +15,7 @@ CanaryResult: TypeAlias = Literal["taken", "returned", "forbidden", "unfit"]
 or it never went, as its key may not use the canary, or as the canary cannot take it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try on one backend. `outcome` is "ok" or an outcome of the error table; `seconds` is its length."""
 
     backend: str

@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import TypeAlias
 
 from gateway import config
 from gateway.errors import ModelNotAllowed, Unauthorized
+
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Header fields as they came, names in lower case."""
+Headers: TypeAlias = Mapping[bytes, bytes]
+"""The same by name, the first of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,12 @@ class Keyring:
             for key in keys
         ]
 
-    def tenant(self, headers: Sequence[tuple[bytes, bytes]], now: datetime) -> Tenant:
-        """Find whose key the request bears. Raises `Unauthorized`, every wrong key taking the same time."""
-        presented = credential(headers)
+    def tenant(self, fields: Fields, headers: Headers, now: Callable[[], datetime]) -> Tenant:
+        """Find whose key the request bears; see `credential`. `now` is the wall clock.
+
+        Raises `Unauthorized`, every wrong key taking the same time.
+        """
+        presented = credential(fields, headers)
         if presented is None:
             raise Unauthorized("missing")
         digest = sha256(presented).digest()
@@ -65,32 +74,28 @@ class Keyring:
                 found = (expires, tenant)
         if found is None:
             raise Unauthorized("wrong")
-        if found[0] is not None and now >= found[0]:
+        if found[0] is not None and now() >= found[0]:
             raise Unauthorized("expired")
         return found[1]
 
 
-def credential(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+def credential(fields: Fields, headers: Headers) -> bytes | None:
     """The key a request bears: Bearer, else `x-api-key`, else the password of Basic.
 
-    None where there is none, or where two Authorization headers leave it open which counts.
+    `headers` are the `fields` by name, the first of each. None where there is no key, or where two fields of
+    one name leave it open which counts.
     """
-    authorization = api_key = None
-    for name, value in headers:
-        if name == b"authorization":
-            if authorization is not None:
-                return None
-            authorization = value
-        elif name == b"x-api-key":
-            if api_key is not None:
-                return None
-            api_key = value.strip()
-    scheme, _, value = (authorization or b"").partition(b" ")
-    if scheme.lower() == b"bearer" and value.strip():
-        return value.strip()
-    if api_key:
+    if len(headers) < len(fields) and any(
+        sum(name == bearing for name, _ in fields) > 1 for bearing in (b"authorization", b"x-api-key")
+    ):
+        return None
+    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
+    scheme = scheme.lower()
+    if scheme == b"bearer" and (token := value.strip()):
+        return token
+    if api_key := headers.get(b"x-api-key", b"").strip():
         return api_key
-    return _password(value) if scheme.lower() == b"basic" else None
+    return _password(value) if scheme == b"basic" else None
 
 
 def _password(value: bytes) -> bytes | None:

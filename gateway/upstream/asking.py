@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, Callable
 
-from gateway.upstream.connection import ONE_WRITE, Connection, Stale, Unanswered
+from gateway.upstream.connection import ONE_WRITE, Connection, Overdue, Stale, Unanswered
 from gateway.upstream.pool import Pool
 
 
@@ -21,6 +21,7 @@ async def wait_answer(
     until: float = math.inf,
     read: float | None = None,
     whole: bool = False,
+    lasting: bool = False,
     without_body: bool = False,
     chunked: bool = False,
     sent: Callable[[Connection], None] | None = None,
@@ -30,10 +31,11 @@ async def wait_answer(
     `connect` and `place`: seconds to open a connection and to wait for one in use. `retry`: ask again, once
     and on a fresh connection, when one that had served before ended without a byte of an answer; the server
     may then have worked twice. `until`, in the loop's time, ends all of it; `read`, in seconds, the
-    waiting for the answer. `whole` and `without_body` as in `Connection.start`; `chunked`: how a body that
-    comes in pieces is sent. `sent` is told the connection over which the request has left: when this is
-    cancelled after that, the connection stays as it is, and whoever was told must discard it. Raises
-    `ConnectionFault`, and `OSError` where no connection was to be had.
+    waiting for the answer. `whole`, `lasting` and `without_body` as in `Connection.start`; `chunked`: how a
+    body that comes in pieces is sent. `sent` is told the connection over which the request has left: when
+    this is cancelled after that, or takes too long for one that is `lasting`, the connection stays as it is,
+    and whoever was told must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to
+    be had.
     """
     connection = pool.take()
     fresh = told = False
@@ -43,7 +45,7 @@ async def wait_answer(
         served = connection.served
         try:
             if isinstance(body, bytes):
-                connection.start(head, body, without_body=without_body, whole=whole)
+                connection.start(head, body, without_body=without_body, whole=whole, lasting=lasting)
                 connection.limit(until)
                 if len(body) > ONE_WRITE:
                     await connection.wait_rest(body)
@@ -68,6 +70,7 @@ async def wait_answer(
             connection = None if fresh else pool.take()
             told = False
         except BaseException as error:
-            if not (told and isinstance(error, asyncio.CancelledError)):
+            stays = isinstance(error, asyncio.CancelledError) or (lasting and isinstance(error, Overdue))
+            if not (told and stays):
                 pool.discard(connection)
             raise

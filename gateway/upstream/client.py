@@ -58,14 +58,27 @@ class Client:
             if not exchange.ended:
                 await exchange.aclose()
 
-    def exchange(self, outgoing: Outgoing, patience: Patience, *, whole: bool = False) -> Exchange:
-        """One request, which leaves with `begin`, and its answer: streamed, or `whole`."""
+    def exchange(
+        self, outgoing: Outgoing, patience: Patience, *, whole: bool = False, lasting: bool = False
+    ) -> Exchange:
+        """One request, which leaves with `begin`, and its answer: streamed, or `whole`.
+
+        `lasting` is for whole answers that end a card's work whether somebody waits for them or not: see
+        `Exchange.outlast`.
+        """
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
         pool = route.pool
         if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
-            return Mocked(self._http, route, outgoing.body, patience, self._clock)
+            return Mocked(self._http, route, outgoing.body, patience, self._clock, lasting=lasting)
         return Straight(
-            pool, route, outgoing.body, patience, self._clock, retry=route.retry_reused, whole=whole
+            pool,
+            route,
+            outgoing.body,
+            patience,
+            self._clock,
+            retry=route.retry_reused,
+            whole=whole,
+            lasting=lasting,
         )
 
     def _route(self, path: str) -> Route:

@@ -98,8 +98,8 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_loop", "_lost",
-        "_outbox", "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn",
+        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_lasting", "_loop",
+        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn",
         "_unwritten", "_waiter", "_when", "_whole", "_without_body", "_writable", "answered",
         "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "low_head",
         "on_body", "opened", "pieces", "ready", "served", "status", "version",
@@ -127,6 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         self._armed = math.inf
         self._paused = False
         self._writable = True
+        self._lasting = False
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
@@ -142,18 +143,26 @@ class Connection(asyncio.BufferedProtocol):
     # --- asking ------------------------------------------------------------------------------------
 
     def start(
-        self, head: bytes, body: bytes = b"", *, without_body: bool = False, whole: bool = False
+        self,
+        head: bytes,
+        body: bytes = b"",
+        *,
+        without_body: bool = False,
+        whole: bool = False,
+        lasting: bool = False,
     ) -> None:
         """Write a request soon, of a large body only the beginning; `wait_rest` sends what is left.
 
         `without_body` tells that the answer has none (HEAD). `whole`: whoever waits is not woken
-        before all of the answer has come, or so much of it that reading pauses. Raises `Stale` when the
-        connection is closed already: then nothing was written.
+        before all of the answer has come, or so much of it that reading pauses. `lasting`: its limit ends
+        the waiting alone, which may begin again. Raises `Stale` when the connection is closed already: then
+        nothing was written.
         """
         transport = self._transport
         if self.closed or (transport is not None and transport.is_closing()):
             raise Stale("The connection was closed while it was idle.")
         self._reset(without_body=without_body, whole=whole)
+        self._lasting = lasting
         data = head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE]
         if transport is None:
             self._write_early(data)
@@ -305,12 +314,18 @@ class Connection(asyncio.BufferedProtocol):
     def _strike(self) -> None:
         self._timer = None
         self._armed = math.inf
-        if self._waiter is None or self._waiter.done():
+        waiter = self._waiter
+        if waiter is None or waiter.done():
             return  # nobody waits; the next limit arms it again
         if self._when - self._loop.time() > GRAIN:
             self.limit(self._when)
+            return
+        overdue = Overdue("The connection was silent for too long.")
+        if self._lasting:
+            self._waiter = None
+            waiter.set_exception(overdue)
         else:
-            self._fail(Overdue("The connection was silent for too long."))
+            self._fail(overdue)
             self.abort()
             self._wake()
 

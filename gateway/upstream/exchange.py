@@ -72,11 +72,11 @@ class Exchange(ABC):
     async def wait_whole(self) -> bytes:
         """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
         await self.begin()
-        body = await self.read(begun=False)
-        if self.ended and len(body) <= MAX_ANSWER:
-            return body
-        pieces = [body]
-        size = len(body)
+        return await self._wait_rest()
+
+    async def _wait_rest(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
         while size <= MAX_ANSWER:
             piece = await self.read(begun=False)
             if not piece:
@@ -88,7 +88,7 @@ class Exchange(ABC):
     @property
     @abstractmethod
     def underway(self) -> bool:
-        """Whether the server may be at work on the request, although `wait_whole` was cancelled."""
+        """Whether the server may be at work on the request, although `wait_whole` has ended without it."""
 
     @abstractmethod
     async def outlast(self) -> None:
@@ -113,12 +113,13 @@ class Straight(Exchange):
     """An exchange over a connection of our own.
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
-    read to its end, so that waking up for its beginning is of no use.
+    read to its end, so that waking up for its beginning is of no use. `lasting`: whoever waits may give up,
+    and so may our patience, but the answer is still worth to be waited for.
     """
 
     __slots__ = (
-        "_body", "_clock", "_connection", "_deadline", "_last", "_patience", "_pool", "_retry", "_route",
-        "_whole",
+        "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool", "_retry",
+        "_route", "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -131,8 +132,10 @@ class Straight(Exchange):
         *,
         retry: bool,
         whole: bool,
+        lasting: bool = False,
     ) -> None:
         self._pool = pool
+        self._lasting = lasting
         self._route = route
         self._body = body
         self._patience = patience
@@ -142,6 +145,13 @@ class Straight(Exchange):
         self._connection: Connection | None = None
         self._last = b""
         self.ended = False
+
+    async def wait_whole(self) -> bytes:
+        await self.begin()
+        if self._connection is None:  # most answers come in one piece
+            self.ended = True
+            return self._last
+        return await self._wait_rest()
 
     async def begin(self) -> None:
         body, patience = self._body, self._patience
@@ -158,10 +168,12 @@ class Straight(Exchange):
                 retry=self._retry,
                 until=until,
                 whole=self._whole,
+                lasting=self._lasting,
                 sent=self._sent,
             )
         except (ConnectionFault, OSError) as error:
-            self._connection = None
+            if not (isinstance(error, Overdue) and self.underway):
+                self._connection = None
             raise self._mapped(error, UpstreamReset, begun=False) from None
         status = connection.status
         coded = (
@@ -202,7 +214,10 @@ class Straight(Exchange):
             if not limited:
                 limited = True
                 connection.limit(self._until(begun=begun))
-            await connection.next_event()
+            try:
+                await connection.next_event()
+            except Overdue as error:
+                raise self._mapped(error, UpstreamTruncated, begun=begun) from None
         piece = connection.take()
         if connection.complete:
             self.ended = True
@@ -216,6 +231,7 @@ class Straight(Exchange):
         return connection is not None and not (connection.unsent or connection.error or connection.complete)
 
     async def outlast(self) -> None:
+        self._patience = self._patience.doubled()
         try:
             with contextlib.suppress(GatewayError):
                 while await self.read(begun=False):
@@ -243,11 +259,29 @@ class Straight(Exchange):
 class Mocked(Exchange):
     """An exchange by way of httpx, over any transport that is not ours, such as a mock."""
 
-    __slots__ = ("_body", "_clock", "_http", "_patience", "_pieces", "_response", "_route", "_task")
+    __slots__ = (
+        "_body",
+        "_clock",
+        "_http",
+        "_lasting",
+        "_patience",
+        "_pieces",
+        "_response",
+        "_route",
+        "_task",
+    )
 
     def __init__(
-        self, http: LeanClient, route: Route, body: bytes, patience: Patience, clock: Callable[[], float]
+        self,
+        http: LeanClient,
+        route: Route,
+        body: bytes,
+        patience: Patience,
+        clock: Callable[[], float],
+        *,
+        lasting: bool = False,
     ) -> None:
+        self._lasting = lasting
         self._http = http
         self._route = route
         self._body = body
@@ -259,9 +293,18 @@ class Mocked(Exchange):
         self.ended = False
 
     async def wait_whole(self) -> bytes:
+        if not self._lasting:
+            return await super().wait_whole()
         # httpx gives a request up when it is cancelled: what shall go on needs a task of its own.
+        patience, now = self._patience, self._clock()
+        self._patience = patience.doubled()
         self._task = asyncio.get_running_loop().create_task(super().wait_whole())
-        return await asyncio.shield(self._task)
+        deadline = patience.deadline(now, begun=False)
+        try:
+            async with asyncio.timeout(deadline - now):
+                return await asyncio.shield(self._task)
+        except TimeoutError:
+            raise patience.error(deadline, begun=False) from None
 
     @property
     def underway(self) -> bool:

@@ -38,6 +38,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Numbers that may be too long or not finite, as they look when all digits are zeros and all pluses gone.
 _AS_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
+_SHORT = 8192
 _LONG_NUMBER = b"0" * (_MAX_DIGITS + 1)
 _LARGE_EXPONENT = b"0e000"
 
@@ -59,7 +60,8 @@ def read(raw: bytes) -> Any:
         except ValueError:
             pass  # the careful reader says what is wrong, and where
         else:
-            if _plain(value) or not _doubtful(raw):
+            short = len(raw) <= _SHORT  # then a look at all of it costs less than one at each value
+            if (short and not _doubtful(raw)) or _plain(value) or not _doubtful(raw):
                 return value
     return _read_carefully(raw)
 

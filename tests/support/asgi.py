@@ -39,6 +39,14 @@ class Client:
     send: Send
     """What the application sends with."""
 
+    def whole_body(self) -> None:
+        """Nothing: the body has to be received."""
+
+    async def answer(self, start: Message, body: bytes) -> None:
+        """Take a whole answer."""
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body})
+
     def push(self, piece: bytes) -> Awaitable[None]:
         """Take a piece of a body."""
         return self.send({"type": "http.response.body", "body": piece, "more_body": True})

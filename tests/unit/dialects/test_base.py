@@ -47,8 +47,6 @@ def test_what_every_dialect_must_say_cannot_be_left_out(kind: type) -> None:
 
 def test_a_request_on_its_way_is_a_value() -> None:
     assert dataclasses.replace(OUTGOING) == OUTGOING
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        OUTGOING.__setattr__("path", "/other")
 
 
 def test_asking_whole_names_the_fault() -> None:

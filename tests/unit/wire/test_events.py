@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from gateway.wire.events import NO_EXTRAS, Delta, Finish, Repair, ToolPiece, Usage
@@ -24,9 +22,9 @@ def test_a_delta_knows_whether_it_would_reach_the_client(delta: Delta, empty: bo
 
 @pytest.mark.parametrize("event", [Delta("a"), Finish("stop"), Usage(1, 2, "backend"), Repair("x")])
 def test_events_are_values(event: Delta | Finish | Usage | Repair) -> None:
-    assert event == dataclasses.replace(event)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        event.__setattr__(dataclasses.fields(event)[0].name, None)
+    assert event == event._replace()
+    with pytest.raises(AttributeError):
+        event.__setattr__(event._fields[0], None)
 
 
 def test_what_was_not_said_is_empty() -> None:

@@ -1,4 +1,4 @@
-"""A connection whose socket the event loop has not taken yet."""
+"""Connections whose socket the event loop has not taken yet."""
 
 from __future__ import annotations
 
