@@ -115,17 +115,16 @@ class Dispatcher:
         Cancelled, it leaves the queue and takes nothing with it. Raises `QueueFull`, `QueueTimeout`,
         `NoBackend` and `Draining`, each with `retry_after`.
         """
+        return self.seize(claim) or Lease(self, await self._wait_for_slot(claim, waiting))
+
+    def seize(self, claim: Claim, *, counted: bool = True) -> Lease | None:
+        """Get a slot if that needs no waiting; `counted` among the requests that did not wait."""
         backend = self._scheduler.seize(claim, self._clock())
         if backend is None:
-            backend = await self._wait_for_slot(claim, waiting)
-        else:
+            return None
+        if counted:
             self.at_once[claim.model] += 1
         return Lease(self, backend)
-
-    def seize(self, claim: Claim) -> Lease | None:
-        """Get a slot if that needs no waiting."""
-        backend = self._scheduler.seize(claim, self._clock())
-        return Lease(self, backend) if backend is not None else None
 
     async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> str:
         began = self._clock()

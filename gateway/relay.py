@@ -172,9 +172,12 @@ class Generation(Answer):
         queued = relay.clock()
         if self._plan.terms is not relay.terms and (self._backends or self._others is None):
             self._replan()
+        here = self._backends or self._others is None  # else another model has to answer
+        claim = self._plan.claim(self._backends, self._waited) if here else None
+        if claim is not None and (lease := relay.dispatcher.seize(claim)) is not None:
+            return self._start_try(lease, queued)
         try:
-            if self._backends or self._others is None:
-                claim = self._plan.claim(self._backends, self._waited)
+            if claim is not None:
                 lease = await relay.dispatcher.lease(claim, self._waiting)
             else:
                 lease = await self._lease_elsewhere(self._others or [])
@@ -184,13 +187,17 @@ class Generation(Answer):
             granted = relay.clock()
             self._waited += granted - queued
             receipt.queue_seconds += granted - queued
+        return self._start_try(lease, granted)
+
+    def _start_try(self, lease: Lease, granted: float) -> _Try:
+        receipt = self._receipt
         receipt.granted = granted
         self._tries += 1
         if self._again:
             receipt.retries += (self._again,)
             self._again = ""
         try:
-            self._try = current = _Try(relay, self._plan, lease, receipt, granted)
+            self._try = current = _Try(self._relay, self._plan, lease, receipt, granted)
         except BaseException:  # nobody else holds the slot yet
             lease.end()
             raise
@@ -447,11 +454,13 @@ class _Try:
             if isinstance(event, Passed):
                 if event.finish is not None:
                     receipt.finish = event.finish
-            elif isinstance(event, Finish):
-                receipt.finish = event.reason
+            elif isinstance(event, Delta):
+                continue
             elif isinstance(event, Usage):
                 receipt.usage = event
-            elif isinstance(event, Repair):
+            elif isinstance(event, Finish):
+                receipt.finish = event.reason
+            else:
                 receipt.repairs += (event.what,)
         return ready
 

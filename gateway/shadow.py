@@ -333,7 +333,7 @@ class _Spare:
     def seize(self, claim: Claim) -> Lease | None:
         """A slot without waiting, but of no backend that is coming back: what it can do is for users."""
         well = tuple(name for name in claim.backends if self._dispatcher.state(name).share == 1)
-        return self._dispatcher.seize(replace(claim, backends=well)) if well else None
+        return self._dispatcher.seize(replace(claim, backends=well), counted=False) if well else None
 
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """Nothing: what befalls a copy says nothing of users' requests."""

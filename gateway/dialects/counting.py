@@ -22,17 +22,19 @@ ROLE = 3
 def count_bare(folded: Folded, cjk: int) -> int:
     """P on ChatGLM-6B, where a first question stands bare and only later ones are rounds."""
     count = PREFIX + tokens.estimate(folded.prompt.text, cjk)
-    if not folded.pairs:
-        return count
-    halves = [half for pair in folded.history for half in pair]
-    return count + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(half, cjk) for half in halves)
+    if folded.pairs:
+        count += ROUND * (len(folded.pairs) + 1)
+    for question, answer in folded.pairs:
+        count += tokens.estimate(question.text, cjk) + tokens.estimate(answer.text, cjk)
+    return count
 
 
 def count_rounds(folded: Folded, cjk: int) -> int:
     """P on ChatGLM2, where every question is a labelled round, the first and the last included."""
-    texts = [half for pair in folded.history for half in pair]
-    texts.append(folded.prompt.text)
-    return PREFIX + ROUND * (len(folded.pairs) + 1) + sum(tokens.estimate(text, cjk) for text in texts)
+    count = PREFIX + ROUND * (len(folded.pairs) + 1) + tokens.estimate(folded.prompt.text, cjk)
+    for question, answer in folded.pairs:
+        count += tokens.estimate(question.text, cjk) + tokens.estimate(answer.text, cjk)
+    return count
 
 
 def count_messages(texts: Iterable[str], tools: list[dict[str, Any]] | None = None) -> int:

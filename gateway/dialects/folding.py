@@ -7,9 +7,9 @@ before the next question, runs of one role are merged, a leading assistant gets 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.errors import BadRequest
 from gateway.wire.openai import ChatRequest, Message, text_of
@@ -19,8 +19,7 @@ AGREED = "好的。"
 """What the model is made to say to a system text under `system = "pair"`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """What one side said in a row. System texts are kept apart, so that trimming never loses them."""
 
     role: Literal["user", "assistant"]
@@ -31,11 +30,10 @@ class Turn:
     @property
     def text(self) -> str:
         """The whole text, empty pieces left out."""
-        return JOINT.join(piece for piece in self.order if piece)
+        return JOINT.join(filter(None, self.order))
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(NamedTuple):
     """A conversation as pairs and a last question."""
 
     pairs: tuple[tuple[Turn, Turn], ...]
@@ -51,10 +49,10 @@ class Folded:
         system = tuple(text for question, _ in self.pairs[:count] for text in question.system)
         pairs = self.pairs[count:]
         if not system:
-            return replace(self, pairs=pairs)
+            return self._replace(pairs=pairs)
         if pairs:
             (following, answer), *later = pairs
-            return replace(self, pairs=((_before(system, following), answer), *later))
+            return self._replace(pairs=((_before(system, following), answer), *later))
         return Folded((), _before(system, self.prompt))
 
 
@@ -86,7 +84,7 @@ def fold(
     folded = _pair(turns)
     if opening:
         first = (Turn("user", system=(opening,), order=(opening,)), Turn("assistant", order=(AGREED,)))
-        return replace(folded, pairs=(first, *folded.pairs))
+        return folded._replace(pairs=(first, *folded.pairs))
     return folded
 
 
@@ -95,9 +93,11 @@ def plain_messages(request: ChatRequest) -> list[Plain]:
     names: dict[str, str] = {}
     plain: list[Plain] = []
     for place, message in enumerate(request.messages):
-        where = f"messages[{place}]"
+        if message.role == "user" and isinstance(message.content, str):
+            plain.append(Plain("user", message.content))
+            continue
         names.update((call.id, call.function.name) for call in message.calls if call.id)
-        plain.append(_plain_one(message, where, names))
+        plain.append(_plain_one(message, f"messages[{place}]", names))
     return plain
 
 
@@ -158,6 +158,9 @@ def _merge(messages: list[Plain]) -> list[Turn]:
 
 
 def _turn(role: Literal["user", "assistant"], run: list[Plain]) -> Turn:
+    if len(run) == 1:
+        (one,) = run
+        return Turn(role, (one.text,), tuple(one.system), (*one.system, one.text))
     system = tuple(text for message in run for text in message.system)
     order = tuple(text for message in run for text in (*message.system, message.text))
     return Turn(role, tuple(message.text for message in run), system, order)
@@ -171,8 +174,8 @@ def _pair(turns: list[Turn]) -> Folded:
 
 
 def _before(system: tuple[str, ...], turn: Turn) -> Turn:
-    return replace(turn, system=system + turn.system, order=system + turn.order)
+    return turn._replace(system=system + turn.system, order=system + turn.order)
 
 
 def _after(text: str, turn: Turn) -> Turn:
-    return replace(turn, texts=(text, *turn.texts), order=(text, *turn.order))
+    return turn._replace(texts=(text, *turn.texts), order=(text, *turn.order))

@@ -54,11 +54,12 @@ class NativeDialect(Dialect):
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         text = _response(body)
         counted = tokens.estimate(text, self.cjk)
-        reason = budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)
+        prompt_tokens = outgoing.prompt_tokens
         if text:
-            return [Delta(text), Finish(reason), Usage(outgoing.prompt_tokens, counted, "estimate")]
+            reason = budget.finish_reason(counted, outgoing.budget, prompt_tokens, outgoing.total)
+            return [Delta(text), Finish(reason), Usage(prompt_tokens, counted, "estimate")]
         # Nothing at all: either the prompt left no room, or the model has a fault that must be told.
-        if outgoing.total is not None and outgoing.prompt_tokens * 10 >= outgoing.total * 9:
+        if outgoing.total is not None and prompt_tokens * 10 >= outgoing.total * 9:
             return [Finish("length")]
         raise UpstreamEmpty("The backend gave an empty answer.")
 
@@ -104,8 +105,9 @@ def _response(body: bytes) -> str:
         answer = jsontext.read_lenient(body)
     except ValueError:
         raise UpstreamGarbled("The backend's answer is not JSON.") from None
-    if not isinstance(answer, dict) or not isinstance(answer.get("response"), str):
+    text = answer.get("response") if isinstance(answer, dict) else None
+    if not isinstance(text, str):
         raise UpstreamGarbled("The backend's answer has no text in `response`.")
     if answer.get("status", 200) != 200:
         raise UpstreamGarbled("The backend's answer reports a failure.")
-    return str(answer["response"])
+    return text

@@ -287,7 +287,13 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Start the application, if the head is as it should be."""
-        self._require_small_head()
+        framing, limits = self._framing, self.limits  # where the whole is small, so is each part
+        if (
+            framing > MAX_TARGET
+            or framing > limits.max_header_bytes
+            or len(self._headers) > limits.max_headers
+        ):
+            self._require_small_head()
         parser = self.parser
         version = parser.get_http_version()
         heard = (version, self._watched)

@@ -59,6 +59,8 @@ async def wait_answer(
                 sent(connection)
                 told = True
             if not connection.ready:
+                await connection.next_event()
+            if not (connection.ready and connection.status):  # seldom: one event has told all
                 await connection.wait_head()
             return connection
         except (Stale, Unanswered) as fault:

@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         self._armed = math.inf
         self._paused = False
         self._writable = True
-        self._lasting = False
+        self._without_body = self._whole = self._lasting = False
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
@@ -136,7 +136,7 @@ class Connection(asyncio.BufferedProtocol):
         self.counted = False
         self.idle_since = self.opened = 0.0
         self.served = 0
-        self._reset(without_body=False, whole=False)
+        self._reset()
         self.complete = True
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
@@ -161,7 +161,9 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if self.closed or (transport is not None and transport.is_closing()):
             raise Stale("The connection was closed while it was idle.")
-        self._reset(without_body=without_body, whole=whole)
+        self._reset()
+        self._without_body = without_body
+        self._whole = whole
         self._lasting = lasting
         data = head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE]
         if transport is None:
@@ -237,21 +239,11 @@ class Connection(asyncio.BufferedProtocol):
         """Nothing more of the request is wanted."""
         return self.status != 0 or self.error is not None
 
-    def _reset(self, *, without_body: bool, whole: bool) -> None:
-        self.status = 0
+    def _reset(self) -> None:
         self.version = "1.1"
-        self.head = b""
-        self.low_head = b""
-        self.close_delimited = False
-        self.answered = False
-        self.ready = False
-        self.complete = False
-        self._without_body = without_body
-        self._whole = whole
-        self._keep = False
-        self._held = 0
-        self._overhead = 0
-        self._interim = 0
+        self.head = self.low_head = b""
+        self.close_delimited = self.answered = self.ready = self.complete = self._keep = False
+        self.status = self._held = self._overhead = self._interim = 0
         self._when = math.inf
 
     # --- reading -----------------------------------------------------------------------------------

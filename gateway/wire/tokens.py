@@ -14,16 +14,31 @@ CJK = 63
 """The same on every later model."""
 
 _CJK = re.compile("[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
-_ASCII = bytes(range(128))
 _PIECE = 65_536
 """Characters looked at in one go: a single search through megabytes would hold up all other threads."""
 
 
 def estimate(text: str, cjk: int = CJK) -> int:
     """Estimated tokens of `text`: ceil(Chinese * cjk/100 + ASCII / 3.9 + everything else)."""
-    tally = Tally()
-    tally.add(text)
-    return tally.tokens(cjk)
+    return _tokens(*_kinds(text), cjk)
+
+
+def _kinds(text: str) -> tuple[int, int, int]:
+    """How many characters are Chinese, ASCII, and neither."""
+    if text.isascii():
+        return 0, len(text), 0
+    if len(text) > _PIECE:
+        pieces = [_kinds(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)]
+        chinese, ascii_, rest = map(sum, zip(*pieces, strict=True))
+        return chinese, ascii_, rest
+    others = _CJK.sub("", text)
+    ascii_ = len(others.encode("ascii", "ignore"))
+    return len(text) - len(others), ascii_, len(others) - ascii_
+
+
+def _tokens(chinese: int, ascii_: int, rest: int, cjk: int) -> int:
+    # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.
+    return -(-(chinese * cjk * 39 + ascii_ * 1000 + rest * 3900) // 3900)
 
 
 class Tally:
@@ -36,21 +51,11 @@ class Tally:
 
     def add(self, text: str) -> None:
         """Count the next piece."""
-        if text.isascii():
-            self._ascii += len(text)
-            return
-        pieces = (
-            [text] if len(text) <= _PIECE else [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-        )
-        chinese = sum([len(run) for piece in pieces for run in _CJK.findall(piece)])
-        # In UTF-8 just the ASCII characters are bytes below 128.
-        raw = text.encode(errors="surrogatepass")
-        ascii_ = len(raw) - len(raw.translate(None, _ASCII))
+        chinese, ascii_, rest = _kinds(text)
         self._chinese += chinese
         self._ascii += ascii_
-        self._rest += len(text) - chinese - ascii_
+        self._rest += rest
 
     def tokens(self, cjk: int) -> int:
         """What `estimate` says of the text so far."""
-        # Over the common denominator 3900: cjk/100 = 39 cjk / 3900; 1/3.9 = 1000 / 3900.
-        return -(-(self._chinese * cjk * 39 + self._ascii * 1000 + self._rest * 3900) // 3900)
+        return _tokens(self._chinese, self._ascii, self._rest, cjk)
