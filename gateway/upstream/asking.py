@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, Callable
 
-from gateway.upstream.connection import ONE_WRITE, Connection, Overdue, Stale, Unanswered
+from gateway.upstream.connection import ONE_WRITE, Connection, Overdue, ReadyAt, Stale, Unanswered
 from gateway.upstream.pool import Pool
 
 
@@ -20,7 +20,7 @@ async def wait_answer(
     retry: bool,
     until: float = math.inf,
     read: float | None = None,
-    whole: bool = False,
+    ready_at: ReadyAt = "head",
     lasting: bool = False,
     without_body: bool = False,
     chunked: bool = False,
@@ -31,8 +31,8 @@ async def wait_answer(
     `connect` and `place`: seconds to open a connection and to wait for one in use. `retry`: ask again, once
     and on a fresh connection, when one that had served before ended without a byte of an answer; the server
     may then have worked twice. `until`, in the loop's time, ends all of it; `read`, in seconds, the
-    waiting for the answer. `whole`, `lasting` and `without_body` as in `Connection.start`; `chunked`: how a
-    body that comes in pieces is sent. `sent` is told the connection over which the request has left: when
+    waiting for the answer. `ready_at`, `lasting` and `without_body` as in `Connection.start`; `chunked`: how
+    a body that comes in pieces is sent. `sent` is told the connection over which the request has left: when
     this is cancelled after that, or takes too long for one that is `lasting`, the connection stays as it is,
     and whoever was told must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to
     be had.
@@ -45,12 +45,12 @@ async def wait_answer(
         served = connection.served
         try:
             if isinstance(body, bytes):
-                connection.start(head, body, without_body=without_body, whole=whole, lasting=lasting)
+                connection.start(head, body, without_body=without_body, ready_at=ready_at, lasting=lasting)
                 connection.limit(until)
                 if len(body) > ONE_WRITE:
                     await connection.wait_rest(body)
             else:
-                connection.start(head, without_body=without_body, whole=whole)
+                connection.start(head, without_body=without_body, ready_at=ready_at)
                 connection.limit(until)
                 await connection.wait_sent(body, chunked=chunked)
             if read is not None:

@@ -31,7 +31,7 @@ import contextlib
 import math
 import socket
 from collections.abc import AsyncIterable, Callable, Coroutine
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import httptools
 
@@ -53,6 +53,10 @@ ONE_WRITE = 64 * 1024
 
 GRAIN = 0.001
 """How much too early the event loops' timers may strike, in seconds."""
+
+ReadyAt: TypeAlias = Literal["head", "body", "end"]
+"""How much of an answer is worth waking up for: its head, the first of its body, or all of it; and in any
+case an error, and so much of a body that reading pauses."""
 
 _H = ord("H")
 _VERSIONS = {b"HTTP/1.1 ": "1.1", b"HTTP/1.0 ": "1.0"}
@@ -99,8 +103,8 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_lasting", "_loop",
-        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_socket", "_timer", "_transport", "_turn",
-        "_unwritten", "_waiter", "_when", "_whole", "_without_body", "_writable", "answered",
+        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_ready_at", "_socket", "_timer",
+        "_transport", "_turn", "_unwritten", "_waiter", "_when", "_without_body", "_writable", "answered",
         "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "low_head",
         "on_body", "opened", "pieces", "ready", "served", "status", "version",
     )  # fmt: skip
@@ -127,7 +131,8 @@ class Connection(asyncio.BufferedProtocol):
         self._armed = math.inf
         self._paused = False
         self._writable = True
-        self._without_body = self._whole = self._lasting = False
+        self._without_body = self._lasting = False
+        self._ready_at: ReadyAt = "head"
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
@@ -148,13 +153,13 @@ class Connection(asyncio.BufferedProtocol):
         body: bytes = b"",
         *,
         without_body: bool = False,
-        whole: bool = False,
+        ready_at: ReadyAt = "head",
         lasting: bool = False,
     ) -> None:
         """Write a request soon, of a large body only the beginning; `wait_rest` sends what is left.
 
-        `without_body` tells that the answer has none (HEAD). `whole`: whoever waits is not woken
-        before all of the answer has come, or so much of it that reading pauses. `lasting`: its limit ends
+        `without_body` tells that the answer has none (HEAD). `ready_at`: whoever waits is not
+        woken before this has come of the answer. `lasting`: its limit ends
         the waiting alone, which may begin again. Raises `Stale` when the connection is closed already: then
         nothing was written.
         """
@@ -163,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
             raise Stale("The connection was closed while it was idle.")
         self._reset()
         self._without_body = without_body
-        self._whole = whole
+        self._ready_at = ready_at
         self._lasting = lasting
         data = head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE]
         if transport is None:
@@ -249,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- reading -----------------------------------------------------------------------------------
 
     async def wait_head(self) -> None:
-        """Wait for the head of the answer, and where `whole` for its body, of which `error` may tell.
+        """Wait for the head of the answer, and what else `ready_at` says; of a body `error` may tell.
 
         Raises `Unanswered`, `Cut`, `Garbled`, `Overdue`.
         """
@@ -432,6 +437,8 @@ class Connection(asyncio.BufferedProtocol):
         if len(self.pieces) > known:
             self._overhead = 0
             self._held += nbytes
+            if self._ready_at == "body":
+                self.ready = True
             if self._held >= HIGH_WATER:
                 self._pause()
         waiter = self._waiter
@@ -516,7 +523,7 @@ class Connection(asyncio.BufferedProtocol):
             self._judge_framing(low, status)
         self.status = status
         self._keep = parser.should_keep_alive() and not self._without_body
-        self.ready = not self._whole
+        self.ready = self._ready_at == "head"
         if self._without_body:
             self.complete = self.ready = True
 

@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.scheduling.patience import Patience
 from gateway.upstream.asking import wait_answer
-from gateway.upstream.connection import Connection, ConnectionFault, Overdue
+from gateway.upstream.connection import Connection, ConnectionFault, Overdue, ReadyAt
 from gateway.upstream.lean import LeanClient
 from gateway.upstream.message import Route
 from gateway.upstream.pool import Pool
@@ -113,13 +113,14 @@ class Straight(Exchange):
     """An exchange over a connection of our own.
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
-    read to its end, so that waking up for its beginning is of no use. `lasting`: whoever waits may give up,
-    and so may our patience, but the answer is still worth to be waited for.
+    read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
+    stream. `lasting`: whoever waits may give up, and so may our patience, but the answer is still worth to be
+    waited for.
     """
 
     __slots__ = (
-        "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool", "_retry",
-        "_route", "_whole",
+        "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool", "_ready_at",
+        "_retry", "_route",
     )  # fmt: skip
 
     def __init__(
@@ -141,7 +142,7 @@ class Straight(Exchange):
         self._patience = patience
         self._clock = clock
         self._retry = retry
-        self._whole = whole
+        self._ready_at: ReadyAt = "end" if whole else "body"
         self._connection: Connection | None = None
         self._last = b""
         self.ended = False
@@ -167,7 +168,7 @@ class Straight(Exchange):
                 place=connect,
                 retry=self._retry,
                 until=until,
-                whole=self._whole,
+                ready_at=self._ready_at,
                 lasting=self._lasting,
                 sent=self._sent,
             )

@@ -274,6 +274,55 @@ async def test_a_body_that_is_there_is_given_as_it_came() -> None:
     assert message["body"] is whole
 
 
+async def test_a_whole_body_is_there_at_once_and_but_once() -> None:
+    cycle = Connection().cycle()
+    cycle.feed(b"a")
+    cycle.feed(b"b")
+    assert cycle.whole_body() is None
+    cycle.end_body()
+    assert cycle.whole_body() == b"ab"
+    assert cycle.whole_body() is None
+
+
+async def test_no_body_is_a_whole_body() -> None:
+    cycle = Connection().cycle()
+    cycle.end_body()
+    assert cycle.whole_body() == b""
+
+
+async def test_a_body_that_has_to_be_called_for_is_received() -> None:
+    line = Connection()
+    waits, large, gone = line.cycle(expects=True), line.cycle(), line.cycle()
+    large.feed(b"x" * 70_000)
+    for cycle in (waits, large, gone):
+        cycle.end_body()
+    assert line.wire.paused
+    gone.leave()
+    assert [cycle.whole_body() for cycle in (waits, large, gone)] == [None, None, None]
+    assert len((await large.receive())["body"]) == 70_000
+
+
+async def test_a_whole_answer_is_what_two_messages_say() -> None:
+    said, line = await answered(head(200, (b"content-length", b"2")), body(b"{}")), Connection()
+    await line.cycle().answer(head(200, (b"content-length", b"2")), b"{}")
+    assert line.wire.writes == said.wire.writes
+    assert line.ends == said.ends == ["kept"]
+
+
+async def test_a_whole_answer_waits_for_a_slow_reader_and_is_dropped_for_one_who_left() -> None:
+    line = Connection()
+    slow, gone = line.cycle(), line.cycle()
+    line.flow.pause_writing()
+    task = asyncio.ensure_future(slow.answer(head(200, (b"content-length", b"2")), b"{}"))
+    gone.leave()
+    await gone.answer(OK, b"{}")
+    await asyncio.sleep(0)
+    assert line.wire.writes == []
+    line.flow.resume_writing()
+    await task
+    assert line.wire.writes[0].endswith(b"\r\n\r\n{}")
+
+
 async def test_a_reader_waits_for_what_is_to_come() -> None:
     cycle = Connection().cycle()
     cycle.feed(b"a")

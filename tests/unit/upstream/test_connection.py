@@ -393,7 +393,7 @@ async def ready(connection: Connection) -> bool:
 
 async def test_whoever_wants_the_whole_answer_is_woken_at_its_end() -> None:
     connection, notes, _ = made()
-    connection.start(b"head", whole=True)
+    connection.start(b"head", ready_at="end")
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(connection.wait_head())
         for start in range(len(CHUNKED) - 1):
@@ -409,7 +409,7 @@ async def test_whoever_wants_the_whole_answer_is_woken_at_its_end() -> None:
 
 async def test_whoever_wants_the_whole_answer_is_woken_when_it_is_large_or_fails() -> None:
     connection, _, _ = made()
-    connection.start(b"head", whole=True)
+    connection.start(b"head", ready_at="end")
     receive(connection, OK + b"Content-Length: 1000000\r\n\r\nhello")
     assert not await ready(connection)
     receive(connection, b"x" * HIGH_WATER)
@@ -418,6 +418,17 @@ async def test_whoever_wants_the_whole_answer_is_woken_when_it_is_large_or_fails
     connection.connection_lost(None)
     assert await ready(connection)
     assert isinstance(connection.error, Cut)
+
+
+async def test_whoever_wants_a_stream_is_woken_by_its_body_and_by_its_end_and_not_by_its_head() -> None:
+    for more in (b"5\r\nhello\r\n", b"0\r\n\r\n"):
+        connection, _, _ = made()
+        connection.start(b"head", ready_at="body")
+        receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        assert connection.status == 200
+        assert not await ready(connection)
+        receive(connection, more)
+        assert await ready(connection)
 
 
 # --- limits -----------------------------------------------------------------------------------------------
@@ -433,6 +444,22 @@ async def test_silence_ends_at_the_limit_and_closes_the_connection() -> None:
     assert 0.018 <= loop.time() - began < 0.5
     assert notes.aborted
     assert not connection.reusable
+
+
+async def test_the_limit_of_what_lasts_ends_the_waiting_and_not_the_answer() -> None:
+    connection, notes, _ = made()
+    connection.start(b"head", ready_at="end", lasting=True)
+    connection.limit(asyncio.get_running_loop().time() + 0.01)
+    with pytest.raises(Overdue):
+        await connection.wait_head()
+    assert not notes.aborted
+    connection.limit(asyncio.get_running_loop().time() + 60)
+    waiting = asyncio.ensure_future(connection.wait_head())
+    await asyncio.sleep(0)
+    receive(connection, SIZED)
+    await waiting
+    assert connection.take() == b"hello"
+    assert connection.reusable
 
 
 async def test_a_limit_that_has_passed_already_ends_the_waiting_at_once() -> None:

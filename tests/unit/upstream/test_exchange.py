@@ -36,13 +36,14 @@ def exchange_over(
     pool: Pool,
     *,
     whole: bool = False,
+    lasting: bool = False,
     connect: float = 1,
     first_token: float = 10,
     between: float = 10,
     total: float = 10,
 ) -> Straight:
     patience = Patience(Limits(connect, first_token, between, total), time.monotonic(), streams=not whole)
-    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, retry=True, whole=whole)
+    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, retry=True, whole=whole, lasting=lasting)
 
 
 async def begun(exchange: Straight, dialer: Imagined, data: bytes) -> Connection:
@@ -159,8 +160,8 @@ async def test_no_good_answer_is_an_error_and_leaves_nothing_busy(
     [
         pytest.param(b"", False, {"first_token": 0.03}, FirstTokenTimeout, id="no-head"),
         pytest.param(SIZED[:-5], False, {"first_token": 0.03}, FirstTokenTimeout, id="no-content"),
-        pytest.param(SIZED[:-5], True, {"between": 0.03}, StallTimeout, id="a-pause"),
-        pytest.param(SIZED[:-5], True, {"total": 0.03}, TotalTimeout, id="total"),
+        pytest.param(SIZED[:-4], True, {"between": 0.03}, StallTimeout, id="a-pause"),
+        pytest.param(SIZED[:-4], True, {"total": 0.03}, TotalTimeout, id="total"),
     ],
 )
 async def test_silence_ends_at_its_limit(
@@ -171,6 +172,8 @@ async def test_silence_ends_at_its_limit(
     started = time.monotonic()
     if data:
         await begun(exchange, dialer, data)
+    if seen:
+        assert await exchange.read(begun=False) == b"h"
     with pytest.raises(kind) as raised:
         await (exchange.read(begun=seen) if data else exchange.begin())
     assert time.monotonic() - started >= 0.028
@@ -269,6 +272,31 @@ async def test_a_request_that_has_left_is_underway_when_its_client_leaves() -> N
     await rest
     assert not working(exchange)
     assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_an_answer_that_takes_too_long_is_still_underway_where_it_lasts() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True, lasting=True, total=0.03)
+    with pytest.raises(TotalTimeout):
+        await exchange.wait_whole()
+    assert working(exchange)
+    rest = asyncio.get_running_loop().create_task(exchange.outlast())
+    await asyncio.sleep(0)
+    receive(dialer.made[0], SIZED)
+    await rest
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_nobody_waits_for_ever_for_what_lasts() -> None:
+    pool, _ = pool_of()
+    exchange = exchange_over(pool, whole=True, lasting=True, total=0.03)
+    started = time.monotonic()
+    with pytest.raises(TotalTimeout):
+        await exchange.wait_whole()
+    await exchange.outlast()
+    assert time.monotonic() - started >= 0.058
+    assert not working(exchange)
+    assert pool.statistics() == NOTHING
 
 
 async def test_what_is_left_of_an_answer_that_breaks_off_is_nothing() -> None:
