@@ -38,7 +38,9 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Numbers that may be too long or not finite, as they look when all digits are zeros and all pluses gone.
 _AS_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
-_SHORT = 8192
+_TEXTS = frozenset({str})
+_FLAT = frozenset({str, bool})
+_NUMBERS = frozenset({int, float})
 _LONG_NUMBER = b"0" * (_MAX_DIGITS + 1)
 _LARGE_EXPONENT = b"0e000"
 
@@ -60,29 +62,28 @@ def read(raw: bytes) -> Any:
         except ValueError:
             pass  # the careful reader says what is wrong, and where
         else:
-            short = len(raw) <= _SHORT  # then a look at all of it costs less than one at each value
-            if (short and not _doubtful(raw)) or _plain(value) or not _doubtful(raw):
+            if _plain(value) or not _doubtful(raw):
                 return value
     return _read_carefully(raw)
 
 
 def _plain(value: Any) -> bool:
     """Whether nothing in a body can be too deep or too large a number: texts, and messages made of texts."""
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         return False
-    for name, member in value.items():
-        if isinstance(member, str | bool):
+    for member in value.values():
+        kind = type(member)
+        if kind in _FLAT:
             continue
-        if name != "messages" or not isinstance(member, list):
-            if not isinstance(member, int | float) or not -_ORDINARY < member < _ORDINARY:
+        if kind is not list:
+            if kind in _NUMBERS and -_ORDINARY < member < _ORDINARY:
+                continue
+            return False
+        if member is not value.get("messages"):
+            return False
+        for message in member or ():
+            if type(message) is not dict or not _TEXTS.issuperset(map(type, message.values())):
                 return False
-            continue
-        for message in member:
-            if not isinstance(message, dict):
-                return False
-            for text in message.values():
-                if not isinstance(text, str):
-                    return False
     return True
 
 
