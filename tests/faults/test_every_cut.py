@@ -18,6 +18,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.app import Gateway
 from gateway.upstream.connection import Connection, ConnectionFault
 from tests.faults.checks import EVERY, EVERY_STREAM, over
 from tests.faults.test_no_end import events, says_the_end
@@ -26,6 +27,7 @@ from tests.support.fleet import Server
 from tests.support.outboxes import AtOnce
 from tests.support.peer import Talk, peer
 from tests.support.servers import Reply, Servers
+from tests.support.site import Site
 from tests.support.tapes import Tape, tape
 
 STEP = int(os.environ.get("GATEWAY_TEST_CUTS", "97"))
@@ -142,6 +144,12 @@ def asked_whole_at(server: Server, good: Tape, cut: int, *, well: bool) -> bool:
     return server.dialect == "chatglm2-openai" and cut < len(events(good.body)[0])
 
 
+def bears_grudge(gateway: Gateway) -> bool:
+    """Whether the next request would be served otherwise than the first."""
+    (backend,) = gateway.fleet.values()
+    return backend.no_streams or not all(gateway.dispatcher.usable().values())
+
+
 @dataclass
 class Stage:
     """One gateway over one server whose answer is set for each request; made anew when it bears a grudge."""
@@ -159,7 +167,7 @@ class Stage:
         before = len(here.servers.order)
         call = await here.chat(stream=stream)
         asked = len(here.servers.order) - before
-        if here.gateway.fleet["a"].no_streams or not all(here.gateway.dispatcher.usable().values()):
+        if bears_grudge(here.gateway):
             await self.strike()
         return call, asked
 
@@ -262,21 +270,24 @@ async def test_the_official_sdk_raises_on_every_cut(server: Server, framing: str
                 await talk.send(whole.sized)
 
     client = openai.OpenAI(api_key="none", max_retries=0, timeout=10)
-    async with peer(script) as here:
+    async with peer(script) as here, AsyncExitStack() as exits:
+        gateway: Site | None = None
         for cut in range(1, len(raw) + 1, STEP):
             now[0] = cut
             body, well = received(raw[:cut])
             again = cut > raw.index(b"\r\n\r\n") + 3 and asked_whole_at(server, good, len(body), well=well)
             complete = again or len(body) >= complete_from(good, server, well=well)
-            # A gateway for each cut: after some of them a backend rests for a while.
-            async with over(server, here.url) as gateway:
-                told = client.with_options(base_url=f"{gateway.url}/v1")
-                try:
-                    text = await asyncio.to_thread(heard, told)
-                except openai.APIError:
-                    assert not complete, f"cut at byte {cut} of {len(raw)}"
-                    raised += 1
-                else:
-                    assert (text, complete) == (REPLY, True), f"cut at byte {cut} of {len(raw)}"
+            gateway = gateway or await exits.enter_async_context(over(server, here.url))
+            told = client.with_options(base_url=f"{gateway.url}/v1")
+            try:
+                text = await asyncio.to_thread(heard, told)
+            except openai.APIError:
+                assert not complete, f"cut at byte {cut} of {len(raw)}"
+                raised += 1
+            else:
+                assert (text, complete) == (REPLY, True), f"cut at byte {cut} of {len(raw)}"
+            if bears_grudge(gateway.gateway):
+                await exits.aclose()
+                gateway = None
     client.close()
     assert raised > 0
