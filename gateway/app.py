@@ -171,22 +171,13 @@ def create_app(
         life=life,
         place=dispatcher.place,
     )
+    ready = Ready(dispatcher.usable, lambda: life.leaving, discovery.services)
     reception = Middleware(
-        Reception,
-        hook=hooks,
-        crash_log=logs,
-        clock=time.monotonic,
-        new_id=new_id,
-        life=life,
+        Reception, hook=hooks, crash_log=logs, clock=time.monotonic, new_id=new_id, life=life
     )
-    probes = routes.health_routes(
-        live=Live(), ready=Ready(dispatcher.usable, lambda: life.leaving, discovery.services)
-    )
-    doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
-    pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
     return Gateway(
-        data=routes.application([*doors, *probes], reception),
-        admin=routes.application([*pages, *probes], reception),
+        data=_data_plane(desk, ready, reception),
+        admin=_admin_plane(metrics, ready, reception),
         dispatcher=dispatcher,
         background=background,
         offload=offload,
@@ -202,6 +193,16 @@ def create_app(
         _balancers=balancers,
         _new_backend=new_backend,
     )
+
+
+def _data_plane(desk: Desk, ready: Ready, reception: Middleware) -> ASGIApp:
+    doors = routes.data_routes(chat=ChatDoor(desk), native=NativeDoor(desk), models=ModelsDoor(desk))
+    return routes.application([*doors, *routes.health_routes(live=Live(), ready=ready)], reception)
+
+
+def _admin_plane(metrics: Metrics, ready: Ready, reception: Middleware) -> ASGIApp:
+    pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
+    return routes.application([*pages, *routes.health_routes(live=Live(), ready=ready)], reception)
 
 
 class _Balancers:

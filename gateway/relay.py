@@ -16,7 +16,6 @@ together goes on together, and costs one way through these calls.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import TypeAlias
@@ -26,6 +25,7 @@ from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
+from gateway.answer import Answer, SideBySide
 from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
@@ -52,20 +52,6 @@ GRACE = 0.25
 
 Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
-
-
-class Answer(ABC):
-    """An answer as it comes. Whoever reads it closes it. `done` tells that all of it has been read."""
-
-    done: bool = False
-
-    @abstractmethod
-    async def read(self) -> list[Event]:
-        """The next pieces; may be none. Raises whatever ends the answer before its time."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Leave. Does nothing after the end."""
 
 
 Watch: TypeAlias = Callable[[Answer, Plan, Receipt], Answer]
@@ -113,8 +99,10 @@ class Relay:
             receipt.answered = plan.model.name
         if plan.canary is not None:
             receipt.canary = plan.canary.told
-        kind = Generation if plan.alone else _SideBySide
-        answer = kind(self, plan, receipt, waiting)
+        answer: Answer = Generation(self, plan, receipt, waiting)
+        if not plan.alone:
+            choices = [answer, *(Generation(self, plan, receipt, waiting) for _ in range(plan.request.n - 1))]
+            answer = SideBySide(choices, receipt, self.background)
         if plan.model.shadow is not None and self.shadow is not None:
             return self.shadow(answer, plan, receipt)
         return answer
@@ -570,59 +558,3 @@ def _broken_off(reader: ByteDecoder, error: GatewayError) -> list[Event]:
         return reader.end(clean=False)
     except UpstreamTruncated:
         raise error from None
-
-
-class _SideBySide(Answer):
-    """`n` generations, each with a ticket of its own (rule T8); fails as soon as one fails."""
-
-    def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
-        self._going = plan.request.n
-        self._receipt = receipt
-        self._usages: list[Usage] = []
-        self._queue: asyncio.Queue[tuple[int, list[Event] | Exception | None]] = asyncio.Queue(self._going)
-        self._tasks = [
-            relay.background.start(
-                _pump(choice, Generation(relay, plan, receipt, waiting), self._queue),
-                f"choice {choice} of {receipt.request_id}",
-            )
-            for choice in range(self._going)
-        ]
-
-    async def read(self) -> list[Event]:
-        choice, item = await self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        if item is not None:
-            return [out for event in item if (out := self._of_choice(event, choice)) is not None]
-        self._going -= 1
-        if self._going:
-            return []
-        self.done = True
-        whole = usage.total(self._usages)
-        self._receipt.usage = whole
-        return [whole]
-
-    def _of_choice(self, event: Event, choice: int) -> Event | None:
-        if isinstance(event, Usage):
-            self._usages.append(event)
-            return None
-        return event._replace(choice=choice) if isinstance(event, Delta | Finish) else event
-
-    async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _pump(
-    choice: int, answer: Generation, queue: asyncio.Queue[tuple[int, list[Event] | Exception | None]]
-) -> None:
-    try:
-        while not answer.done:
-            await queue.put((choice, await answer.read()))
-    except Exception as error:  # noqa: BLE001 - not swallowed: the reader of the queue raises it
-        await queue.put((choice, error))
-    else:
-        await queue.put((choice, None))
-    finally:
-        await answer.aclose()

@@ -20,10 +20,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import config
+from gateway.answer import Answer
 from gateway.dispatcher import Dispatcher, Lease
 from gateway.errors import BadRequest, GatewayError, ModelNotFound, NoBackend, QueueFull
 from gateway.planning import Plan, Terms
-from gateway.relay import Answer, Relay
+from gateway.relay import Relay
 from gateway.scheduling import split
 from gateway.scheduling.claim import Claim, Ticket
 from gateway.telemetry.comparison import Comparison, Observer, Side, Skip

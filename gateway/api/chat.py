@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.answer import Answer
 from gateway.api import replies
 from gateway.api.body import read_body, require_json, whole_body
 from gateway.api.door import Desk
@@ -15,7 +16,6 @@ from gateway.api.middleware import Visit, gateway_headers, note_error
 from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.planning import Asking, Plan
-from gateway.relay import Answer
 from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import news, openai, sse
