@@ -277,9 +277,9 @@ async def test_the_official_sdk_raises_on_every_cut(server: Server, framing: str
             body, well = received(raw[:cut])
             again = cut > raw.index(b"\r\n\r\n") + 3 and asked_whole_at(server, good, len(body), well=well)
             complete = again or len(body) >= complete_from(good, server, well=well)
-            site = gateway or await exits.enter_async_context(over(server, here.url))
-            gateway = site
-            told = client.with_options(base_url=f"{site.url}/v1")
+            if gateway is None:
+                gateway = await exits.enter_async_context(over(server, here.url))
+            told = client.with_options(base_url=f"{gateway.url}/v1")
             try:
                 text = await asyncio.to_thread(heard, told)
             except openai.APIError:
@@ -287,7 +287,7 @@ async def test_the_official_sdk_raises_on_every_cut(server: Server, framing: str
                 raised += 1
             else:
                 assert (text, complete) == (REPLY, True), f"cut at byte {cut} of {len(raw)}"
-            if bears_grudge(site.gateway):
+            if bears_grudge(gateway.gateway):
                 await exits.aclose()
                 gateway = None
     client.close()
