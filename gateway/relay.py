@@ -149,10 +149,8 @@ class Generation(Answer):
             except GatewayError as error:
                 await self._end_try(error)
                 continue
-            for event in events:
-                if not isinstance(event, Repair):
-                    self._content_sent = True
-                    break
+            if not self._content_sent:
+                self._content_sent = any(not isinstance(event, Repair) for event in events)
             return events
 
     async def _begin(self) -> _Try:

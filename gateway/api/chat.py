@@ -215,6 +215,9 @@ class _Streaming:
 
     def _send(self, events: list[Event]) -> Awaitable[None]:
         """Send what came together in one piece."""
+        if len(events) == 1 and isinstance(event := events[0], Passed):
+            self._passing = True
+            return self._push(event.data)
         return self._push(b"".join([self._written(event) for event in events]))
 
     def _written(self, event: Event) -> bytes:

@@ -40,11 +40,16 @@ def _matters(chunk: bytes) -> bool:
     )
 
 
+def _looks_single(chunk: bytes) -> bool:
+    """Whether this is one event of one JSON object, as far as its ends tell: what nearly every read gives."""
+    return chunk.startswith(b"data: {") and chunk.endswith(b"}\n\n") and chunk.count(_END) == 1
+
+
 def _looks_whole(chunks: bytes) -> bool:
     """Whether these are events of one JSON object each, as far as their ends tell."""
     if not (chunks.startswith(b"data: {") and chunks.endswith(b"}\n\n")):
         return False
-    return chunks.count(_END) == 1 or chunks.count(b"}\n\ndata: {") == chunks.count(_END) - 1
+    return chunks.count(b"}\n\ndata: {") == chunks.count(_END) - 1
 
 
 class PassingDecoder(ByteDecoder):
@@ -68,6 +73,13 @@ class PassingDecoder(ByteDecoder):
         self._events = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
+        usual = self._begun and not (self._held or self._mending or self.done)
+        if usual and _looks_single(chunk) and not _matters(chunk):
+            self._events += 1
+            return [Passed(chunk)]
+        return self._feed(chunk)
+
+    def _feed(self, chunk: bytes) -> list[Event]:
         if self._mending:
             return self._mend(chunk)
         if self.done:

@@ -409,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.complete or self.unsent:  # nobody asked for this
+        if self.complete or (not self.answered and self.unsent):  # nobody asked for this
             self._keep = False
             self.abort()
             return
@@ -421,26 +421,19 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead += nbytes
         try:
             if not self.status:
-                if not self.answered:
-                    self.answered = True
-                    if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
-                        raise Garbled("not an answer of HTTP")  # noqa: TRY301 - one place refuses
-                self._head_pieces.append(bytes(data))
-            if self._overhead > MAX_HEAD:
-                if not self.status:
-                    data = self._feed_rest_of_head(parser, data)
-                elif self._overhead - nbytes > MAX_HEAD:
-                    raise Garbled("too much framing without a body")  # noqa: TRY301 - one place refuses
+                data = self._kept_head(parser, data)
+            elif self._overhead - nbytes > MAX_HEAD:
+                raise Garbled("too much framing without a body")  # noqa: TRY301 - one place refuses
             parser.feed_data(data)
         except (httptools.HttpParserError, Garbled) as error:
             self._refuse(str(error.__context__ or error))
         if len(self.pieces) > known:
             self._overhead = 0
             self._held += nbytes
-            if self._ready_at == "body":
-                self.ready = True
             if self._held >= HIGH_WATER:
                 self._pause()
+            if not self.ready:
+                self.ready = self._ready_at == "body"
         waiter = self._waiter
         if waiter is not None and self.ready:
             self._waiter = None
@@ -457,6 +450,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None and not (self.complete or self._paused):
             self._paused = self.ready = True
             self._transport.pause_reading()
+
+    def _kept_head(self, parser: httptools.HttpResponseParser, data: memoryview) -> memoryview:
+        """Keep what belongs to the head, or may do so, and look whether it is one; give what is to be fed."""
+        if not self.answered:
+            self.answered = True
+            if data[0] != _H:  # the parser would take RTSP/ and ICE/ as well
+                raise Garbled("not an answer of HTTP")
+        self._head_pieces.append(bytes(data))
+        return self._feed_rest_of_head(parser, data) if self._overhead > MAX_HEAD else data
 
     def _feed_rest_of_head(self, parser: httptools.HttpResponseParser, data: memoryview) -> memoryview:
         """Feed what the cap allows and give what is left. However it was sliced, the same heads pass."""

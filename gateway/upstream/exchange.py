@@ -195,12 +195,6 @@ class Straight(Exchange):
     def _sent(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _until(self, *, begun: bool) -> float:
-        """When waiting ends, in the loop's time; what that means is kept until it is asked for."""
-        now = self._clock()
-        self._deadline = deadline = self._patience.deadline(now, begun=begun)
-        return self._pool.time() + deadline - now
-
     async def read(self, *, begun: bool) -> bytes:
         connection = self._connection
         if connection is None:
@@ -212,9 +206,10 @@ class Straight(Exchange):
             if connection.error is not None:
                 self._leave()
                 raise self._mapped(connection.error, UpstreamTruncated, begun=begun) from None
-            if not limited:
-                limited = True
-                connection.limit(self._until(begun=begun))
+            if not limited:  # what the deadline means is kept until it is asked for
+                limited, now = True, self._clock()
+                self._deadline = deadline = self._patience.deadline(now, begun=begun)
+                connection.limit(self._pool.time() + deadline - now)
             try:
                 await connection.next_event()
             except Overdue as error:
