@@ -65,6 +65,7 @@ def test_well_formed_json_is_read(raw: bytes, value: Any) -> None:
         pytest.param(nested(5_000), "deeper than 64", None, id="far-too-deep"),
         pytest.param(nested(100_000), "more than 20000 values", None, id="deep-and-many"),
         pytest.param(b"[" + b"[]," * 100_000 + b"[]]", "more than 20000 values", None, id="many-lists"),
+        pytest.param(b"[" + b"[]," * 13_000 + b"[]]", "more than 20000 values", None, id="short-lists"),
         pytest.param(b"[" + b"1," * 100_000 + b"1]", "more than 20000 values", None, id="many-numbers"),
         pytest.param(b"[" + b'"",' * 100_000 + b'""]', "more than 20000 values", None, id="many-texts"),
     ],
