@@ -29,7 +29,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """Most values in a body, counted by its commas and opening brackets: a chat of some 6,600 messages."""
 _FEW = 2 * (MAX_VALUES - MAX_DEPTH)
-"""Bytes that cannot hold too many values, as each takes two, itself and its comma; brackets are looked at with
+"""Bytes that cannot hold too many values: each takes two, itself and its comma. Brackets are looked at with
 their depth. Counting the commas of a long prompt costs as much as half its parsing."""
 _MAX_DIGITS = 40
 _ORDINARY = 10**15
