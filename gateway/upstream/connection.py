@@ -158,10 +158,9 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Write a request soon, of a large body only the beginning; `wait_rest` sends what is left.
 
-        `without_body` tells that the answer has none (HEAD). `ready_at`: whoever waits is not
-        woken before this has come of the answer. `lasting`: its limit ends
-        the waiting alone, which may begin again. Raises `Stale` when the connection is closed already: then
-        nothing was written.
+        `without_body` tells that the answer has none (HEAD). `ready_at`: whoever waits is not woken before
+        this has come of the answer. `lasting`: its limit ends the waiting alone, which may begin again.
+        Raises `Stale` when the connection is closed already: then nothing was written.
         """
         transport = self._transport
         if self.closed or (transport is not None and transport.is_closing()):

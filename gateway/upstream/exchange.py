@@ -174,7 +174,7 @@ class Straight(Exchange):
             )
         except (ConnectionFault, OSError) as error:
             if not (isinstance(error, Overdue) and self.underway):
-                self._connection = None
+                self._leave()
             raise self._mapped(error, UpstreamReset, begun=False) from None
         status = connection.status
         coded = (

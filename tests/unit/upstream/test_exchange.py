@@ -287,6 +287,20 @@ async def test_an_answer_that_takes_too_long_is_still_underway_where_it_lasts() 
     assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
 
 
+async def test_what_has_not_left_when_its_time_is_over_does_not_last() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True, lasting=True, total=0.03)
+    waiting = asyncio.ensure_future(exchange.wait_whole())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    (connection,) = dialer.made
+    connection._turn = connection._outbox.turn  # as if the write were still held
+    with pytest.raises(TotalTimeout):
+        await waiting
+    assert not exchange.underway
+    assert pool.statistics() == NOTHING
+
+
 async def test_nobody_waits_for_ever_for_what_lasts() -> None:
     pool, _ = pool_of()
     exchange = exchange_over(pool, whole=True, lasting=True, total=0.03)
