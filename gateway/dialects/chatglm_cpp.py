@@ -134,7 +134,7 @@ def _messages(
             request, profile, context, lambda folded: _count_rounds(folded, profile)
         )
         return as_messages(folded), prompt_tokens
-    plain: list[Sent] = [{"role": one.role, "content": one.text} for one in plain_messages(request)]
+    plain: list[Sent] = [{"role": role, "content": text} for role, text in plain_messages(request)]
     if plain[-1]["role"] == "assistant":
         raise BadRequest(
             "The last message is the assistant's; this model only answers a user message.", param="messages"

@@ -7,9 +7,7 @@ before the next question, runs of one role are merged, a leading assistant gets 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from gateway.errors import BadRequest
 from gateway.wire.openai import ChatRequest, Message, text_of
@@ -19,10 +17,15 @@ AGREED = "好的。"
 """What the model is made to say to a system text under `system = "pair"`."""
 
 
+Side: TypeAlias = Literal["user", "assistant"]
+Spoken: TypeAlias = tuple[Literal["system", "user", "assistant"], str]
+"""A message reduced to who says it, and a text."""
+
+
 class Turn(NamedTuple):
     """What one side said in a row. System texts are kept apart, so that trimming never loses them."""
 
-    role: Literal["user", "assistant"]
+    role: Side
     texts: tuple[str, ...] = ()
     system: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
@@ -56,15 +59,6 @@ class Folded(NamedTuple):
         return Folded((), _before(system, self.prompt))
 
 
-@dataclass(slots=True)
-class Plain:
-    """A message reduced to a text; `system` are the system texts that stand before it."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    system: list[str] = field(default_factory=list)
-
-
 def fold(
     request: ChatRequest,
     *,
@@ -72,13 +66,15 @@ def fold(
     leading_assistant: Literal["pair", "fold"] = "pair",
 ) -> Folded:
     """Fold the request's messages. Raises `BadRequest` that names the message."""
-    messages = plain_messages(request)
-    if messages[-1].role == "assistant":
+    spoken = plain_messages(request)
+    if spoken[-1][0] == "assistant":
         raise BadRequest(
             "The last message is the assistant's; this model only answers a user message.", param="messages"
         )
-    opening = _lift_system(messages) if system == "pair" else None
-    turns = _merge(_place_system(messages))
+    opening = ""
+    if system == "pair":
+        opening, spoken = _lift_system(spoken)
+    turns = _turns(spoken)
     if leading_assistant == "fold" and len(turns) > 1 and turns[0].role == "assistant":
         turns = [_after(turns[0].text, turns[1]), *turns[2:]]
     folded = _pair(turns)
@@ -88,30 +84,31 @@ def fold(
     return folded
 
 
-def plain_messages(request: ChatRequest) -> list[Plain]:
+def plain_messages(request: ChatRequest) -> list[Spoken]:
     """Every message as a role and a text (T5 history, T6, T7)."""
     names: dict[str, str] = {}
-    plain: list[Plain] = []
+    spoken: list[Spoken] = []
     for place, message in enumerate(request.messages):
-        if message.role == "user" and isinstance(message.content, str):
-            plain.append(Plain("user", message.content))
+        role, content = message.role, message.content
+        if (role == "user" or role == "system") and isinstance(content, str):
+            spoken.append((role, content))
             continue
         names.update((call.id, call.function.name) for call in message.calls if call.id)
-        plain.append(_plain_one(message, f"messages[{place}]", names))
-    return plain
+        spoken.append(_plain(message, f"messages[{place}]", names))
+    return spoken
 
 
-def _plain_one(message: Message, where: str, names: dict[str, str]) -> Plain:
+def _plain(message: Message, where: str, names: dict[str, str]) -> Spoken:
     if message.role in ("system", "developer"):
-        return Plain("system", text_of(message, where))
+        return "system", text_of(message, where)
     if message.role == "assistant":
-        return Plain("assistant", told(message, where))
+        return "assistant", told(message, where)
     if message.role in ("tool", "function"):
         name = names.get(message.tool_call_id or "") or message.name or "tool"
-        return Plain("user", f"Tool {name} returned: {text_of(message, where)}")
+        return "user", f"Tool {name} returned: {text_of(message, where)}"
     if message.content is None:
         raise BadRequest(f"{where}.content is required for a user message.", param=f"{where}.content")
-    return Plain("user", text_of(message, where))
+    return "user", text_of(message, where)
 
 
 def told(message: Message, where: str) -> str:
@@ -121,49 +118,44 @@ def told(message: Message, where: str) -> str:
     return "\n".join([text, *lines] if text else lines)
 
 
-def _lift_system(messages: list[Plain]) -> str:
-    texts = [message.text for message in messages if message.role == "system" and message.text]
-    others = [message for message in messages if message.role != "system"]
-    if not others or others[-1].role == "assistant":
-        return ""  # a system text that is itself the question stays where it is
-    messages[:] = others
-    return JOINT.join(texts)
+def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
+    """The system texts as one, and what is left; "" where one of them is itself the question."""
+    others = [one for one in spoken if one[0] != "system"]
+    if not others or others[-1][0] == "assistant":
+        return "", spoken
+    return JOINT.join(text for role, text in spoken if role == "system" and text), others
 
 
-def _place_system(messages: list[Plain]) -> list[Plain]:
-    """Give each run of system texts to the next user message; a trailing one to the last question."""
-    placed: list[Plain] = []
+def _turns(spoken: list[Spoken]) -> list[Turn]:
+    """What each side said in a row; system texts go to the next user, the last ones to the last question."""
+    turns: list[tuple[Side, list[str], list[str], list[str]]] = []
     waiting: list[str] = []
-    for message in messages:
-        if message.role == "system":
-            waiting.append(message.text)
+    for role, text in _question_last(spoken):
+        if role == "system":
+            waiting.append(text)
             continue
-        if message.role == "user":
-            message.system, waiting = waiting, []
-        placed.append(message)
-    if not waiting:
-        return placed
-    if placed and placed[-1].role == "user":
-        placed[-1].system += waiting
-    else:
-        placed.append(Plain("user", "", waiting))
-    return placed
+        if not turns or turns[-1][0] != role:
+            turns.append((role, [], [], []))
+        _, texts, system, order = turns[-1]
+        if waiting and role == "user":
+            system += waiting
+            order += waiting
+            waiting = []
+        texts.append(text)
+        order.append(text)
+    return [Turn(side, tuple(texts), tuple(system), tuple(order)) for side, texts, system, order in turns]
 
 
-def _merge(messages: list[Plain]) -> list[Turn]:
-    return [
-        _turn("assistant" if answers else "user", list(run))
-        for answers, run in groupby(messages, key=lambda message: message.role == "assistant")
-    ]
-
-
-def _turn(role: Literal["user", "assistant"], run: list[Plain]) -> Turn:
-    if len(run) == 1:
-        (one,) = run
-        return Turn(role, (one.text,), tuple(one.system), (*one.system, one.text))
-    system = tuple(text for message in run for text in message.system)
-    order = tuple(text for message in run for text in (*message.system, message.text))
-    return Turn(role, tuple(message.text for message in run), system, order)
+def _question_last(spoken: list[Spoken]) -> list[Spoken]:
+    """The same with a user's message at the end: the last, if only system texts follow, else an empty one."""
+    if spoken[-1][0] != "system":
+        return spoken
+    end = len(spoken)
+    while end and spoken[end - 1][0] == "system":
+        end -= 1
+    if end and spoken[end - 1][0] == "user":
+        return [*spoken[: end - 1], *spoken[end:], spoken[end - 1]]
+    return [*spoken, ("user", "")]
 
 
 def _pair(turns: list[Turn]) -> Folded:

@@ -56,9 +56,10 @@ def lost(
     Raises `UnsupportedParameter` under `strict`.
     """
     body = request.body
-    names: list[str] = []
-    if suspects := (_NEUTRAL.keys() & body.keys()) - honoured:
-        names = [name for name, neutral in _NEUTRAL.items() if name in suspects and not neutral(body[name])]
+    suspects = (_NEUTRAL.keys() & body.keys()) - honoured
+    if not (suspects or more):
+        return ()
+    names = [name for name, neutral in _NEUTRAL.items() if name in suspects and not neutral(body[name])]
     found = tuple(dict.fromkeys([*names, *more]))
     if found and profile.strict:
         raise UnsupportedParameter(

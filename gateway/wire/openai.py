@@ -308,6 +308,15 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
+def _write_usage(usage: Usage) -> bytes:
+    if usage.details:
+        return jsontext.write(usage_object(usage))
+    prompt, completion = usage.prompt, usage.completion
+    return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (
+        prompt, completion, prompt + completion
+    )  # fmt: skip
+
+
 class Choice:
     """One choice of a whole answer, put together from its deltas."""
 
@@ -367,6 +376,19 @@ class Choice:
             "finish_reason": reason_for(self.finish or "stop", legacy),
         }
 
+    def written(self, index: int, legacy: bool) -> bytes:
+        """The same as JSON. Of most answers nothing differs but a text and how it ended."""
+        if self.calls or self.extras or self.logprobs is not None:
+            return jsontext.write(self.object(index, legacy))
+        reason = reason_for(self.finish or "stop", legacy)
+        return _PLAIN_CHOICE % (index, jsontext.write(self.text), reason.encode())
+
+
+_PLAIN_CHOICE = (
+    b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null},'
+    b'"logprobs":null,"finish_reason":"%b"}'
+)
+
 
 def reason_for(reason: FinishReason, legacy: bool) -> FinishReason:
     """The finish reason in the form the client speaks."""
@@ -377,15 +399,12 @@ def write_completion(
     *, answer_id: str, created: int, model: str, choices: dict[int, Choice], usage: Usage, legacy: bool
 ) -> bytes:
     """A whole `chat.completion`."""
-    return jsontext.write(
-        {
-            "id": answer_id,
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [choices[index].object(index, legacy) for index in sorted(choices)],
-            "usage": usage_object(usage),
-        }
+    return b'{"id":%b,"object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}' % (
+        jsontext.write(answer_id),
+        created,
+        jsontext.write(model),
+        b",".join([choices[index].written(index, legacy) for index in sorted(choices)]),
+        _write_usage(usage),
     )
 
 
@@ -438,8 +457,7 @@ class ChunkWriter:
 
     def usage(self, usage: Usage) -> bytes:
         """The usage chunk, which has no choices."""
-        counted = jsontext.write(usage_object(usage))
-        return self._head + b',"choices":[],"usage":' + counted + b"}\n\n"
+        return self._head + b',"choices":[],"usage":' + _write_usage(usage) + b"}\n\n"
 
     def _open(self, piece: Delta) -> bytes:
         self._begun.add(piece.choice)

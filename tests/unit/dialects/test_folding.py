@@ -117,7 +117,7 @@ def test_an_old_call_is_told_too() -> None:
 
 
 def test_an_answer_of_null_is_empty_and_a_question_of_null_is_refused() -> None:
-    assert [one.text for one in plain_messages(chat({"role": "assistant", "content": None}))] == [""]
+    assert plain_messages(chat({"role": "assistant", "content": None})) == [("assistant", "")]
     with pytest.raises(BadRequest) as caught:
         fold(chat("u:a", "a:b", {"role": "user", "content": None}))
     assert caught.value.param == "messages[2].content"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest, ContextExceeded, UpstreamError
-from gateway.wire import openai
-from gateway.wire.events import Delta, ToolPiece, Usage
+from gateway.wire import jsontext, openai
+from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import ChatRequest, Choice, ChunkWriter, Message
 
@@ -279,6 +279,35 @@ def test_a_whole_completion_has_every_member_of_the_api() -> None:
     assert [one["message"]["content"] for one in answer["choices"]] == ["a", "b"]
     assert [one["index"] for one in answer["choices"]] == [0, 1]
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        choice(),
+        choice(Delta('"\u4f60\n'), Delta("\ud800")),
+        choice(Delta("a", extras={"refusal": "no"})),
+        choice(Delta("a", logprobs={"x": 1})),
+        choice(Delta("a", tools=CALL)),
+    ],
+    ids=["empty", "text", "refusal", "logprobs", "call"],
+)
+@pytest.mark.parametrize("reason", [None, "stop", "length", "tool_calls"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_choice_is_written_as_its_object(made: Choice, reason: FinishReason | None, legacy: bool) -> None:
+    made.finish = reason
+    assert made.written(2, legacy) == jsontext.write(made.object(2, legacy))
+
+
+@pytest.mark.parametrize("details", [{}, {"prompt_tokens_details": {"cached_tokens": 1}}])
+def test_usage_is_written_as_its_object(details: dict[str, Any]) -> None:
+    usage = Usage(1, 2, "backend", details)
+    raw = openai.write_completion(
+        answer_id='chatcmpl-"1', created=5, model="模", choices={0: choice()}, usage=usage, legacy=False
+    )
+    answer = json.loads(raw)
+    assert (answer["id"], answer["model"]) == ('chatcmpl-"1', "模")
+    assert answer["usage"] == openai.usage_object(usage)
 
 
 def test_details_of_the_usage_pass() -> None:
