@@ -1,26 +1,18 @@
-"""Prometheus metrics; the only file that knows Prometheus.
+"""Prometheus metrics. Only this file and `tallies` know Prometheus.
 
-`Metrics` is a `Hook`: what is counted is counted once a request is over, in plain numbers of our own that
-become Prometheus' when somebody scrapes: its client takes a lock and four calls for each. What is a state
-(queues, slots) is not kept here at all: it is read at the scrape.
+`Metrics` is a `Hook`: what is counted is counted once a request is over, in plain numbers of our own
+(`tallies`): Prometheus' client takes a lock and four calls for each. What is a state (queues, slots) is not
+kept here at all: it is read at the scrape.
 """
 
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import NamedTuple, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.dialects.losses import NAMES as PARAMETERS
@@ -38,8 +30,9 @@ from gateway.telemetry.families import (
     REPAIRS,
     SKIPS,
 )
-from gateway.telemetry.receipt import Canary, Door, Phase, Receipt
-from gateway.wire.events import Usage, UsageSource
+from gateway.telemetry.receipt import Attempt, Canary, Door, Phase, Receipt
+from gateway.telemetry.tallies import Cell, Counts, Labels, Lengths, Row
+from gateway.wire.events import UsageSource
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `Metrics.render`. Our names need nothing of the later versions, and every scraper reads this one."""
@@ -53,6 +46,9 @@ REJECTIONS = frozenset(TABLE[error].outcome for error in (QueueFull, QueueTimeou
 BATCH = 64
 """Requests that may wait to be counted."""
 
+MOST_KINDS = 1024
+"""Kinds of request whose series are kept at hand."""
+
 _WAIT_ENDS = REJECTIONS | {"granted", "left"}
 _AUTH_REASONS = frozenset({"missing", "wrong", "expired"})
 _DOORS = frozenset(get_args(Door))
@@ -62,9 +58,6 @@ _STREAM = ("false", "true")
 _SAME = ("different", "same")
 _PROBE_ENDS = frozenset({*PROBES, "trial_ok", "trial_failed"})
 _STATUSES = {status: str(status) for status in range(100, 600)}
-
-Labels = tuple[str, ...]
-"""The labels of one series, in the order of the table."""
 
 
 class Service(NamedTuple):
@@ -123,13 +116,14 @@ class Metrics:
         self._models = frozenset(models)
         self._backends = frozenset(backends)
         self._settled: list[Receipt] = []
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
         ProcessCollector(registry=registry)
         self._states = _States(models, backends, live, version, services)
         registry.register(self._states)
         self._services = services
         self._live = live
         self._at_once: dict[str, int] = {}
-        tallies: list[_Counts | _Lengths] = []
+        tallies: list[Counts | Lengths] = []
         self._requests = _counters(tallies, "gateway_requests_total")
         self._durations = _histograms(tallies, "gateway_request_duration_seconds")
         self._first_token = _histograms(tallies, "gateway_time_to_first_token_seconds")
@@ -175,6 +169,7 @@ class Metrics:
     def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
         """Show these from now on. What was counted under other names stays, and may still grow."""
         self._count_settled()
+        self._kinds.clear()  # what was "other" may have a name now
         self._models |= frozenset(models)
         self._backends |= frozenset(backends)
         self._states.reconfigure(models, backends)
@@ -194,43 +189,76 @@ class Metrics:
             self._count(receipt)
 
     def _count(self, receipt: Receipt) -> None:
-        model = receipt.model if receipt.model in self._models else OTHER
-        backend = receipt.backend if receipt.backend in self._backends else OTHER
-        self._count_request(receipt, model)
-        self._count_tries(receipt, model)
-        if receipt.canary is not None:
-            self._count_canary(receipt, receipt.canary, model)
-        if receipt.answered:
-            asked, model = model, _known(receipt.answered, self._models)
-            if receipt.canary is None or receipt.canary.model != receipt.answered:
-                self._fallbacks[asked, model] += 1
-        if receipt.first_token is not None:
-            self._time_tokens(receipt, receipt.first_token, model, backend)
-        if receipt.usage is not None:
-            self._count_tokens(receipt.usage, model, backend)
-        if receipt.left_while is not None:
-            self._disconnects[(_known(receipt.left_while, _PHASES),)] += 1
+        first, last, usage = receipt.first_token, receipt.last_token, receipt.usage
+        kind = (
+            receipt.door, receipt.model, receipt.stream, receipt.status, receipt.outcome, receipt.backend,
+            receipt.answered, None if usage is None else usage.source,
+        )  # fmt: skip
+        series = self._kinds.get(kind) or self._make_kind(kind, receipt)
+        seconds = receipt.seconds
+        own = seconds - receipt.queue_seconds - receipt.upstream_seconds
+        series.requests.value += 1
+        series.durations.observe(seconds)
+        series.overhead.observe(own if own > 0 else 0.0)
+        for attempt in receipt.attempts:
+            self._count_try(attempt)
+        if first is not None:
+            self._first_token.row(series.answering).observe(first - receipt.received)
+            # Of an answer that came at once there is no telling how long a token took.
+            if last is not None and last > first and usage is not None and usage.completion > 1:
+                self._per_token.row(series.answering).observe((last - first) / (usage.completion - 1))
+        if usage is not None and series.tokens is not None:
+            # A backend's own count may be nonsense, and a counter never becomes less.
+            series.tokens[0].value += max(0, usage.prompt)
+            series.tokens[1].value += max(0, usage.completion)
+        if receipt.retries or receipt.answered or receipt.canary or receipt.left_while:
+            self._count_detours(receipt, series)
         for param in receipt.ignored:
-            self._ignored[_known(param, PARAMETERS), backend] += 1
+            self._ignored.add(_known(param, PARAMETERS), series.answering[1])
         for repair in receipt.repairs:
-            self._repairs[backend, _known(repair, REPAIRS)] += 1
+            self._repairs.add(series.answering[1], _known(repair, REPAIRS))
+
+    def _make_kind(self, kind: tuple[object, ...], receipt: Receipt) -> _Kind:
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        door, asked = _known(receipt.door, _DOORS), _known(receipt.model, self._models)
+        stream, outcome = _STREAM[receipt.stream], _known(receipt.outcome, OUTCOMES)
+        model = _known(receipt.answered, self._models) if receipt.answered else asked
+        backend = _known(receipt.backend, self._backends)
+        tokens = None
+        if receipt.usage is not None:
+            source = _known(receipt.usage.source, _SOURCES)
+            tokens = (
+                self._tokens.cell((model, backend, "input", source)),
+                self._tokens.cell((model, backend, "output", source)),
+            )
+        status = _STATUSES.get(receipt.status, OTHER)
+        series = self._kinds[kind] = _Kind(
+            asked=asked,
+            answering=(model, backend),
+            requests=self._requests.cell((door, asked, stream, status, outcome)),
+            durations=self._durations.row((door, asked, stream)),
+            overhead=self._overhead.row((door,)),
+            tokens=tokens,
+        )
+        return series
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
         """Count one ticket."""
         model = model if model in self._models else OTHER
         end = outcome if outcome in _WAIT_ENDS else OTHER
-        self._queue_waits.observe((model, end), seconds)
+        self._queue_waits.row((model, end)).observe(seconds)
         if end in REJECTIONS:
-            self._rejections[model, end] += 1
+            self._rejections.add(model, end)
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
         """Count a backend that went out; how it is now a scrape asks `Live` itself."""
         if not up:
-            self._ejections[_known(backend, self._backends), _known(reason, REASONS)] += 1
+            self._ejections.add(_known(backend, self._backends), _known(reason, REASONS))
 
     def auth_failed(self, reason: str) -> None:
         """Count one refused key."""
-        self._auth_failures[(_known(reason, _AUTH_REASONS),)] += 1
+        self._auth_failures.add(_known(reason, _AUTH_REASONS))
 
     # --- Observer ----------------------------------------------------------------------------------
 
@@ -238,41 +266,41 @@ class Metrics:
         """Count one copy and what it has in common with the caller's answer."""
         caller, mine = comparison.caller, comparison.copy
         pair = _known(comparison.model, self._models), _known(comparison.shadow, self._models)
-        self._copies[*pair, _known(mine.outcome, OUTCOMES)] += 1
-        self._compared[*pair, "outcome", _SAME[caller.outcome == mine.outcome]] += 1
+        self._copies.add(*pair, _known(mine.outcome, OUTCOMES))
+        self._compared.add(*pair, "outcome", _SAME[caller.outcome == mine.outcome])
         if not comparison.both_answered:
             return
-        self._compared[*pair, "finish", _SAME[caller.finish == mine.finish]] += 1
+        self._compared.add(*pair, "finish", _SAME[caller.finish == mine.finish])
         if comparison.same_text is not None:
-            self._compared[*pair, "text", _SAME[comparison.same_text]] += 1
+            self._compared.add(*pair, "text", _SAME[comparison.same_text])
         self._measure((*pair, "caller"), caller)
         self._measure((*pair, "copy"), mine)
 
     def _measure(self, labels: Labels, side: Side) -> None:
         if side.first_token is not None:
-            self._shadow_first.observe(labels, side.first_token)
-        self._shadow_durations.observe(labels, side.seconds)
-        self._shadow_characters.observe(labels, side.characters)
+            self._shadow_first.row(labels).observe(side.first_token)
+        self._shadow_durations.row(labels).observe(side.seconds)
+        self._shadow_characters.row(labels).observe(side.characters)
 
     def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
         """Count one copy that was not made."""
-        self._skipped[_known(model, self._models), _known(shadow, self._models), _known(reason, SKIPS)] += 1
+        self._skipped.add(_known(model, self._models), _known(shadow, self._models), _known(reason, SKIPS))
 
     # --- what is not a Hook's ----------------------------------------------------------------------
 
     def probed(self, backend: str, end: str) -> None:
         """Count one probe or trial."""
-        self._probes[_known(backend, self._backends), _known(end, _PROBE_ENDS)] += 1
+        self._probes.add(_known(backend, self._backends), _known(end, _PROBE_ENDS))
 
     def looked_up(self, service: str, result: str) -> None:
         """Count one time that DNS was asked for the servers of a service."""
         service = _known(service, frozenset(self._services()))
         self._lookups.make((service, one) for one in RESULTS)
-        self._lookups[service, _known(result, frozenset(RESULTS))] += 1
+        self._lookups.add(service, _known(result, frozenset(RESULTS)))
 
     def client_refused(self, reason: str) -> None:
         """Count one client that was turned away, or cut off, below the doors."""
-        self._refusals[(_known(reason, REFUSALS),)] += 1
+        self._refusals.add(_known(reason, REFUSALS))
 
     def configured(self, digest: str, now: float) -> None:
         """Take note of the configuration that is in force since `now`, in Unix seconds."""
@@ -280,11 +308,11 @@ class Metrics:
 
     def reloaded(self, result: str) -> None:
         """Count one reload: a word of `RELOADS`."""
-        self._reloads[(_known(result, RELOADS),)] += 1
+        self._reloads.add(_known(result, RELOADS))
 
     def observe_lag(self, seconds: float) -> None:
         """Take one measurement: how much later than asked the event loop woke up."""
-        self._lag.observe((), max(0.0, seconds))
+        self._lag.row(()).observe(max(0.0, seconds))
 
     def render(self) -> tuple[bytes, str]:
         """Give the text for a scraper and its content type."""
@@ -296,120 +324,66 @@ class Metrics:
         for model, times in self._live.at_once.items():
             if new := times - self._at_once.get(model, 0):
                 self._at_once[model] = times
-                self._queue_waits.observe((_known(model, self._models), "granted"), 0.0, times=new)
+                self._queue_waits.row((_known(model, self._models), "granted")).observe(0.0, times=new)
 
     # --- parts of settled --------------------------------------------------------------------------
 
-    def _count_request(self, receipt: Receipt, model: str) -> None:
-        door = receipt.door if receipt.door in _DOORS else OTHER
-        outcome = receipt.outcome if receipt.outcome in OUTCOMES else OTHER
-        stream = _STREAM[receipt.stream]
-        status = _STATUSES.get(receipt.status, OTHER)
-        seconds = receipt.seconds
-        self._requests[door, model, stream, status, outcome] += 1
-        self._durations.observe((door, model, stream), seconds)
-        own = seconds - receipt.queue_seconds - receipt.upstream_seconds
-        self._overhead.observe((door,), own if own > 0 else 0.0)
+    def _count_try(self, attempt: Attempt) -> None:
+        labels = (
+            attempt.backend if attempt.backend in self._backends else OTHER,
+            attempt.outcome if attempt.outcome in OUTCOMES else OTHER,
+        )
+        self._tries.cell(labels).value += 1
+        self._try_durations.row(labels).observe(attempt.seconds)
+
+    def _count_detours(self, receipt: Receipt, series: _Kind) -> None:
+        """Count what was tried again, who answered in whose place, and that the client left."""
+        asked = series.asked
+        for reason in receipt.retries:
+            self._retries.add(asked, _known(reason, OUTCOMES))
+        canary = receipt.canary
+        if canary is not None:
+            self._count_canary(receipt, canary, asked)
+        if receipt.answered and (canary is None or canary.model != receipt.answered):
+            self._fallbacks.add(asked, series.answering[0])
+        if receipt.left_while is not None:
+            self._disconnects.add(_known(receipt.left_while, _PHASES))
 
     def _count_canary(self, receipt: Receipt, canary: Canary, model: str) -> None:
         result = _known(canary.result, CANARY_RESULTS)
         outcome = _known(receipt.outcome, OUTCOMES)
-        self._canaries[model, _known(canary.model, self._models), result, outcome] += 1
-
-    def _count_tries(self, receipt: Receipt, model: str) -> None:
-        for attempt in receipt.attempts:
-            labels = (
-                attempt.backend if attempt.backend in self._backends else OTHER,
-                attempt.outcome if attempt.outcome in OUTCOMES else OTHER,
-            )
-            self._tries[labels] += 1
-            self._try_durations.observe(labels, attempt.seconds)
-        for reason in receipt.retries:
-            self._retries[model, _known(reason, OUTCOMES)] += 1
-
-    def _time_tokens(self, receipt: Receipt, first: float, model: str, backend: str) -> None:
-        last, usage = receipt.last_token, receipt.usage
-        self._first_token.observe((model, backend), first - receipt.received)
-        # Of an answer that came at once there is no telling how long a token took.
-        if last is not None and last > first and usage is not None and usage.completion > 1:
-            self._per_token.observe((model, backend), (last - first) / (usage.completion - 1))
-
-    def _count_tokens(self, usage: Usage, model: str, backend: str) -> None:
-        source = usage.source if usage.source in _SOURCES else OTHER
-        # A backend's own count may be nonsense, and a counter never becomes less.
-        self._tokens[model, backend, "input", source] += max(0, usage.prompt)
-        self._tokens[model, backend, "output", source] += max(0, usage.completion)
+        self._canaries.add(model, _known(canary.model, self._models), result, outcome)
 
     def __repr__(self) -> str:
         return f"<Metrics models={len(self._models)} backends={len(self._backends)}>"
+
+
+class _Kind(NamedTuple):
+    """The series in which requests of one kind are counted: looked up once for all of them.
+
+    `asked` is their model, `answering` the model and the backend that answered.
+    """
+
+    asked: str
+    answering: tuple[str, str]
+    requests: Cell
+    durations: Row
+    overhead: Row
+    tokens: tuple[Cell, Cell] | None
 
 
 def _known(name: str, allowed: frozenset[str]) -> str:
     return name if name in allowed else OTHER
 
 
-class _Counts(defaultdict[Labels, float]):
-    """A family of counters: the values of its series by their labels."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(int)
-        self.family = BY_NAME[name]
-        if not self.family.labels:
-            self[()] = 0
-
-    def make(self, series: Iterable[Labels]) -> None:
-        """Make these series now, with the value 0 where they are new."""
-        for labels in series:
-            self.setdefault(labels, 0)
-
-    def written(self) -> Metric:
-        """The family as a scrape shows it."""
-        family = self.family
-        written = CounterMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, value in self.items():
-            written.add_metric(labels, value)
-        return written
-
-
-class _Lengths:
-    """A family of histograms: how often a length fell into each bucket, and their sum, by labels."""
-
-    def __init__(self, name: str) -> None:
-        self.family = BY_NAME[name]
-        self._bounds = self.family.buckets
-        self._names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        self._rows: dict[Labels, list[float]] = {}  # how many in each bucket, and the sum at the end
-        if not self.family.labels:
-            self._make(())
-
-    def _make(self, labels: Labels) -> list[float]:
-        row = self._rows[labels] = [*([0] * len(self._names)), 0.0]
-        return row
-
-    def observe(self, labels: Labels, length: float, times: int = 1) -> None:
-        """Count a length, in the family's unit, once or several times."""
-        row = self._rows.get(labels) or self._make(labels)
-        row[bisect_left(self._bounds, length)] += times
-        row[-1] += length * times
-
-    def written(self) -> Metric:
-        """The family as a scrape shows it."""
-        family = self.family
-        written = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, (*counts, total) in self._rows.items():
-            buckets = list(zip(self._names, accumulate(counts), strict=True))
-            written.add_metric(labels, buckets, total)
-        return written
-
-
-def _counters(tallies: list[_Counts | _Lengths], name: str) -> _Counts:
-    counts = _Counts(name)
+def _counters(tallies: list[Counts | Lengths], name: str) -> Counts:
+    counts = Counts(name)
     tallies.append(counts)
     return counts
 
 
-def _histograms(tallies: list[_Counts | _Lengths], name: str) -> _Lengths:
-    lengths = _Lengths(name)
+def _histograms(tallies: list[Counts | Lengths], name: str) -> Lengths:
+    lengths = Lengths(name)
     tallies.append(lengths)
     return lengths
 
@@ -417,7 +391,7 @@ def _histograms(tallies: list[_Counts | _Lengths], name: str) -> _Lengths:
 class _Tallies(Collector):
     """What was counted, as Prometheus' client reads it."""
 
-    def __init__(self, tallies: Collection[_Counts | _Lengths]) -> None:
+    def __init__(self, tallies: Collection[Counts | Lengths]) -> None:
         self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:

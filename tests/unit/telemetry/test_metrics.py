@@ -12,7 +12,15 @@ from gateway.dialects.losses import NAMES
 from gateway.errors import TABLE
 from gateway.telemetry.comparison import Comparison, Side
 from gateway.telemetry.families import FAMILIES, REPAIRS
-from gateway.telemetry.metrics import BATCH, CONTENT_TYPE, OUTCOMES, REJECTIONS, Metrics, Service
+from gateway.telemetry.metrics import (
+    BATCH,
+    CONTENT_TYPE,
+    MOST_KINDS,
+    OUTCOMES,
+    REJECTIONS,
+    Metrics,
+    Service,
+)
 from gateway.telemetry.receipt import Attempt, Canary, Receipt
 from gateway.wire.events import Usage
 
@@ -535,3 +543,22 @@ def test_requests_that_did_not_wait_are_counted_when_somebody_looks() -> None:
         seen.render()
         assert value(seen, "gateway_queue_wait_seconds_count", **labels) == times
         assert value(seen, "gateway_queue_wait_seconds_sum", **labels) == 0
+
+
+def test_a_model_that_a_reload_brings_counts_under_its_name_from_then_on() -> None:
+    counting = metrics()
+    counting.settled(receipt(model="new", backend="gpu-2"))
+    counting.reconfigure(["new"], {"gpu-2": 1})
+    counting.settled(receipt(model="new", backend="gpu-2"))
+    labels = {"door": "chat", "stream": "true", "status": "200", "outcome": "ok"}
+    assert value(counting, "gateway_requests_total", model="other", **labels) == 1
+    assert value(counting, "gateway_requests_total", model="new", **labels) == 1
+
+
+def test_the_kinds_of_request_that_are_remembered_are_bounded() -> None:
+    counting = metrics()
+    for number in range(MOST_KINDS + 100):
+        counting.settled(receipt(model=f"m{number}"))
+    labels = {"door": "chat", "model": "other", "stream": "true", "status": "200", "outcome": "ok"}
+    assert value(counting, "gateway_requests_total", **labels) == MOST_KINDS + 100
+    assert len(counting._kinds) <= MOST_KINDS

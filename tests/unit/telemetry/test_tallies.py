@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.telemetry.families import BY_NAME
+from gateway.telemetry.tallies import Counts, Lengths
+
+RETRIES = "gateway_retries_total"
+LAG = "gateway_event_loop_lag_seconds"
+OVERHEAD = "gateway_overhead_seconds"
+
+
+def counted(counts: Counts) -> dict[tuple[str, ...], float]:
+    return {
+        tuple(sample.labels.values()): sample.value
+        for sample in counts.written().samples
+        if sample.name.endswith("_total")
+    }
+
+
+def measured(lengths: Lengths) -> dict[str, float]:
+    return {
+        sample.name.removeprefix(lengths.family.name) + sample.labels.get("le", ""): sample.value
+        for sample in lengths.written().samples
+    }
+
+
+def test_a_counter_counts_each_series() -> None:
+    counts = Counts(RETRIES)
+    counts.add("m", "busy")
+    counts.add("m", "busy")
+    counts.cell(("m", "garbled")).value += 5
+    assert counted(counts) == {("m", "busy"): 2, ("m", "garbled"): 5}
+
+
+def test_a_series_that_is_made_stands_at_zero_and_keeps_what_it_has() -> None:
+    counts = Counts(RETRIES)
+    counts.add("m", "busy")
+    counts.make([("m", "busy"), ("m", "garbled")])
+    assert counted(counts) == {("m", "busy"): 1, ("m", "garbled"): 0}
+
+
+def test_a_cell_is_the_series_itself() -> None:
+    counts = Counts(RETRIES)
+    assert counts.cell(("m", "busy")) is counts.cell(("m", "busy"))
+
+
+def test_a_histogram_has_its_buckets_added_up_and_its_sum() -> None:
+    lengths = Lengths(OVERHEAD)
+    bounds = BY_NAME[OVERHEAD].buckets
+    row = lengths.row(("chat",))
+    row.observe(bounds[0])  # a bound belongs to its bucket
+    row.observe(bounds[1], times=2)
+    row.observe(bounds[-1] + 1)
+    told = measured(lengths)
+    assert told[f"_bucket{float(bounds[0])}"] == 1
+    assert told[f"_bucket{float(bounds[1])}"] == 3
+    assert told[f"_bucket{float(bounds[-1])}"] == 3
+    assert told["_bucket+Inf"] == told["_count"] == 4
+    assert told["_sum"] == pytest.approx(bounds[0] + 2 * bounds[1] + bounds[-1] + 1)
+
+
+def test_a_family_without_labels_is_there_from_the_start() -> None:
+    assert measured(Lengths(LAG))["_count"] == 0
