@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol
-
-from starlette.types import Message
 
 from gateway.api.life import Life
 from gateway.errors import ClientGone, GatewayError
@@ -33,8 +31,8 @@ class Presence(Protocol):
     def whole_body(self) -> bytes | None:
         """Receive the whole body of the request, if all of it is there; None where it must be received."""
 
-    def answer(self, start: Message, body: bytes) -> Awaitable[None]:
-        """Send a whole answer: the message that begins it, and its body."""
+    def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Awaitable[None]:
+        """Send a whole answer of status 200; its length is told, and nothing of the connection."""
 
     def push(self, piece: bytes) -> Awaitable[None]:
         """Send a piece of a body that has begun."""

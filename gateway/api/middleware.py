@@ -62,30 +62,32 @@ class Visit:
 
     def answer(self, presence: Presence, body: bytes, headers: replies.Pairs) -> Awaitable[None]:
         """Send a whole answer of status 200, with the standing headers and these."""
-        length = (b"content-length", b"%d" % len(body))
-        start = {"type": "http.response.start", "status": 200, "headers": [*replies.JSON, *headers, length]}
-        self._dress(start)
-        return presence.answer(start, body)
+        said = [*replies.JSON, *headers, *self._begin(200), _NO_STORE]
+        if self._life.leaving:
+            return replies.send_whole(self._send, 200, body, [*said, _CLOSE])
+        return presence.answer(said, body)
 
     def _dress(self, message: Message) -> None:
+        given = message.get("headers", ())
+        message["headers"] = headers = [*given, *self._begin(message["status"])]
+        if b"cache-control" not in dict(given):
+            headers.append(_NO_STORE)
+        if self._life.leaving:
+            headers.append(_CLOSE)
+
+    def _begin(self, status: int) -> replies.Pairs:
+        """Note that the answer begins, and how; give the headers that every answer has."""
         self.began = True
         receipt = self.receipt
-        status = receipt.status = message["status"]
+        receipt.status = status
         if receipt.outcome == "internal":
             receipt.outcome = "ok" if status < 400 else "client_error" if status < 500 else "internal"
-        given = message.get("headers", ())
-        headers = [
-            *given,
+        return [
             (b"x-request-id", receipt.request_id.encode()),
             _NOSNIFF,
             _VERSION,
             (b"openai-processing-ms", b"%d" % ((self._now() - receipt.received) * 1000)),
         ]
-        if b"cache-control" not in dict(given):
-            headers.append(_NO_STORE)
-        if self._life.leaving:
-            headers.append(_CLOSE)
-        message["headers"] = headers
 
 
 class Reception:

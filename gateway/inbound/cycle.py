@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -23,6 +23,7 @@ LARGE = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_OK = _STATUS_LINES[HTTPStatus.OK]
 _BODILESS = frozenset({204, 304})
 # What may stand in a header: all but control characters (a tab is none here).
 _SHOWN = bytes({9, *range(32, 256)} - {127})
@@ -188,19 +189,25 @@ class Cycle:
         body, self.body = self.body, b""
         return body if isinstance(body, bytes) else bytes(body)
 
-    def answer(self, start: Message, body: bytes) -> Awaitable[None]:
-        """Write a whole answer: two `send`s in one."""
+    def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Awaitable[None]:
+        """Write a whole answer of status 200: two `send`s in one, and the length of the body is told for it.
+
+        The headers do not say how the body is framed, nor what becomes of the connection.
+        """
+        usual = self.keep_alive and self._start is None and not (self._head_only or self._flow.write_paused)
         if self.gone:
             return self._line.nothing
-        if self._flow.write_paused or self._start is not None:
-            return self._answer_later(start, body)
-        self._start = start
-        self._expects = False
-        self._write(body, False)
+        if not usual or len(body) >= LARGE:
+            return self._answer_later(headers, body)
+        fields, length = _fields(headers), b"content-length: %d\r\n\r\n" % len(body)
+        self._line.write(b"".join((_OK, self._line.arrivals.standing, fields, length, body)))
+        self.started = True
+        self._complete()
         return self._line.nothing
 
-    async def _answer_later(self, start: Message, body: bytes) -> None:
-        await self.send(start)
+    async def _answer_later(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        length = (b"content-length", b"%d" % len(body))
+        await self.send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
         await self.send({"type": "http.response.body", "body": body})
 
     def push(self, piece: bytes) -> Awaitable[None]:
@@ -240,10 +247,13 @@ class Cycle:
         if data:
             self._line.write(data)
         if not more:
-            self.complete = True
-            if self._event is not None:
-                self._event.set()
-            self._line.on_response_complete(keep_alive=self.keep_alive)
+            self._complete()
+
+    def _complete(self) -> None:
+        self.complete = True
+        if self._event is not None:
+            self._event.set()
+        self._line.on_response_complete(keep_alive=self.keep_alive)
 
     def _counted(self, data: bytes, body: bytes, more: bool) -> bytes:
         self._left -= len(body)
@@ -262,9 +272,7 @@ class Cycle:
             raise RuntimeError("A body came before its head.")
         status = start["status"]
         headers = start.get("headers", ())
-        fields = b"\r\n".join((*map(b": ".join, headers), b""))
-        if fields.translate(None, _SHOWN) != b"\r\n" * len(headers):
-            raise RuntimeError("A header has a control character in it.")
+        fields = _fields(headers)
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, dict(headers))))
 
@@ -284,3 +292,10 @@ class Cycle:
             self._chunked = True
             added += b"transfer-encoding: chunked\r\n"
         return added + b"\r\n"
+
+
+def _fields(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    fields = b"\r\n".join((*map(b": ".join, headers), b""))
+    if fields.translate(None, _SHOWN) != b"\r\n" * len(headers):
+        raise RuntimeError("A header has a control character in it.")
+    return fields

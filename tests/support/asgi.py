@@ -42,9 +42,10 @@ class Client:
     def whole_body(self) -> None:
         """Nothing: the body has to be received."""
 
-    async def answer(self, start: Message, body: bytes) -> None:
+    async def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """Take a whole answer."""
-        await self.send(start)
+        said = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": 200, "headers": said})
         await self.send({"type": "http.response.body", "body": body})
 
     def push(self, piece: bytes) -> Awaitable[None]:

@@ -15,6 +15,7 @@ from gateway.errors import BadRequest
 from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.cycle import LARGE, Cycle
 
+HEADER = (b"content-type", b"application/json")
 OK: Message = {"type": "http.response.start", "status": 200, "headers": ()}
 
 
@@ -302,20 +303,30 @@ async def test_a_body_that_has_to_be_called_for_is_received() -> None:
     assert len((await large.receive())["body"]) == 70_000
 
 
-async def test_a_whole_answer_is_what_two_messages_say() -> None:
-    said, line = await answered(head(200, (b"content-length", b"2")), body(b"{}")), Connection()
-    await line.cycle().answer(head(200, (b"content-length", b"2")), b"{}")
-    assert line.wire.writes == said.wire.writes
-    assert line.ends == said.ends == ["kept"]
+@pytest.mark.parametrize("size", [2, 70_000])
+@pytest.mark.parametrize("options", [{}, {"keep_alive": False}, {"head_only": True}], ids=str)
+async def test_a_whole_answer_is_what_two_messages_say(size: int, options: dict[str, bool]) -> None:
+    whole, length = b"x" * size, (b"content-length", b"%d" % size)
+    said, line = await answered(head(200, HEADER, length), body(whole), **options), Connection()
+    await line.cycle(**options).answer([HEADER], whole)
+    assert b"".join(line.wire.writes) == b"".join(said.wire.writes)
+    assert line.ends == said.ends
+
+
+async def test_a_whole_answer_has_no_line_end_in_a_header() -> None:
+    line = Connection()
+    with pytest.raises(RuntimeError, match="control character"):
+        await line.cycle().answer([(b"x-a", b"1\r\nx-b: 2")], b"{}")
+    assert line.wire.writes == []
 
 
 async def test_a_whole_answer_waits_for_a_slow_reader_and_is_dropped_for_one_who_left() -> None:
     line = Connection()
     slow, gone = line.cycle(), line.cycle()
     line.flow.pause_writing()
-    task = asyncio.ensure_future(slow.answer(head(200, (b"content-length", b"2")), b"{}"))
+    task = asyncio.ensure_future(slow.answer([HEADER], b"{}"))
     gone.leave()
-    await gone.answer(OK, b"{}")
+    await gone.answer([HEADER], b"{}")
     await asyncio.sleep(0)
     assert line.wire.writes == []
     line.flow.resume_writing()
