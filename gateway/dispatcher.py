@@ -70,6 +70,9 @@ class Slots(Protocol):
     def served(self, model: str, seconds: float, backend: str = "") -> None:
         """See `Dispatcher.served`."""
 
+    def queue_depth(self, model: str) -> int:
+        """See `Dispatcher.queue_depth`."""
+
 
 class Dispatcher:
     """The one place where requests wait. Safe against leaving at any moment: a slot is never lost.

@@ -356,6 +356,8 @@ class _Try:
                         self._complete, self.over = True, exchange.ended
                         if self._lease.end():  # the card is free, whenever its stream will end
                             await asyncio.sleep(0)
+                    elif exchange.last and self._relay.dispatcher.queue_depth(self._plan.model.name):
+                        exchange.prepare()
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True

@@ -341,3 +341,7 @@ class _Spare:
 
     def served(self, model: str, seconds: float, backend: str = "") -> None:
         """Nothing, as before."""
+
+    def queue_depth(self, model: str) -> int:
+        """Who waits for the card that a copy holds."""
+        return self._dispatcher.queue_depth(model)

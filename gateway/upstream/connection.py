@@ -96,17 +96,17 @@ class Connection(asyncio.BufferedProtocol):
 
     `status`, `version` and `head` (`low_head`: in lower case) are those of the answer; until they have come
     `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
-    connection does, so that a cut cannot be seen.
+    connection does, so that a cut cannot be seen. `keeps`: the server will take another request after this.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
     `served`: answers given so far. `counted`, `idle_since` and `opened` belong to the pool.
     """
 
     __slots__ = (
-        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_keep", "_lasting", "_loop",
+        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_lasting", "_loop",
         "_lost", "_outbox", "_overhead", "_parser", "_paused", "_ready_at", "_socket", "_timer",
         "_transport", "_turn", "_unwritten", "_waiter", "_when", "_without_body", "_writable", "answered",
-        "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "low_head",
-        "on_body", "opened", "pieces", "ready", "served", "status", "version",
+        "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "keeps",
+        "low_head", "on_body", "opened", "pieces", "ready", "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         for start in range(ONE_WRITE, len(body), ONE_WRITE):
             await self._wait_writable()
             if self._over:
-                self._keep = False
+                self.keeps = False
                 return
             self._write(body[start : start + ONE_WRITE])
 
@@ -210,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
         async for piece in pieces:
             await self._wait_writable()
             if self._over:
-                self._keep = False
+                self.keeps = False
                 return
             if piece:
                 self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
@@ -246,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
     def _reset(self) -> None:
         self.version = "1.1"
         self.head = self.low_head = b""
-        self.close_delimited = self.answered = self.ready = self.complete = self._keep = False
+        self.close_delimited = self.answered = self.ready = self.complete = self.keeps = False
         self.status = self._held = self._overhead = self._interim = 0
         self._when = math.inf
 
@@ -349,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         """Another request may be sent: this one's answer was whole, plain, and came after the request."""
         transport = self._transport
         return (
-            self._keep
+            self.keeps
             and self.complete
             and not self.closed
             and transport is not None
@@ -409,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.complete or (not self.answered and self.unsent):  # nobody asked for this
-            self._keep = False
+            self.keeps = False
             self.abort()
             return
         parser = self._parser
@@ -440,7 +440,7 @@ class Connection(asyncio.BufferedProtocol):
                 waiter.set_result(None)
 
     def _refuse(self, reason: str) -> None:
-        self._keep = False
+        self.keeps = False
         if not self.complete:  # what comes after a whole answer does not spoil it
             self._fail(Garbled(reason))
             self.abort()
@@ -523,7 +523,7 @@ class Connection(asyncio.BufferedProtocol):
         if b"\r\ncontent-length:" not in low or b"\r\ntransfer-encoding:" in low:
             self._judge_framing(low, status)
         self.status = status
-        self._keep = parser.should_keep_alive() and not self._without_body
+        self.keeps = parser.should_keep_alive() and not self._without_body
         self.ready = self._ready_at == "head"
         if self._without_body:
             self.complete = self.ready = True

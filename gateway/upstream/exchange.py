@@ -47,12 +47,14 @@ Broken = type[UpstreamReset | UpstreamTruncated]
 class Exchange(ABC):
     """One request and its answer. Of one task; `begin` first, then `read` to the end, `aclose` in any case.
 
-    Or `wait_whole`, which does the first two. `ended`: the whole body was read.
+    Or `wait_whole`, which does the first two. `ended`: the whole body was read. `last`: the server will
+    close the connection after this answer, and nothing has been done about it.
     """
 
-    __slots__ = ("ended",)
+    __slots__ = ("ended", "last")
 
     ended: bool
+    last: bool
 
     @abstractmethod
     async def begin(self) -> None:
@@ -84,6 +86,10 @@ class Exchange(ABC):
             pieces.append(piece)
             size += len(piece)
         raise UpstreamGarbled("The backend's answer is too large.")
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Have another connection opened for the next request, where this is the `last` of its own."""
 
     @property
     @abstractmethod
@@ -145,7 +151,7 @@ class Straight(Exchange):
         self._ready_at: ReadyAt = "end" if whole else "body"
         self._connection: Connection | None = None
         self._last = b""
-        self.ended = False
+        self.ended = self.last = False
 
     async def wait_whole(self) -> bytes:
         await self.begin()
@@ -185,6 +191,8 @@ class Straight(Exchange):
             self._last = connection.take()
             self._connection = None
             self._pool.give_back(connection)
+        else:
+            self.last = not connection.keeps
         if status != 200 or coded:
             try:
                 retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
@@ -194,6 +202,10 @@ class Straight(Exchange):
 
     def _sent(self, connection: Connection) -> None:
         self._connection = connection
+
+    def prepare(self) -> None:
+        self.last = False
+        self._pool.prepare()
 
     async def read(self, *, begun: bool) -> bytes:
         connection = self._connection
@@ -286,7 +298,10 @@ class Mocked(Exchange):
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
         self._task: asyncio.Task[bytes] | None = None
-        self.ended = False
+        self.ended = self.last = False
+
+    def prepare(self) -> None:
+        pass  # connections are httpx's affair here
 
     async def wait_whole(self) -> bytes:
         if not self._lasting:

@@ -52,6 +52,7 @@ class Pool:
         self._idle: list[Connection] = []  # in the order in which they became idle
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
@@ -84,14 +85,39 @@ class Pool:
             self._open += 1
         elif (connection := await self._wait_place(self._within(place, until), fresh=fresh)) is not None:
             return connection
+        return await self._wait_dialed(self._within(connect, until))
+
+    async def _wait_dialed(self, seconds: float | None) -> Connection:
+        """Fill a place that is taken already."""
         try:
-            connection = await self._dialer.wait_connection(self._lose, self._within(connect, until))
+            connection = await self._dialer.wait_connection(self._lose, seconds)
         except BaseException:
             self._give_place_back()
             raise
         connection.counted = True
         connection.opened = self._loop.time()
         return connection
+
+    def prepare(self) -> None:
+        """Begin to open a connection for a request that will come, unless there is one for it.
+
+        A failure is no news to anybody: who asks for a connection then will be told of its own.
+        """
+        if self._preparing is None and not (self._closed or self._idle or self._open >= self._most):
+            self._preparing = self._loop.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        self._open += 1
+        try:
+            connection = await self._wait_dialed(self._keepalive)
+        except OSError:
+            return
+        finally:
+            self._preparing = None
+        if self._closed:
+            self.discard(connection)
+        else:
+            self._keep(connection)
 
     def _within(self, seconds: float | None, until: float) -> float | None:
         if until == math.inf:
@@ -143,11 +169,16 @@ class Pool:
         """Take a connection back whose request is over; one that cannot serve again is closed."""
         if self._closed or not connection.reusable:
             self.discard(connection)
-        elif not (self._waiting and self._hand_over(connection)):
-            connection.idle_since = self._loop.time()
-            self._idle.append(connection)
-            if self._sweep is None:
-                self._sweep = self._loop.call_later(self._keepalive, self._drop_old)
+        else:
+            self._keep(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        if self._waiting and self._hand_over(connection):
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._keepalive, self._drop_old)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection and give its place away. Harmless when repeated."""
@@ -193,6 +224,8 @@ class Pool:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        if self._preparing is not None:
+            self._preparing.cancel()
         while self._idle:
             self.discard(self._idle.pop())
 

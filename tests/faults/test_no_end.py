@@ -84,3 +84,32 @@ async def test_the_next_request_need_not_wait_for_the_stream_to_close() -> None:
         for answer in await asyncio.gather(*(ask(gateway, stream=True) for _ in range(2))):
             check_good(answer, REPLY)
     assert seen == [0, 1]
+
+
+async def test_whoever_waits_has_a_connection_before_the_stream_of_a_server_that_keeps_none_has_ended() -> (
+    None
+):
+    server = Server("openai", "openai")
+    good = await tape(server, stream=True)
+    middle = len(good.delimited) - len(b"".join(events(good.body)[2:]))
+    asked: list[int] = []
+    another = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        if asked:
+            another.set()
+        if not (await talk.wait_request()).startswith(b"POST "):
+            return  # a probe
+        asked.append(talk.number)
+        await talk.send(good.delimited[:middle])
+        if len(asked) == 1:
+            async with asyncio.timeout(10):
+                while not another.is_set():  # the other one has to wait before the card's next piece
+                    await talk.send(b": still here\n\n")
+                    await asyncio.sleep(0.01)
+        await talk.send(good.delimited[middle:])
+
+    async with peer(script) as here, over(server, here.url, slots=1) as gateway:
+        for answer in await asyncio.gather(*(ask(gateway, stream=True) for _ in range(2))):
+            check_good(answer, REPLY)
+    assert asked[1] > asked[0]

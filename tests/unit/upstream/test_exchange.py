@@ -346,3 +346,27 @@ async def test_an_answer_that_failed_is_not_underway() -> None:
         await task
     assert not exchange.underway
     assert pool.statistics() == NOTHING
+
+
+CLOSING = CHUNKED.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+
+@pytest.mark.parametrize(("answer", "last"), [(CLOSING, True), (CHUNKED, False)], ids=["closing", "kept"])
+async def test_the_last_answer_of_a_connection_is_known_by_its_head(answer: bytes, last: bool) -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    await begun(exchange, dialer, answer[:-20])
+    assert exchange.last is last
+    await exchange.aclose()
+
+
+async def test_the_next_request_has_its_connection_before_the_last_answer_has_ended() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    old = await begun(exchange, dialer, CLOSING[:-20])
+    exchange.prepare()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not exchange.last
+    assert pool.take() is dialer.made[1] is not old
+    await exchange.aclose()

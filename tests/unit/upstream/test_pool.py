@@ -273,3 +273,83 @@ async def test_a_closed_pool_keeps_nothing() -> None:
     pool.give_back(busy)
     assert busy.closed
     assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+
+
+# --- connections that are opened before they are wanted ----------------------------------------------
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_connection_is_prepared_once_and_taken_by_the_next() -> None:
+    pool, dialer = pool_of()
+    pool.prepare()
+    pool.prepare()
+    await settle()
+    pool.prepare()  # there is one already
+    await settle()
+    (made,) = dialer.made
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.take() is made
+    made.start(b"head")
+    pool.discard(made)
+    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+
+
+async def test_nothing_is_prepared_beyond_the_most_there_may_be() -> None:
+    pool, dialer = pool_of(most=1)
+    await get(pool)
+    pool.prepare()
+    await settle()
+    assert len(dialer.made) == 1
+
+
+async def test_whoever_waits_meanwhile_gets_what_was_prepared() -> None:
+    pool, dialer = pool_of(most=1)
+    dialer.gate.clear()
+    pool.prepare()
+    await settle()
+    waiting = asyncio.get_running_loop().create_task(get(pool, place=5))
+    await settle()
+    dialer.gate.set()
+    assert await waiting is dialer.made[0]
+    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError(), ssl.SSLError()], ids=repr)
+async def test_what_cannot_be_prepared_gives_its_place_back_and_is_no_news(error: Exception) -> None:
+    pool, dialer = pool_of(most=1)
+    dialer.fails = error
+    pool.prepare()
+    await settle()
+    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    dialer.fails = None
+    pool.prepare()
+    await settle()
+    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_what_was_prepared_for_nobody_is_closed_like_others() -> None:
+    pool, dialer = pool_of(keepalive=0.02)
+    pool.prepare()
+    async with asyncio.timeout(5):
+        while not (dialer.made and dialer.made[0].closed):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.005)
+    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+async def test_a_pool_that_closes_prepares_nothing(turns: int) -> None:
+    pool, dialer = pool_of()
+    dialer.gate.clear()
+    pool.prepare()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    pool.close()
+    pool.prepare()
+    dialer.gate.set()
+    await settle()
+    assert dialer.made == []
+    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
