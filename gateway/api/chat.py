@@ -107,15 +107,18 @@ class _Whole:
         if isinstance(event, Usage):
             self._usage = event
         elif isinstance(event, Delta):
-            self._choice(event.choice).add(self._desk.identified(event))
+            self._choice(event.choice).add(self._desk.identified(event) if event.tools else event)
         elif isinstance(event, Finish):
             self._choice(event.choice).finish = event.reason
 
     def _choice(self, index: int) -> openai.Choice:
-        return self._choices.setdefault(index, openai.Choice())
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = openai.Choice()
+        return choice
 
     def _written(self) -> bytes:
-        if self._usage is None or any(choice.finish is None for choice in self._choices.values()):
+        if self._usage is None or None in [choice.finish for choice in self._choices.values()]:
             raise UpstreamTruncated("The backend's answer broke off.")
         desk, request = self._desk, self._plan.request
         return openai.write_completion(

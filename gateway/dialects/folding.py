@@ -159,6 +159,8 @@ def _question_last(spoken: list[Spoken]) -> list[Spoken]:
 
 
 def _pair(turns: list[Turn]) -> Folded:
+    if len(turns) == 1:
+        return Folded((), turns[0])
     if turns[0].role == "assistant":
         turns = [Turn("user"), *turns]
     pairs = tuple(zip(turns[0:-1:2], turns[1:-1:2], strict=True))

@@ -320,6 +320,8 @@ def _write_usage(usage: Usage) -> bytes:
 class Choice:
     """One choice of a whole answer, put together from its deltas."""
 
+    __slots__ = ("calls", "extras", "finish", "logprobs", "texts")
+
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.calls: dict[int, dict[str, Any]] = {}
