@@ -357,7 +357,7 @@ class _Try:
                         if self._lease.end():  # the card is free, whenever its stream will end
                             await asyncio.sleep(0)
                     elif exchange.last and self._relay.dispatcher.queue_depth(self._plan.model.name):
-                        exchange.prepare()
+                        exchange.prepare()  # its card need not idle while a connection is opened
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True

@@ -194,7 +194,8 @@ class Cycle:
 
         The headers do not say how the body is framed, nor what becomes of the connection.
         """
-        usual = self.keep_alive and self._start is None and not (self._head_only or self._flow.write_paused)
+        begun = self.started or self._start is not None
+        usual = self.keep_alive and not (begun or self._head_only or self._flow.write_paused)
         if self.gone:
             return self._line.nothing
         if not usual or len(body) >= LARGE:

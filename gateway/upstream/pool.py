@@ -109,7 +109,7 @@ class Pool:
     async def _prepare(self) -> None:
         self._open += 1
         try:
-            connection = await self._wait_dialed(self._keepalive)
+            connection = await self._wait_dialed(self._keepalive)  # who is served till then needs it no more
         except OSError:
             return
         finally:

@@ -313,6 +313,15 @@ async def test_a_whole_answer_is_what_two_messages_say(size: int, options: dict[
     assert line.ends == said.ends
 
 
+async def test_there_is_one_whole_answer() -> None:
+    line = Connection()
+    cycle = line.cycle()
+    await cycle.answer([HEADER], b"{}")
+    with pytest.raises(RuntimeError):
+        await cycle.answer([HEADER], b"{}")
+    assert len(line.wire.writes) == 1
+
+
 async def test_a_whole_answer_has_no_line_end_in_a_header() -> None:
     line = Connection()
     with pytest.raises(RuntimeError, match="control character"):

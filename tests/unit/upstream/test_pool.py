@@ -335,7 +335,7 @@ async def test_what_was_prepared_for_nobody_is_closed_like_others() -> None:
     pool, dialer = pool_of(keepalive=0.02)
     pool.prepare()
     async with asyncio.timeout(5):
-        while not (dialer.made and dialer.made[0].closed):  # noqa: ASYNC110 - as above
+        while not (dialer.made and dialer.made[0].closed):  # noqa: ASYNC110 - nobody is told when an idle one is closed
             await asyncio.sleep(0.005)
     assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
 
