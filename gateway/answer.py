@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from gateway.abilities import usage
 from gateway.telemetry.receipt import Receipt
 from gateway.upstream.background import Background
 from gateway.wire.events import Delta, Event, Finish, Usage
+
+
+class Outlet(Protocol):
+    """Where the bytes of a stream may go on to without waiting: a client."""
+
+    @property
+    def flows(self) -> bool:
+        """Whether it takes a piece at this moment."""
+
+    def pour(self, piece: bytes) -> None:
+        """Send a piece; only while it `flows`."""
 
 
 class Answer(ABC):
@@ -20,6 +32,12 @@ class Answer(ABC):
     @abstractmethod
     async def read(self) -> list[Event]:
         """The next pieces; may be none. Raises whatever ends the answer before its time."""
+
+    async def flow(self, outlet: Outlet) -> None:  # noqa: B027 - most have to be read
+        """Let pieces go on by themselves as long as they need no look, and return when `read` is needed.
+
+        Does nothing for answers that have to be read piece by piece. Raises nothing.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

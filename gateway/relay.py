@@ -10,7 +10,8 @@ A client that leaves cancels whichever of these is waiting, and closes the answe
 once where the server stops by itself; where the card works on, it stays taken until the card is free.
 
 Everything here is read in batches, one for each piece that a backend's answer came in: what came
-together goes on together, and costs one way through these calls.
+together goes on together, and costs one way through these calls. Bytes that pass and need no look do not
+even take that way: they `flow`, from connection to connection in one step, until something has to be read.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gateway.abilities import usage
 from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
-from gateway.answer import Answer, SideBySide
+from gateway.answer import Answer, Outlet, SideBySide
 from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
@@ -152,6 +153,11 @@ class Generation(Answer):
             if not self._content_sent:
                 self._content_sent = any(not isinstance(event, Repair) for event in events)
             return events
+
+    async def flow(self, outlet: Outlet) -> None:
+        current = self._try
+        if current is not None and self._content_sent:
+            await current.flow(outlet)
 
     async def _begin(self) -> _Try:
         relay, receipt = self._relay, self._receipt
@@ -356,8 +362,8 @@ class _Try:
                         self._complete, self.over = True, exchange.ended
                         if self._lease.end():  # the card is free, whenever its stream will end
                             await asyncio.sleep(0)
-                    elif exchange.last and self._relay.dispatcher.queue_depth(self._plan.model.name):
-                        exchange.prepare()  # its card need not idle while a connection is opened
+                    else:
+                        self._look_ahead(exchange)
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True
@@ -367,6 +373,28 @@ class _Try:
             return reader.end(clean=True)
         except AskWhole as instruction:
             return [await self._begin_anew(instruction)]
+
+    def _look_ahead(self, exchange: Exchange) -> None:
+        """See to it that a card that somebody waits for need not idle while a connection to it is opened."""
+        if exchange.last and self._relay.dispatcher.queue_depth(self._plan.model.name):
+            exchange.prepare()
+
+    async def flow(self, outlet: Outlet) -> None:
+        """Let bytes go on in the step in which they come: nobody is woken for what needs no look."""
+        exchange, reader = self._exchange, self._reader
+        if exchange is None or reader is None or self._complete or not (self._passing and self._begun):
+            return
+        receipt, clock = self._receipt, self._relay.clock
+
+        def take(piece: bytes) -> bool:
+            if not (outlet.flows and reader.passes(piece)):
+                return False
+            receipt.last_token = clock()
+            self._look_ahead(exchange)
+            outlet.pour(piece)
+            return True
+
+        await exchange.flow(take)
 
     async def _read_whole(self, outgoing: Outgoing) -> list[Event]:
         if (self.backend.abandon_whole or outgoing.abandon) == "drain":

@@ -143,6 +143,7 @@ class _Streaming:
         self._desk = desk
         self._plan = plan
         self._visit = visit
+        self._presence = presence
         self._push = presence.push
         self._ticket: Ticket | None = None
         self._usage: Usage | None = None
@@ -160,6 +161,7 @@ class _Streaming:
                 await self._start(send)
             await self._send(first)
             while not answer.done:
+                await answer.flow(self._presence)
                 await self._send(await answer.read())
         finally:
             if not answer.done:

@@ -37,6 +37,13 @@ class Presence(Protocol):
     def push(self, piece: bytes) -> Awaitable[None]:
         """Send a piece of a body that has begun."""
 
+    @property
+    def flows(self) -> bool:
+        """Whether a piece may be poured: the body has begun, and nobody has to wait for its reader."""
+
+    def pour(self, piece: bytes) -> None:
+        """Send a piece, not an empty one, without a wait; only while the body `flows`."""
+
 
 class Leaving:
     """`with Leaving(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.

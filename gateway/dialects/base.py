@@ -114,6 +114,10 @@ class ByteDecoder(ABC):
     done: bool = False
     holds: bool = True
 
+    def passes(self, chunk: bytes) -> bool:  # noqa: ARG002 - for those that let some pass
+        """Take note of a chunk that goes on as it is; false, and nothing noted, where it has to be fed."""
+        return False
+
     @abstractmethod
     def feed(self, chunk: bytes) -> list[Event]:
         """Read some bytes. Raises `UpstreamGarbled`, `UpstreamError`."""

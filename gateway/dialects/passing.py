@@ -72,12 +72,15 @@ class PassingDecoder(ByteDecoder):
         self._usage: Usage | None = None
         self._events = 0
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def passes(self, chunk: bytes) -> bool:
         usual = self._begun and not (self._held or self._mending or self.done)
-        if usual and _looks_single(chunk) and not _matters(chunk):
-            self._events += 1
-            return [Passed(chunk)]
-        return self._feed(chunk)
+        if not usual or _matters(chunk) or not _looks_single(chunk):
+            return False
+        self._events += 1
+        return True
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        return [Passed(chunk)] if self.passes(chunk) else self._feed(chunk)
 
     def _feed(self, chunk: bytes) -> list[Event]:
         if self._mending:

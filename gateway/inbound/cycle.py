@@ -213,15 +213,19 @@ class Cycle:
 
     def push(self, piece: bytes) -> Awaitable[None]:
         """Write a piece of a body that has begun and has no end yet: `send`, without a message around it."""
-        if (
-            piece
-            and self._chunked
-            and self.started
-            and not (self.gone or self.complete or self._flow.write_paused)
-        ):
-            self._line.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if piece and self.flows:
+            self.pour(piece)
             return self._line.nothing
         return self.send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    @property
+    def flows(self) -> bool:
+        """Whether a piece of a chunked body may be written at once, without a look at anything else."""
+        return self.started and self._chunked and not (self.gone or self.complete or self._flow.write_paused)
+
+    def pour(self, piece: bytes) -> None:
+        """Write a piece, which is not empty; only while the body `flows`."""
+        self._line.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     async def _send_later(self, message: Message) -> None:
         await self._flow.drain()

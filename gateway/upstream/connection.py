@@ -58,6 +58,9 @@ ReadyAt: TypeAlias = Literal["head", "body", "end"]
 """How much of an answer is worth waking up for: its head, the first of its body, or all of it; and in any
 case an error, and so much of a body that reading pauses."""
 
+Taker: TypeAlias = Callable[[bytes], bool]
+"""Takes a piece of a body, or says that it does not."""
+
 _H = ord("H")
 _VERSIONS = {b"HTTP/1.1 ": "1.1", b"HTTP/1.0 ": "1.0"}
 
@@ -98,7 +101,8 @@ class Connection(asyncio.BufferedProtocol):
     `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
     connection does, so that a cut cannot be seen. `keeps`: the server will take another request after this.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
-    `served`: answers given so far. `counted`, `idle_since` and `opened` belong to the pool.
+    `served`: answers given so far. `counted`, `idle_since` and `opened` belong to the pool. `taker` is set
+    while somebody takes the body as it comes: what it refuses lies in `pieces`, and wakes whoever waits.
     """
 
     __slots__ = (
@@ -106,7 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         "_lost", "_outbox", "_overhead", "_parser", "_paused", "_ready_at", "_socket", "_timer",
         "_transport", "_turn", "_unwritten", "_waiter", "_when", "_without_body", "_writable", "answered",
         "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "keeps",
-        "low_head", "on_body", "opened", "pieces", "ready", "served", "status", "version",
+        "low_head", "on_body", "opened", "pieces", "ready", "served", "status", "taker", "version",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
+        self.taker: Taker | None = None
         self.error: ConnectionFault | None = None
         self.closed = False
         self.counted = False
@@ -428,6 +433,8 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(str(error.__context__ or error))
         if len(self.pieces) > known:
             self._overhead = 0
+            if self.taker is not None and self._taken(self.taker):
+                return
             self._held += nbytes
             if self._held >= HIGH_WATER:
                 self._pause()
@@ -438,6 +445,16 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _taken(self, taker: Taker) -> bool:
+        """Offer what has come to who takes it; the end, and what comes with it, is for the reader."""
+        pieces = self.pieces
+        if self.complete or self.error is not None or self._held:
+            return False
+        if not taker(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+            return False
+        pieces.clear()
+        return True
 
     def _refuse(self, reason: str) -> None:
         self.keeps = False

@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.scheduling.patience import Patience
 from gateway.upstream.asking import wait_answer
-from gateway.upstream.connection import Connection, ConnectionFault, Overdue, ReadyAt
+from gateway.upstream.connection import Connection, ConnectionFault, Overdue, ReadyAt, Taker
 from gateway.upstream.lean import LeanClient
 from gateway.upstream.message import Route
 from gateway.upstream.pool import Pool
@@ -69,6 +69,12 @@ class Exchange(ABC):
 
         `begun` tells whether content has been seen, which decides what a pause means. Raises
         `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
+        """
+
+    async def flow(self, taker: Taker) -> None:  # noqa: B027 - httpx's bodies can only be read
+        """Give what comes to `taker` as long as that takes it; returns when `read` has something to give.
+
+        Only after content has been seen. Does nothing where bytes cannot be had as they come.
         """
 
     async def wait_whole(self) -> bytes:
@@ -218,10 +224,9 @@ class Straight(Exchange):
             if connection.error is not None:
                 self._leave()
                 raise self._mapped(connection.error, UpstreamTruncated, begun=begun) from None
-            if not limited:  # what the deadline means is kept until it is asked for
-                limited, now = True, self._clock()
-                self._deadline = deadline = self._patience.deadline(now, begun=begun)
-                connection.limit(self._pool.time() + deadline - now)
+            if not limited:
+                limited = True
+                self._limit(connection, begun=begun)
             try:
                 await connection.next_event()
             except Overdue as error:
@@ -232,6 +237,30 @@ class Straight(Exchange):
             self._connection = None
             self._pool.give_back(connection)
         return piece
+
+    def _limit(self, connection: Connection, *, begun: bool) -> None:
+        """Let waiting end when patience does; what the deadline means is kept until it is asked for."""
+        now = self._clock()
+        self._deadline = deadline = self._patience.deadline(now, begun=begun)
+        connection.limit(self._pool.time() + deadline - now)
+
+    async def flow(self, taker: Taker) -> None:
+        connection = self._connection
+        if connection is None or connection.pieces or connection.complete or connection.error is not None:
+            return
+        self._limit(connection, begun=True)
+
+        def take(piece: bytes) -> bool:
+            taken = taker(piece)
+            if taken:
+                self._limit(connection, begun=True)
+            return taken
+
+        connection.taker = take
+        try:
+            await connection.next_event()
+        finally:
+            connection.taker = None
 
     @property
     def underway(self) -> bool:

@@ -52,6 +52,13 @@ class Client:
         """Take a piece of a body."""
         return self.send({"type": "http.response.body", "body": piece, "more_body": True})
 
+    flows = False
+    """Every piece is sent as a message."""
+
+    def pour(self, piece: bytes) -> None:
+        """Nothing flows here."""
+        raise AssertionError(piece)
+
     def leave(self) -> None:
         """Close the connection."""
         self.gone = True

@@ -298,3 +298,26 @@ def test_a_comment_is_dropped() -> None:
     reader = decoder()
     reader.feed(ROLE + WORDS[0])
     assert reader.feed(b": ping\n\n") == []
+
+
+def test_only_single_events_of_text_pass_and_count_and_only_once_there_is_content() -> None:
+    reader = decoder()
+    assert not reader.passes(ROLE)
+    reader.feed(ROLE + WORDS[0])
+    assert [reader.passes(one) for one in (WORDS[1], WORDS[1] + WORDS[2], WORDS[2][:-1], STOP, USAGE)] == [
+        True, False, False, False, False
+    ]  # fmt: skip
+    reader.feed(STOP)
+    assert reader.end(clean=True)[-1] == Usage(_estimated(), 2, "estimate")
+
+
+def test_nothing_passes_behind_half_an_event_in_a_stream_that_is_mended_or_after_the_end() -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0] + WORDS[1][:-1])
+    assert not reader.passes(WORDS[2])
+    mended = decoder()
+    mended.feed(ROLE.replace(b'"model":"m"', b'"model":"x"') + WORDS[0])
+    assert not mended.passes(WORDS[1])
+    ended = decoder()
+    ended.feed(WHOLE)
+    assert not ended.passes(WORDS[1])

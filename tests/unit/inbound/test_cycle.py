@@ -528,3 +528,23 @@ async def test_a_piece_after_the_end_is_a_bug() -> None:
     line = await answered(head(), body(b"one"))
     with pytest.raises(RuntimeError, match="after its end"):
         await line.cycles[-1].push(b"two")
+
+
+async def test_a_body_flows_while_it_is_chunked_begun_and_read_and_has_no_end() -> None:
+    line = await answered(head(), body(b"one", more=True))
+    cycle = line.cycles[-1]
+    assert cycle.flows
+    cycle.pour(b"two")
+    assert line.wire.writes[1:] == [b"3\r\ntwo\r\n"]
+    seen = []
+    for step in (line.flow.pause_writing, line.flow.resume_writing):
+        step()
+        seen.append(cycle.flows)
+    await cycle.send(body(b""))
+    assert [*seen, cycle.flows] == [False, True, False]
+    gone = (await answered(head(), body(b"one", more=True))).cycles[-1]
+    gone.leave()
+    assert not gone.flows
+    sized = (await answered(head(200, (b"content-length", b"9")), body(b"one", more=True))).cycles[-1]
+    assert not sized.flows
+    assert not Connection().cycle().flows

@@ -635,3 +635,63 @@ def test_garbage_is_refused_or_waited_for_and_never_a_crash(
     assert status in {0, 200} or not after_head
     assert error in {None, Garbled, Cut, Unanswered}
     assert not kept
+
+
+# --- a body that is taken as it comes ----------------------------------------------------------------
+
+
+def flowing() -> tuple[Connection, asyncio.Future[None]]:
+    """A connection whose answer has begun, and whoever waits for more of it."""
+    connection, _ = asked()
+    receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    return connection, connection.next_event()
+
+
+async def test_what_is_taken_wakes_nobody() -> None:
+    connection, waiter = flowing()
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return True
+
+    connection.taker = take
+    receive(connection, b"2\r\nhe\r\n")
+    receive(connection, b"2\r\nll\r\n1\r\no\r\n")
+    assert taken == [b"he", b"llo"]
+    assert not waiter.done()
+    assert not connection.pieces
+
+
+async def test_what_is_refused_wakes_and_nothing_behind_it_is_offered() -> None:
+    connection, waiter = flowing()
+    offered: list[bytes] = []
+
+    def taker(piece: bytes) -> bool:
+        offered.append(piece)
+        return piece == b"one"
+
+    connection.taker = taker
+    for piece in (b"one", b"two", b"one"):
+        receive(connection, b"3\r\n%b\r\n" % piece)
+    assert offered == [b"one", b"two"]
+    assert waiter.done()
+    assert connection.take() == b"twoone"
+
+
+async def test_the_end_is_for_the_reader_with_all_that_came_with_it() -> None:
+    connection, waiter = flowing()
+    connection.taker = lambda _: True
+    receive(connection, b"2\r\nhe\r\n0\r\n\r\n")
+    assert waiter.done()
+    assert await connection.wait_piece() == b"he"
+    assert connection.drained
+
+
+async def test_what_is_taken_does_not_count_as_held() -> None:
+    connection, notes = asked()
+    receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    connection.taker = lambda _: True
+    for _ in range(4):
+        receive(connection, b"%x\r\n%b\r\n" % (HIGH_WATER // 2, bytes(HIGH_WATER // 2)))
+    assert notes.flow == []

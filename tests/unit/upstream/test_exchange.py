@@ -370,3 +370,99 @@ async def test_the_next_request_has_its_connection_before_the_last_answer_has_en
     assert not exchange.last
     assert pool.take() is dialer.made[1] is not old
     await exchange.aclose()
+
+
+# --- pieces that go on by themselves -------------------------------------------------------------------
+
+
+OPEN = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n"
+
+
+async def test_pieces_flow_until_one_is_refused_which_is_read() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    connection = await begun(exchange, dialer, OPEN)
+    assert await exchange.read(begun=False) == b"he"
+    taken: list[bytes] = []
+
+    def taker(piece: bytes) -> bool:
+        if piece == b"stop":
+            return False
+        taken.append(piece)
+        return True
+
+    flow = asyncio.ensure_future(exchange.flow(taker))
+    await asyncio.sleep(0)
+    for piece in (b"llo", b"you", b"stop"):
+        receive(connection, b"%x\r\n%b\r\n" % (len(piece), piece))
+    await flow
+    assert taken == [b"llo", b"you"]
+    assert connection.taker is None
+    assert await exchange.read(begun=True) == b"stop"
+    receive(connection, b"0\r\n\r\n")
+    await exchange.flow(taker)
+    assert await exchange.read(begun=True) == b""
+    assert over(exchange)
+
+
+def _never(piece: bytes) -> bool:
+    raise AssertionError(piece)
+
+
+async def test_what_has_come_before_is_read_before_anything_flows() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    await begun(exchange, dialer, OPEN)
+    await exchange.flow(_never)
+    assert await exchange.read(begun=False) == b"he"
+    await exchange.aclose()
+    await exchange.flow(_never)
+
+
+async def test_a_flow_that_breaks_off_is_told_by_reading() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool)
+    connection = await begun(exchange, dialer, OPEN)
+    await exchange.read(begun=False)
+    flow = asyncio.ensure_future(exchange.flow(lambda _: True))
+    await asyncio.sleep(0)
+    connection.connection_lost(None)
+    await flow
+    with pytest.raises(UpstreamTruncated):
+        await exchange.read(begun=True)
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize(("between", "total", "error"), [(0.05, 10, StallTimeout), (10, 0.05, TotalTimeout)])
+async def test_a_flow_that_pauses_for_too_long_is_told_by_reading(
+    between: float, total: float, error: type[GatewayError]
+) -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, between=between, total=total)
+    connection = await begun(exchange, dialer, OPEN)
+    await exchange.read(begun=False)
+    flow = asyncio.ensure_future(exchange.flow(lambda _: True))
+    await asyncio.sleep(0)
+    receive(connection, b"3\r\nllo\r\n")
+    async with asyncio.timeout(5):
+        await flow
+        with pytest.raises(error):
+            await exchange.read(begun=True)
+    assert pool.statistics() == NOTHING
+
+
+async def test_each_piece_that_flows_gives_the_next_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, between=5)
+    connection = await begun(exchange, dialer, OPEN)
+    await exchange.read(begun=False)
+    limits: list[float] = []
+    monkeypatch.setattr(Connection, "limit", lambda _, when: limits.append(when))
+    flow = asyncio.ensure_future(exchange.flow(lambda piece: piece == b"llo"))
+    await asyncio.sleep(0)
+    for piece in (b"llo", b"llo", b"end"):
+        receive(connection, b"3\r\n%b\r\n" % piece)
+    await flow
+    assert len(limits) == 3, "at the beginning, and after each that was taken"
+    assert sorted(limits) == limits
+    await exchange.aclose()
