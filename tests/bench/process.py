@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 ENDING = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0))
 """What a program and its descendants are sent, and how long each may take to work (seconds)."""
+NOT_GIVEN = range(20_000, 30_000)
+"""Ports below those that systems choose from, for servers and for the near ends of connections alike."""
 
 
 @contextlib.contextmanager
@@ -105,10 +108,11 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port of loopback that nobody uses now, and that the system gives to nobody who lets it choose."""
+    for port in random.sample(NOT_GIVEN, len(NOT_GIVEN)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")
 
 
 def wait_listening(port: int, program: subprocess.Popen[bytes], seconds: float) -> None:
