@@ -20,18 +20,19 @@ class Limits:
 class Patience:
     """The limits of one try, held against a clock that the caller reads.
 
-    `connect`: the seconds to open a connection; `opening`: when waiting for content ends. A server that
-    answers whole (`streams` false) is silent until it has finished: for it only `total` counts.
+    `connect`: the seconds to open a connection; `opening`: when waiting for content ends; `pause`: the
+    seconds between two pieces of content; `end`: when all waiting ends. A server that answers whole
+    (`streams` false) is silent until it has finished: for it only that counts.
     """
 
     def __init__(self, limits: Limits, began: float, *, streams: bool) -> None:
-        self.connect = limits.connect
+        self.connect, self.pause = limits.connect, limits.between_tokens
         self._limits = limits
         self._began = began
-        self._end = began + limits.total
-        self._first = began + limits.first_token if streams else self._end
+        self.end = began + limits.total
+        self._first = began + limits.first_token if streams else self.end
         self._streams = streams
-        self.opening = min(self._end, self._first)
+        self.opening = min(self.end, self._first)
 
     @property
     def total(self) -> float:
@@ -46,13 +47,13 @@ class Patience:
     def deadline(self, now: float, *, begun: bool) -> float:
         """When waiting for the next bytes ends; `begun` tells whether content has come."""
         if begun:
-            return min(self._end, now + self._limits.between_tokens)
+            return min(self.end, now + self.pause)
         return self.opening
 
     def error(self, deadline: float, *, begun: bool) -> UpstreamTimeout:
         """Say what passing `deadline` means."""
-        if deadline >= self._end:
+        if deadline >= self.end:
             return TotalTimeout(f"The backend did not finish within {self._limits.total:g} s.")
         if begun:
-            return StallTimeout(f"The backend's stream paused for {self._limits.between_tokens:g} s.")
+            return StallTimeout(f"The backend's stream paused for {self.pause:g} s.")
         return FirstTokenTimeout(f"The backend sent nothing within {self._limits.first_token:g} s.")

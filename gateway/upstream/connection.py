@@ -18,7 +18,8 @@ Reading pauses at a mark of undelivered bytes, and goes on only when the reader 
 got: while the reader is busy with somebody who takes slowly, nothing is taken from the server either.
 
 Time. `limit` sets when waiting ends. The timer behind it outlives the exchange: moving the limit later, which
-is what nearly every wait does, leaves it alone, and when it strikes too early it arms itself again.
+is what nearly every wait does, leaves it alone, and when it strikes too early it arms itself again. While a
+body flows, a piece only notes when it came, and the limit is reckoned from that when the timer strikes.
 
 Over TLS neither event loop tells a close_notify from a bare end, so that the end of a close-delimited
 body proves nothing there either: whoever reads one must know the end by its content.
@@ -101,16 +102,17 @@ class Connection(asyncio.BufferedProtocol):
     `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
     connection does, so that a cut cannot be seen. `keeps`: the server will take another request after this.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
-    `served`: answers given so far. `counted`, `idle_since` and `opened` belong to the pool. `taker` is set
-    while somebody takes the body as it comes: what it refuses lies in `pieces`, and wakes whoever waits.
+    `served`: answers given so far. `heard`: when a body that flows was last taken from, in the loop's time.
+    `counted`, `idle_since` and `opened` belong to the pool.
     """
 
     __slots__ = (
         "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_lasting", "_loop",
-        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_ready_at", "_socket", "_timer",
-        "_transport", "_turn", "_unwritten", "_waiter", "_when", "_without_body", "_writable", "answered",
-        "close_delimited", "closed", "complete", "counted", "error", "head", "idle_since", "keeps",
-        "low_head", "on_body", "opened", "pieces", "ready", "served", "status", "taker", "version",
+        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_quiet", "_ready_at", "_socket", "_taker",
+        "_timer", "_transport", "_turn", "_until", "_unwritten", "_waiter", "_when", "_without_body",
+        "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error", "head",
+        "heard", "idle_since", "keeps", "low_head", "on_body", "opened", "pieces", "ready", "served",
+        "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -140,11 +142,12 @@ class Connection(asyncio.BufferedProtocol):
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # the parser's callback: no call of ours for a piece of body
-        self.taker: Taker | None = None
+        self._taker: Taker | None = None
+        self._until = self._quiet = math.inf
         self.error: ConnectionFault | None = None
         self.closed = False
         self.counted = False
-        self.idle_since = self.opened = 0.0
+        self.idle_since = self.opened = self.heard = 0.0
         self.served = 0
         self._reset()
         self.complete = True
@@ -294,6 +297,25 @@ class Connection(asyncio.BufferedProtocol):
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
+    def flow(self, taker: Taker, until: float, pause: float) -> asyncio.Future[None]:
+        """Let `taker` have the body as it comes; what to await before looking again, and then `stop_flow`.
+
+        It is done when a piece was refused, which lies in `pieces` with all that follows; at the end of the
+        body; and when the loop's time `until` has come, or nothing was taken for `pause` seconds.
+        """
+        self._taker, self._until, self._quiet = taker, until, pause
+        self.heard = self._loop.time()
+        self.limit(self._due)
+        return self.next_event()
+
+    def stop_flow(self) -> None:
+        """Keep from now on what comes."""
+        self._taker = None
+
+    @property
+    def _due(self) -> float:
+        return min(self._until, self.heard + self._quiet)
+
     def limit(self, when: float) -> None:
         """Let waiting end at `when`, in the loop's time; of this request, until it is set again."""
         self._when = when
@@ -318,6 +340,8 @@ class Connection(asyncio.BufferedProtocol):
         waiter = self._waiter
         if waiter is None or waiter.done():
             return  # nobody waits; the next limit arms it again
+        if self._taker is not None:
+            self._when = self._due
         if self._when - self._loop.time() > GRAIN:
             self.limit(self._when)
             return
@@ -433,7 +457,7 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(str(error.__context__ or error))
         if len(self.pieces) > known:
             self._overhead = 0
-            if self.taker is not None and self._taken(self.taker):
+            if self._taker is not None and self._taken(self._taker):
                 return
             self._held += nbytes
             if self._held >= HIGH_WATER:
@@ -454,6 +478,7 @@ class Connection(asyncio.BufferedProtocol):
         if not taker(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
             return False
         pieces.clear()
+        self.heard = self._loop.time()
         return True
 
     def _refuse(self, reason: str) -> None:

@@ -248,19 +248,12 @@ class Straight(Exchange):
         connection = self._connection
         if connection is None or connection.pieces or connection.complete or connection.error is not None:
             return
-        self._limit(connection, begun=True)
-
-        def take(piece: bytes) -> bool:
-            taken = taker(piece)
-            if taken:
-                self._limit(connection, begun=True)
-            return taken
-
-        connection.taker = take
+        patience, ahead = self._patience, self._pool.time() - self._clock()
         try:
-            await connection.next_event()
+            await connection.flow(taker, patience.end + ahead, patience.pause)
         finally:
-            connection.taker = None
+            connection.stop_flow()
+            self._deadline = patience.deadline(connection.heard - ahead, begun=True)
 
     @property
     def underway(self) -> bool:

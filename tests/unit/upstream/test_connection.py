@@ -7,7 +7,7 @@ import itertools
 import math
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,7 @@ from gateway.upstream.connection import (
     Garbled,
     Overdue,
     Stale,
+    Taker,
     Unanswered,
 )
 from tests.support.outboxes import AtOnce
@@ -637,25 +638,56 @@ def test_garbage_is_refused_or_waited_for_and_never_a_crash(
     assert not kept
 
 
-# --- a body that is taken as it comes ----------------------------------------------------------------
+# --- a body that flows -------------------------------------------------------------------------------
 
 
-def flowing() -> tuple[Connection, asyncio.Future[None]]:
-    """A connection whose answer has begun, and whoever waits for more of it."""
-    connection, _ = asked()
+def flowing(taker: Taker) -> tuple[Connection, asyncio.Future[None], Notes]:
+    """A connection whose answer has begun, and whoever waits for what `taker` does not take."""
+    connection, notes = asked()
     receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
-    return connection, connection.next_event()
+    return connection, connection.flow(taker, math.inf, math.inf), notes
+
+
+def anything(_: bytes) -> bool:
+    return True
+
+
+class Hands:
+    """An event loop whose clock is turned by hand; it has as much as limits need."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._real = asyncio.get_running_loop()
+        self.create_future = self._real.create_future
+
+    def time(self) -> float:
+        """Now."""
+        return self._now
+
+    def call_at(self, when: float, callback: Any) -> asyncio.TimerHandle:
+        """Set a timer."""
+        timer = asyncio.TimerHandle(when, callback, (), self._real)
+        self._timers.append(timer)
+        return timer
+
+    def advance(self, now: float) -> None:
+        """Turn the clock, and let strike what is due."""
+        self._now = now
+        for timer in [timer for timer in self._timers if timer.when() <= now]:
+            self._timers.remove(timer)
+            if not timer.cancelled():
+                timer._run()
 
 
 async def test_what_is_taken_wakes_nobody() -> None:
-    connection, waiter = flowing()
     taken: list[bytes] = []
 
-    def take(piece: bytes) -> bool:
+    def taker(piece: bytes) -> bool:
         taken.append(piece)
         return True
 
-    connection.taker = take
+    connection, waiter, _ = flowing(taker)
     receive(connection, b"2\r\nhe\r\n")
     receive(connection, b"2\r\nll\r\n1\r\no\r\n")
     assert taken == [b"he", b"llo"]
@@ -664,14 +696,13 @@ async def test_what_is_taken_wakes_nobody() -> None:
 
 
 async def test_what_is_refused_wakes_and_nothing_behind_it_is_offered() -> None:
-    connection, waiter = flowing()
     offered: list[bytes] = []
 
     def taker(piece: bytes) -> bool:
         offered.append(piece)
         return piece == b"one"
 
-    connection.taker = taker
+    connection, waiter, _ = flowing(taker)
     for piece in (b"one", b"two", b"one"):
         receive(connection, b"3\r\n%b\r\n" % piece)
     assert offered == [b"one", b"two"]
@@ -679,9 +710,16 @@ async def test_what_is_refused_wakes_and_nothing_behind_it_is_offered() -> None:
     assert connection.take() == b"twoone"
 
 
+async def test_what_comes_when_the_flow_has_stopped_is_kept() -> None:
+    connection, waiter, _ = flowing(anything)
+    connection.stop_flow()
+    receive(connection, b"3\r\none\r\n")
+    assert waiter.done()
+    assert connection.take() == b"one"
+
+
 async def test_the_end_is_for_the_reader_with_all_that_came_with_it() -> None:
-    connection, waiter = flowing()
-    connection.taker = lambda _: True
+    connection, waiter, _ = flowing(anything)
     receive(connection, b"2\r\nhe\r\n0\r\n\r\n")
     assert waiter.done()
     assert await connection.wait_piece() == b"he"
@@ -689,9 +727,25 @@ async def test_the_end_is_for_the_reader_with_all_that_came_with_it() -> None:
 
 
 async def test_what_is_taken_does_not_count_as_held() -> None:
-    connection, notes = asked()
-    receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
-    connection.taker = lambda _: True
+    connection, _, notes = flowing(anything)
     for _ in range(4):
         receive(connection, b"%x\r\n%b\r\n" % (HIGH_WATER // 2, bytes(HIGH_WATER // 2)))
     assert notes.flow == []
+
+
+@pytest.mark.parametrize(("until", "pause", "end"), [(50, 20, 30), (25, 20, 25)])
+async def test_each_piece_that_is_taken_gives_the_next_its_time(
+    until: float, pause: float, end: float
+) -> None:
+    loop = Hands()
+    connection, _ = asked(cast("asyncio.AbstractEventLoop", loop))
+    receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    waiter = connection.flow(anything, until, pause)
+    for moment in (5, 10):
+        loop.advance(moment)
+        receive(connection, b"3\r\none\r\n")
+    loop.advance(end - 0.1)
+    assert not waiter.done()
+    loop.advance(end)
+    assert waiter.done()
+    assert isinstance(connection.error, Overdue)

@@ -397,7 +397,6 @@ async def test_pieces_flow_until_one_is_refused_which_is_read() -> None:
         receive(connection, b"%x\r\n%b\r\n" % (len(piece), piece))
     await flow
     assert taken == [b"llo", b"you"]
-    assert connection.taker is None
     assert await exchange.read(begun=True) == b"stop"
     receive(connection, b"0\r\n\r\n")
     await exchange.flow(taker)
@@ -449,20 +448,3 @@ async def test_a_flow_that_pauses_for_too_long_is_told_by_reading(
         with pytest.raises(error):
             await exchange.read(begun=True)
     assert pool.statistics() == NOTHING
-
-
-async def test_each_piece_that_flows_gives_the_next_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, dialer = pool_of()
-    exchange = exchange_over(pool, between=5)
-    connection = await begun(exchange, dialer, OPEN)
-    await exchange.read(begun=False)
-    limits: list[float] = []
-    monkeypatch.setattr(Connection, "limit", lambda _, when: limits.append(when))
-    flow = asyncio.ensure_future(exchange.flow(lambda piece: piece == b"llo"))
-    await asyncio.sleep(0)
-    for piece in (b"llo", b"llo", b"end"):
-        receive(connection, b"3\r\n%b\r\n" % piece)
-    await flow
-    assert len(limits) == 3, "at the beginning, and after each that was taken"
-    assert sorted(limits) == limits
-    await exchange.aclose()
