@@ -42,6 +42,7 @@ from gateway.errors import (
 from gateway.inbound import head, refusal
 from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.cycle import Cycle
+from gateway.inbound.worker import Worker
 
 MAX_TARGET = 8_192
 """Longest request target, in bytes: what RFC 9112 asks servers to take."""
@@ -118,6 +119,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
         self.flow: FlowControl = cast("FlowControl", None)
         self.cycle: Cycle | None = None
+        self._worker: Worker | None = None
         self.stage = _IDLE
         self.deadline = NEVER
         self._idle_time = config.timeout_keep_alive
@@ -171,6 +173,8 @@ class Connection(asyncio.Protocol):
         self.arrivals.leave(self)
         if self.cycle is not None:
             self.cycle.leave()
+        if self._worker is not None:
+            self._worker.dismiss()
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
@@ -316,9 +320,17 @@ class Connection(asyncio.Protocol):
         self.stage = _BODY
         # An answer that begins before the request is complete is the last one: the rest is not waited for.
         self._keep_alive = version != "1.0" and parser.should_keep_alive()
-        cycle.task = task = self.loop.create_task(self.app(scope, cycle.receive, cycle.send))
+        self._serve(cycle, self.app(scope, cycle.receive, cycle.send))
+
+    def _serve(self, cycle: Cycle, work: Coroutine[Any, Any, None]) -> None:
+        worker = self._worker
+        if worker is None or not worker.rests:  # the first request, or the last one's is not at its very end
+            if worker is not None:
+                worker.dismiss()
+            worker = self._worker = Worker(self.loop)
+        cycle.task = task = worker.task
         self.arrivals.tasks.add(task)
-        task.add_done_callback(cycle.finish)
+        worker.give(work, cycle.finish)
 
     def _require_small_head(self) -> None:
         limits = self.limits

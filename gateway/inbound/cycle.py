@@ -130,12 +130,11 @@ class Cycle:
         if self.on_leaving is not None:
             self.on_leaving()
 
-    def finish(self, task: asyncio.Task[None]) -> None:
-        """See to it that the application, which has returned, leaves a whole answer or none."""
-        self._line.arrivals.tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
+    def finish(self, error: Exception | None) -> None:
+        """See to it that the application, which has ended so, leaves a whole answer or none."""
         if error is not None:
             logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+        self._line.arrivals.tasks.discard(self.task)
         if not self.gone and not self.complete:
             self.gone = True
             self._line.fail()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import Message
@@ -66,6 +66,7 @@ class Connection:
     def cycle(self, *, head_only: bool = False, expects: bool = False, keep_alive: bool = True) -> Cycle:
         made = Cycle(self, head_only=head_only, expects=expects)
         made.keep_alive = keep_alive
+        made.task = cast("asyncio.Task[None]", asyncio.current_task())
         self.cycles.append(made)
         return made
 
@@ -436,30 +437,20 @@ async def test_what_is_sent_to_nobody_is_dropped(began: bool) -> None:
 # --- the application's end -------------------------------------------------------------------------
 
 
-async def _returning() -> None: ...
-
-
-async def _raising() -> None:
-    raise BadRequest("nobody caught this")
-
-
-@pytest.mark.parametrize("work", [_returning, _raising])
+@pytest.mark.parametrize("error", [None, BadRequest("nobody caught this")], ids=["returned", "raised"])
 @pytest.mark.parametrize("began", [False, True])
 async def test_an_application_that_ends_without_an_answer_has_failed(
-    work: Any, began: bool, caplog: pytest.LogCaptureFixture
+    error: Exception | None, began: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = Connection()
     cycle = line.cycle()
     if began:
         await cycle.send(OK)
         await cycle.send(body(b"a", more=True))
-    task = asyncio.ensure_future(work())
-    task.add_done_callback(cycle.finish)
-    await asyncio.wait({task})
-    await asyncio.sleep(0)
+    cycle.finish(error)
     assert line.ends == ["failed"]
     told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len(told) == (work is _raising)
+    assert len(told) == (error is not None)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -470,20 +461,8 @@ async def test_an_application_that_has_answered_or_whose_client_left_has_not(lef
         cycle.leave()
     await cycle.send(OK)
     await cycle.send(body())
-    task = asyncio.ensure_future(_returning())
-    await task
-    cycle.finish(task)
+    cycle.finish(None)
     assert line.ends == ([] if left else ["kept"])
-
-
-async def test_an_application_that_was_cancelled_has_failed() -> None:
-    line = Connection()
-    cycle = line.cycle()
-    task = asyncio.ensure_future(asyncio.Event().wait())
-    task.cancel()
-    await asyncio.wait({task})
-    cycle.finish(task)  # type: ignore[arg-type]  # its result is of no matter
-    assert line.ends == ["failed"]
 
 
 # --- pieces without a message around them ------------------------------------------------------------
