@@ -45,6 +45,7 @@ from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
 from gateway.upstream.exchange import Exchange
+from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -356,12 +357,13 @@ class _Try:
             try:
                 chunk = await exchange.read(begun=self._begun)
                 if chunk:
+                    if self._begun and sse.says_done(chunk):  # without content it may be asked once more
+                        await self._free_card()
                     events = reader.feed(chunk)
                     if reader.done:
                         events += reader.end(clean=True)
                         self._complete, self.over = True, exchange.ended
-                        if self._lease.end():  # the card is free, whenever its stream will end
-                            await asyncio.sleep(0)
+                        await self._free_card()
                     else:
                         self._look_ahead(exchange)
                     return events
@@ -402,9 +404,13 @@ class _Try:
         else:
             body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
-        if self._lease.end():  # the card is free, whatever the answer is
-            await asyncio.sleep(0)
+        await self._free_card()
         return self.backend.dialect.answer(outgoing, body)
+
+    async def _free_card(self) -> None:
+        """Hand the slot on: the card is free, whatever it has said and whenever its stream ends."""
+        if self._lease.end():
+            await asyncio.sleep(0)
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
         """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
@@ -507,8 +513,8 @@ class _Try:
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
-        # Told while the slot is still held, so that it is not handed on before the backend rests. Only a
-        # whole answer that cannot be read has freed its card before: at most one more request goes there.
+        # Told while the slot is still held, so that it is not handed on before the backend rests. Only where
+        # the end of an answer cannot be read its card was freed before: at most one more request goes there.
         if not self.backend.retired:
             self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))

@@ -14,7 +14,13 @@ MAX_EVENT = 1 << 20
 """The longest event in characters that is kept; a longer one raises `ValueError`."""
 
 DONE = b"data: [DONE]\n\n"
+_LAST = (b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n")
 _LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+def says_done(chunk: bytes) -> bool:
+    """Whether the bytes end with the event that ends a stream; if that came in slices, they do not tell."""
+    return chunk.endswith(_LAST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.dialects.passing import PassingDecoder
 from gateway.dispatcher import Dispatcher
 from gateway.errors import (
     BadRequest,
@@ -295,6 +296,48 @@ async def test_whoever_gets_the_slot_asks_before_the_answer_goes_on(monkeypatch:
         await wait_until(lambda: house.dispatcher.queue_depth("m") == 1)
         finished.set()
     assert order == ["asked", "asked", "answered", "answered"]
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"], ids=["lf", "crlf"])
+async def test_whoever_gets_the_slot_asks_before_the_end_of_a_stream_is_read(
+    end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = asyncio.Event()
+    last = chunk(finish="stop") + end
+    servers = Servers(a=[streaming(chunk("a", role=True), last, until=finished, at=1), whole("b")])
+    order: list[str] = []
+    feed = PassingDecoder.feed
+
+    def fed(decoder: PassingDecoder, data: bytes) -> list[Event]:
+        order.append("end" if data.endswith(end) else "content")
+        return feed(decoder, data)
+
+    monkeypatch.setattr(PassingDecoder, "feed", fed)
+    async with open_house(servers, slots=1) as house, asyncio.TaskGroup() as group:
+        client = house.fleet["a"].client
+        exchange = client.exchange
+
+        def asked(*args: Any, **terms: Any) -> Any:
+            order.append("asked")
+            return exchange(*args, **terms)
+
+        monkeypatch.setattr(client, "exchange", asked)
+        group.create_task(house.answer(stream=True))
+        await wait_until(lambda: order == ["asked", "content"])
+        group.create_task(house.answer())
+        await wait_until(lambda: house.dispatcher.queue_depth("m") == 1)
+        finished.set()
+    assert order == ["asked", "content", "asked", "end"]
+
+
+async def test_a_card_is_not_free_for_others_before_its_stream_is_known_to_have_an_answer() -> None:
+    servers = Servers(a=[streaming(DONE), whole("b"), whole("c")])
+    async with open_house(servers, "chatglm3") as house, asyncio.TaskGroup() as group:
+        first = group.create_task(house.answer(stream=True))
+        second = group.create_task(house.answer())
+        await asyncio.wait({first, second})
+        assert text(first.result()) == "b", "asked once more, by the same request"
+        assert text(second.result()) == "c"
 
 
 # --- retries ---------------------------------------------------------------------------------------
