@@ -272,6 +272,18 @@ async def test_each_server_gets_its_own_language() -> None:
 # --- handing on -------------------------------------------------------------------------------------
 
 
+def note_asking(house: House, order: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each request to the backend `a` noted as "asked"."""
+    client = house.fleet["a"].client
+    exchange = client.exchange
+
+    def asked(*args: Any, **terms: Any) -> Any:
+        order.append("asked")
+        return exchange(*args, **terms)
+
+    monkeypatch.setattr(client, "exchange", asked)
+
+
 async def test_whoever_gets_the_slot_asks_before_the_answer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     finished = asyncio.Event()
     servers = Servers(a=[held(finished, native()), native()])
@@ -282,14 +294,7 @@ async def test_whoever_gets_the_slot_asks_before_the_answer_goes_on(monkeypatch:
         order.append("answered")
 
     async with open_house(servers, "chatglm2") as house, asyncio.TaskGroup() as group:
-        client = house.fleet["a"].client
-        exchange = client.exchange
-
-        def asked(*args: Any, **terms: Any) -> Any:
-            order.append("asked")
-            return exchange(*args, **terms)
-
-        monkeypatch.setattr(client, "exchange", asked)
+        note_asking(house, order, monkeypatch)
         group.create_task(one(house))
         await wait_until(lambda: servers.order == ["a"])
         group.create_task(one(house))
@@ -314,14 +319,7 @@ async def test_whoever_gets_the_slot_asks_before_the_end_of_a_stream_is_read(
 
     monkeypatch.setattr(PassingDecoder, "feed", fed)
     async with open_house(servers, slots=1) as house, asyncio.TaskGroup() as group:
-        client = house.fleet["a"].client
-        exchange = client.exchange
-
-        def asked(*args: Any, **terms: Any) -> Any:
-            order.append("asked")
-            return exchange(*args, **terms)
-
-        monkeypatch.setattr(client, "exchange", asked)
+        note_asking(house, order, monkeypatch)
         group.create_task(house.answer(stream=True))
         await wait_until(lambda: order == ["asked", "content"])
         group.create_task(house.answer())
