@@ -18,10 +18,10 @@ class Outlet(Protocol):
 
     @property
     def flows(self) -> bool:
-        """Whether it takes a piece at this moment."""
+        """Whether it takes a piece at this moment: its body has begun, and its reader keeps up."""
 
     def pour(self, piece: bytes) -> None:
-        """Send a piece; only while it `flows`."""
+        """Send a piece, not an empty one; only while it `flows`."""
 
 
 class Answer(ABC):

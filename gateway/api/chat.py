@@ -144,7 +144,6 @@ class _Streaming:
         self._plan = plan
         self._visit = visit
         self._presence = presence
-        self._push = presence.push
         self._ticket: Ticket | None = None
         self._usage: Usage | None = None
         self._open: set[int] = set()
@@ -200,7 +199,7 @@ class _Streaming:
     async def _comfort(self, send: Send) -> None:
         await self._start(send)
         while True:
-            await self._push(self._news())
+            await self._presence.push(self._news())
             await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
@@ -222,8 +221,8 @@ class _Streaming:
         """Send what came together in one piece."""
         if len(events) == 1 and isinstance(event := events[0], Passed):
             self._passing = True
-            return self._push(event.data)
-        return self._push(b"".join([self._written(event) for event in events]))
+            return self._presence.push(event.data)
+        return self._presence.push(b"".join([self._written(event) for event in events]))
 
     def _written(self, event: Event) -> bytes:
         if isinstance(event, Passed):

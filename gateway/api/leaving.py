@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
+from gateway.answer import Outlet
 from gateway.api.life import Life
 from gateway.errors import ClientGone, GatewayError
 
 
-class Presence(Protocol):
+class Presence(Outlet, Protocol):
     """A client, and whether it is still there. Lies in the scope as `presence`, put there by `inbound`.
 
     `on_leaving` is called, by the event loop and not by the request's own task, when `gone` becomes true.
@@ -36,13 +37,6 @@ class Presence(Protocol):
 
     def push(self, piece: bytes) -> Awaitable[None]:
         """Send a piece of a body that has begun."""
-
-    @property
-    def flows(self) -> bool:
-        """Whether a piece may be poured: the body has begun, and nobody has to wait for its reader."""
-
-    def pour(self, piece: bytes) -> None:
-        """Send a piece, not an empty one, without a wait; only while the body `flows`."""
 
 
 class Leaving:
