@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,8 +61,10 @@ async def test_an_unknown_name_is_a_503(resolve: Callable[[Resolver], None]) -> 
 
 
 async def test_a_slow_resolver_stalls_nobody(resolve: Callable[[Resolver], None]) -> None:
+    answered = threading.Event()
+
     def slow() -> list[str]:
-        time.sleep(0.3)
+        answered.wait(10)
         return ["127.0.0.1"]
 
     resolve(slow)
@@ -77,9 +80,10 @@ async def test_a_slow_resolver_stalls_nobody(resolve: Callable[[Resolver], None]
         ticking = asyncio.ensure_future(tick())
         answer = await ask(gateway)
         ticking.cancel()
+        answered.set()
     check_refused(answer, 503, "no_backend")
-    assert answer.seconds < 0.3
-    assert max(gaps) < 0.15
+    assert answer.seconds < 5
+    assert max(gaps) < 2
 
 
 async def test_a_dead_address_among_several_is_passed_over(resolve: Callable[[Resolver], None]) -> None:
