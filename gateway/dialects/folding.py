@@ -23,12 +23,11 @@ Spoken: TypeAlias = tuple[Literal["system", "user", "assistant"], str]
 
 
 class Turn(NamedTuple):
-    """What one side said in a row. System texts are kept apart, so that trimming never loses them."""
+    """What one side said in a row: `order`. Its system texts stand apart too: trimming never loses them."""
 
     role: Side
-    texts: tuple[str, ...] = ()
-    system: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -79,7 +78,7 @@ def fold(
         turns = [_after(turns[0].text, turns[1]), *turns[2:]]
     folded = _pair(turns)
     if opening:
-        first = (Turn("user", system=(opening,), order=(opening,)), Turn("assistant", order=(AGREED,)))
+        first = (Turn("user", (opening,), system=(opening,)), Turn("assistant", (AGREED,)))
         return folded._replace(pairs=(first, *folded.pairs))
     return folded
 
@@ -128,22 +127,21 @@ def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
 
 def _turns(spoken: list[Spoken]) -> list[Turn]:
     """What each side said in a row; system texts go to the next user, the last ones to the last question."""
-    turns: list[tuple[Side, list[str], list[str], list[str]]] = []
+    turns: list[tuple[Side, list[str], list[str]]] = []
     waiting: list[str] = []
     for role, text in _question_last(spoken):
         if role == "system":
             waiting.append(text)
             continue
         if not turns or turns[-1][0] != role:
-            turns.append((role, [], [], []))
-        _, texts, system, order = turns[-1]
+            turns.append((role, [], []))
+        _, order, system = turns[-1]
         if waiting and role == "user":
             system += waiting
             order += waiting
             waiting = []
-        texts.append(text)
         order.append(text)
-    return [Turn(side, tuple(texts), tuple(system), tuple(order)) for side, texts, system, order in turns]
+    return [Turn(side, tuple(order), tuple(system)) for side, order, system in turns]
 
 
 def _question_last(spoken: list[Spoken]) -> list[Spoken]:
@@ -172,4 +170,4 @@ def _before(system: tuple[str, ...], turn: Turn) -> Turn:
 
 
 def _after(text: str, turn: Turn) -> Turn:
-    return turn._replace(texts=(text, *turn.texts), order=(text, *turn.order))
+    return turn._replace(order=(text, *turn.order))
