@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gateway import config
 from gateway.abilities import usage
@@ -38,7 +38,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.planning import Plan, Terms
-from gateway.scheduling.claim import Ticket
+from gateway.scheduling.claim import Claim, Ticket
 from gateway.scheduling.patience import Patience
 from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.telemetry.receipt import Attempt, Receipt
@@ -120,38 +120,39 @@ class Relay:
 class Generation(Answer):
     """One generation: the loop over its tries."""
 
-    _try: _Try | None = None
-    _tries = 0
-    _content_sent = False
-    _waited = 0.0
-    _failed: GatewayError | None = None
-    """What is told if nobody can answer: of the model that was asked."""
-    _again = ""
-    """Why the next try is one more on the same model."""
-    _others: list[Plan] | None = None
-    """The models that are left to ask; None as long as this is not known."""
-
     def __init__(self, relay: Relay, plan: Plan, receipt: Receipt, waiting: Waiting) -> None:
         self._relay = relay
         self._plan = plan
         self._receipt = receipt
         self._waiting = waiting
         self._backends = plan.backends
+        self.done = self._content_sent = False
+        self._try: _Try | None = None
+        self._tries = 0
+        self._waited = 0.0
+        self._failed: GatewayError | None = None  # what is told if nobody can answer: of the model asked for
+        self._again = ""  # why the next try is one more on the same model
+        self._others: list[Plan] | None = None  # the models that are left to ask; None: not known yet
 
     async def read(self) -> list[Event]:
         while True:
             try:
-                current = self._try or await self._begin()
+                current = self._try
+                if current is None:
+                    queued, claim = self._relay.clock(), self._claim()
+                    lease = self._relay.dispatcher.seize(claim) if claim else None
+                    current = self._start_try(lease, queued) if lease else await self._wait_try(claim, queued)
                 events = current.noted(await current.read())
                 if current.over:
-                    handed_on = await current.end()
+                    if current.is_open():
+                        await current.close()
                     self.done = True
-                    if handed_on:
+                    if current.settle("ok"):  # somebody who waited has got its slot
                         await asyncio.sleep(0)
             except GatewayError as error:
                 await self._end_try(error)
                 continue
-            if not self._content_sent:
+            if not (self._content_sent or self.done):
                 self._content_sent = any(not isinstance(event, Repair) for event in events)
             return events
 
@@ -160,15 +161,16 @@ class Generation(Answer):
         if current is not None and self._content_sent:
             await current.flow(outlet)
 
-    async def _begin(self) -> _Try:
-        relay, receipt = self._relay, self._receipt
-        queued = relay.clock()
-        if self._plan.terms is not relay.terms and (self._backends or self._others is None):
+    def _claim(self) -> Claim | None:
+        """What the next try needs; None where another model has to answer."""
+        changed = self._plan.terms is not self._relay.terms
+        if changed and (self._backends or self._others is None):
             self._replan()
-        here = self._backends or self._others is None  # else another model has to answer
-        claim = self._plan.claim(self._backends, self._waited) if here else None
-        if claim is not None and (lease := relay.dispatcher.seize(claim)) is not None:
-            return self._start_try(lease, queued)
+        here = self._backends or self._others is None
+        return self._plan.claim(self._backends, self._waited) if here else None
+
+    async def _wait_try(self, claim: Claim | None, queued: float) -> _Try:
+        relay, receipt = self._relay, self._receipt
         try:
             if claim is not None:
                 lease = await relay.dispatcher.lease(claim, self._waiting)
@@ -298,17 +300,6 @@ class _Try:
     before anything else is done with the answer: until then a card idles.
     """
 
-    over = False
-    _row: Row | None = None
-    _passing = False
-    """Bytes go on as they come."""
-    _exchange: Exchange | None = None
-    _reader: ByteDecoder | None = None
-    _begun = False
-    """Content has come."""
-    _complete = False
-    """The answer is whole; its stream has still to end."""
-
     def __init__(self, relay: Relay, plan: Plan, lease: Lease, receipt: Receipt, began: float) -> None:
         self.backend = backend = plan.terms.fleet[lease.backend]
         self._relay = relay
@@ -316,6 +307,13 @@ class _Try:
         self._lease = lease
         self._receipt = receipt
         self._began = began
+        self.over = False
+        self._row: Row | None = None
+        self._passing = False  # bytes go on as they come
+        self._begun = False  # content has come
+        self._complete = False  # the answer is whole; its stream has still to end
+        self._exchange: Exchange | None = None
+        self._reader: ByteDecoder | None = None
         outgoing = plan.outgoing[backend.name]
         receipt.backend, receipt.dialect, receipt.ignored = (
             backend.name,
@@ -340,13 +338,14 @@ class _Try:
 
     # --- reading -----------------------------------------------------------------------------------
 
-    async def read(self) -> list[Event]:
+    def read(self) -> Coroutine[Any, Any, list[Event]]:
         """The next pieces as the dialect reads them.
 
         Raises every way in which a try can fail; then `fail` must be called.
         """
-        if not self._outgoing.streams:
-            return await self._read_whole(self._outgoing)
+        return self._read_piece() if self._outgoing.streams else self._read_whole(self._outgoing)
+
+    async def _read_piece(self) -> list[Event]:
         try:
             exchange, reader = self._exchange, self._reader
             if exchange is None or reader is None:
@@ -404,7 +403,8 @@ class _Try:
         else:
             body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
-        await self._free_card()
+        if self._lease.end():
+            await asyncio.sleep(0)
         return self.backend.dialect.answer(outgoing, body)
 
     async def _free_card(self) -> None:
@@ -505,11 +505,14 @@ class _Try:
 
     # --- ends --------------------------------------------------------------------------------------
 
-    async def end(self) -> bool:
-        """End a try whose last piece has come; true if somebody who waited has got its slot."""
+    def is_open(self) -> bool:
+        """Whether a stream is left to `close` before the try is settled."""
+        return self._exchange is not None
+
+    async def close(self) -> None:
+        """Leave a stream whose last piece has come."""
         if self._exchange is not None:
             await self._close(self._exchange, ended=False)
-        return self._settle("ok")
 
     async def fail(self, error: GatewayError) -> None:
         """End a try that has failed."""
@@ -534,9 +537,10 @@ class _Try:
             ):
                 self._linger(self._until_free())
         finally:
-            self._settle(outcome)
+            self.settle(outcome)
 
-    def _settle(self, outcome: str) -> bool:
+    def settle(self, outcome: str) -> bool:
+        """Note how the try has ended, and give its slot back; true if somebody who waited has got it."""
         dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
         seconds = self._relay.clock() - self._began
         if outcome == "ok" and not self.backend.retired:

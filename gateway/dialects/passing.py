@@ -24,20 +24,23 @@ _MEMBERS = itemgetter("id", "object", "created", "model", "choices")
 _OF_CHOICE = itemgetter("index", "message", "logprobs", "finish_reason")
 _OF_MESSAGE = itemgetter("role", "content")
 _ENDINGS = ("stop", "length", "tool_calls", "content_filter")
+_WORDS = (
+    b'finish_reason":"',
+    b'usage":{',
+    b'error"',
+    b"[DONE]",
+    b'finish_reason": "',
+    b'usage": {',
+    b"error_code",
+)
+"""What stands in a chunk that says more than text."""
 
 
 def _matters(chunk: bytes) -> bool:
     """Whether a chunk says more than text, and must be read: a finish reason, usage, an error, the end."""
-    # One search after the other, as bytes are searched faster than anything written in Python.
-    return (
-        b'finish_reason":"' in chunk
-        or b'usage":{' in chunk
-        or b'error"' in chunk
-        or b"[DONE]" in chunk
-        or b'finish_reason": "' in chunk
-        or b'usage": {' in chunk
-        or b"error_code" in chunk
-    )
+    # One search after the other, as bytes are searched faster than anything written in Python; not by `in`,
+    # which takes what it looks for as a number first, raises that it is none, and drops that.
+    return max(map(chunk.find, _WORDS)) >= 0
 
 
 def _looks_single(chunk: bytes) -> bool:

@@ -31,20 +31,20 @@ class Canary:
     result: CanaryResult
 
 
+@dataclass(slots=True, eq=False)
 class Receipt:
     """What happened to one request. Times are monotonic seconds; None means "never came to that".
 
     Filled along the way by the relay and its door, and shown to the hooks once, when all is over.
     `model` is a configured name or "other", `answered` the model that took its place, if one did;
-    `ignored` and `repairs` are words of our own. What nothing has happened to stands in the class alone: most
-    of it stays so, and to write it down for every request would cost more than to read it.
+    `ignored` and `repairs` are words of our own.
     """
 
     request_id: str
     door: Door
     received: float
-    method: str
-    path: str
+    method: str = ""
+    path: str = ""
     model: str = "other"
     tenant: str = ""
     stream: bool = False
@@ -68,17 +68,6 @@ class Receipt:
     left_while: Phase | None = None
     answered: str = ""
     canary: Canary | None = None
-
-    def __init__(
-        self, request_id: str, door: Door, received: float, method: str = "", path: str = "", **known: object
-    ) -> None:
-        self.request_id = request_id
-        self.door = door
-        self.received = received
-        self.method = method
-        self.path = path
-        for name, value in known.items():
-            setattr(self, name, value)
 
     @property
     def seconds(self) -> float:

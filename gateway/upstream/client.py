@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import httpx
 
@@ -46,17 +47,12 @@ class Client:
         self._clock = clock
         self._routes: dict[str, Route] = {}
 
-    async def whole(self, outgoing: Outgoing, patience: Patience) -> bytes:
+    def whole(self, outgoing: Outgoing, patience: Patience) -> Coroutine[Any, Any, bytes]:
         """Send the request and read its whole answer, which came with status 200.
 
         Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
         """
-        exchange = self.exchange(outgoing, patience, whole=True)
-        try:
-            return await exchange.wait_whole()
-        finally:
-            if not exchange.ended:
-                await exchange.aclose()
+        return self.exchange(outgoing, patience, whole=True).wait_whole()
 
     def exchange(
         self, outgoing: Outgoing, patience: Patience, *, whole: bool = False, lasting: bool = False

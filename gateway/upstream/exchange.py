@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import httpx
 
@@ -47,8 +47,9 @@ Broken = type[UpstreamReset | UpstreamTruncated]
 class Exchange(ABC):
     """One request and its answer. Of one task; `begin` first, then `read` to the end, `aclose` in any case.
 
-    Or `wait_whole`, which does the first two. `ended`: the whole body was read. `last`: the server will
-    close the connection after this answer, and nothing has been done about it.
+    Or `wait_whole`, which does the first two, and leaves the exchange when it fails, unless that is for whole
+    answers that are waited for in any case. `ended`: the whole body was read. `last`: the server will close
+    the connection after this answer, and nothing has been done about it.
     """
 
     __slots__ = ("ended", "last")
@@ -79,6 +80,13 @@ class Exchange(ABC):
 
     async def wait_whole(self) -> bytes:
         """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
+        try:
+            return await self._wait_all()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _wait_all(self) -> bytes:
         await self.begin()
         return await self._wait_rest()
 
@@ -160,51 +168,71 @@ class Straight(Exchange):
         self.ended = self.last = False
 
     async def wait_whole(self) -> bytes:
-        await self.begin()
-        if self._connection is None:  # most answers come in one piece
-            self.ended = True
-            return self._last
-        return await self._wait_rest()
+        try:
+            connection = await self._answer()
+            if self._refuses(connection):
+                await self._wait_refusal(connection)
+            if self._connection is None:  # most answers come in one piece
+                self.ended = True
+                return self._last
+            return await self._wait_rest()
+        except (ConnectionFault, OSError) as error:
+            raise self._failed(error) from None
+        except BaseException:
+            if not self._lasting:
+                self._leave()
+            raise
 
     async def begin(self) -> None:
+        try:
+            connection = await self._answer()
+        except (ConnectionFault, OSError) as error:
+            raise self._failed(error) from None
+        if self._refuses(connection):
+            await self._wait_refusal(connection)
+
+    def _answer(self) -> Coroutine[Any, Any, Connection]:
+        """The request on its way to the head of its answer."""
         body, patience = self._body, self._patience
         connect = patience.connect
-        self._deadline = patience.opening
-        until = self._pool.time() + patience.opening - self._clock()
-        try:
-            self._connection = connection = await wait_answer(
-                self._pool,
-                b"%b%d\r\n\r\n" % (self._route.head, len(body)),
-                body,
-                connect=connect,
-                place=connect,
-                retry=self._retry,
-                until=until,
-                ready_at=self._ready_at,
-                lasting=self._lasting,
-                sent=self._sent,
-            )
-        except (ConnectionFault, OSError) as error:
-            if not (isinstance(error, Overdue) and self.underway):
-                self._leave()
-            raise self._mapped(error, UpstreamReset, begun=False) from None
-        status = connection.status
-        coded = (
-            b"\r\ncontent-encoding:" in connection.low_head
-            and (connection.field(b"content-encoding") or "").lower() != "identity"
+        self._deadline = opening = patience.opening
+        return wait_answer(
+            self._pool,
+            b"%b%d\r\n\r\n" % (self._route.head, len(body)),
+            body,
+            connect=connect,
+            place=connect,
+            retry=self._retry,
+            until=self._pool.time() + opening - self._clock(),
+            ready_at=self._ready_at,
+            lasting=self._lasting,
+            sent=self._sent,
         )
+
+    def _failed(self, error: ConnectionFault | OSError) -> GatewayError:
+        if not (isinstance(error, Overdue) and self.underway):
+            self._leave()
+        return self._mapped(error, UpstreamReset, begun=False)
+
+    def _refuses(self, connection: Connection) -> bool:
+        """Take what has come, and tell whether it is no good answer."""
         if connection.complete:
             self._last = connection.take()
             self._connection = None
             self._pool.give_back(connection)
         else:
             self.last = not connection.keeps
-        if status != 200 or coded:
-            try:
-                retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
-                raise await self._wait_refused(status, retry_after, date)
-            finally:
-                self._leave()
+        return connection.status != 200 or (
+            connection.low_head.find(b"\r\ncontent-encoding:") >= 0
+            and (connection.field(b"content-encoding") or "").lower() != "identity"
+        )
+
+    async def _wait_refusal(self, connection: Connection) -> None:
+        try:
+            retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
+            raise await self._wait_refused(connection.status, retry_after, date)
+        finally:
+            self._leave()
 
     def _sent(self, connection: Connection) -> None:
         self._connection = connection
@@ -331,7 +359,7 @@ class Mocked(Exchange):
         # httpx gives a request up when it is cancelled: what shall go on needs a task of its own.
         patience, now = self._patience, self._clock()
         self._patience = patience.doubled()
-        self._task = asyncio.get_running_loop().create_task(super().wait_whole())
+        self._task = asyncio.get_running_loop().create_task(self._wait_all())
         deadline = patience.deadline(now, begun=False)
         try:
             async with asyncio.timeout(deadline - now):

@@ -167,7 +167,7 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Take a connection back whose request is over; one that cannot serve again is closed."""
-        if self._closed or not connection.reusable:
+        if self._closed or not connection.reusable():
             self.discard(connection)
         else:
             self._keep(connection)

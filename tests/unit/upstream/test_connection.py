@@ -118,7 +118,7 @@ async def test_an_answer_before_the_end_of_a_large_body_ends_the_sending() -> No
     await connection.wait_rest(body)
     assert len(notes.written) == 1
     assert await whole(connection) == b"hello"
-    assert not connection.reusable
+    assert not connection.reusable()
 
 
 async def test_what_one_read_brought_is_one_piece() -> None:
@@ -127,7 +127,7 @@ async def test_what_one_read_brought_is_one_piece() -> None:
     await connection.wait_head()
     assert await connection.wait_piece() == b"hello world"
     assert await connection.wait_piece() == b""
-    assert connection.reusable
+    assert connection.reusable()
     assert connection.served == 1
 
 
@@ -210,14 +210,14 @@ async def test_a_body_until_close_is_complete_at_the_end_but_not_at_a_reset() ->
         receive(connection, OK + b"\r\nhello")
         connection.connection_lost(error)
         assert (connection.close_delimited, connection.complete) == (True, complete)
-        assert not connection.reusable
+        assert not connection.reusable()
 
 
 async def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:
     connection, notes, _ = made()
     receive(connection, b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert notes.aborted
-    assert not connection.reusable
+    assert not connection.reusable()
     with pytest.raises(Stale):
         connection.start(b"head")
     assert notes.written == []
@@ -287,7 +287,7 @@ async def test_an_answer_before_the_request_was_gone_spoils_the_connection_only(
     notes.buffered = 1
     receive(connection, SIZED)
     assert await whole(connection) == b"hello"
-    assert not connection.reusable
+    assert not connection.reusable()
 
 
 async def test_what_follows_an_answer_spoils_the_connection_only() -> None:
@@ -296,7 +296,7 @@ async def test_what_follows_an_answer_spoils_the_connection_only() -> None:
     receive(connection, b"more")
     assert notes.aborted
     assert await whole(connection) == b"hello"
-    assert not connection.reusable
+    assert not connection.reusable()
 
 
 async def test_the_second_answer_on_a_connection_starts_afresh() -> None:
@@ -350,7 +350,7 @@ async def test_an_answer_ends_the_sending() -> None:
         receive(connection, SIZED)
     assert notes.written[1:] == []
     assert await whole(connection) == b"hello"
-    assert not connection.reusable
+    assert not connection.reusable()
 
 
 # --- heads ----------------------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ async def test_the_head_after_interim_ones_is_the_one_that_counts(size: int) -> 
     assert await whole(connection) == b"hello"
     assert connection.headers == [(b"Content-Length", b"5")]
     assert connection.field(b"content-encoding") is None
-    assert connection.reusable
+    assert connection.reusable()
 
 
 # --- waiting for all of an answer -------------------------------------------------------------------------
@@ -444,7 +444,7 @@ async def test_silence_ends_at_the_limit_and_closes_the_connection() -> None:
         await connection.wait_head()
     assert 0.018 <= loop.time() - began < 0.5
     assert notes.aborted
-    assert not connection.reusable
+    assert not connection.reusable()
 
 
 async def test_the_limit_of_what_lasts_ends_the_waiting_and_not_the_answer() -> None:
@@ -460,7 +460,7 @@ async def test_the_limit_of_what_lasts_ends_the_waiting_and_not_the_answer() -> 
     receive(connection, SIZED)
     await waiting
     assert connection.take() == b"hello"
-    assert connection.reusable
+    assert connection.reusable()
 
 
 async def test_a_limit_that_has_passed_already_ends_the_waiting_at_once() -> None:
@@ -578,7 +578,7 @@ def outcome(data: bytes, cuts: list[int], *, closed: bool) -> tuple[int, bytes, 
             loop.run_until_complete(read_into(connection, body))
         except (ConnectionFault, TimeoutError) as fault:
             error = type(fault)
-        return connection.status, bytes(body), error, connection.reusable
+        return connection.status, bytes(body), error, connection.reusable()
     finally:
         loop.close()
 

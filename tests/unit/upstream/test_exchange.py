@@ -86,7 +86,7 @@ async def test_pieces_are_given_as_they_come_and_the_last_one_frees_the_connecti
     receive(connection, CHUNKED[-9:])
     assert await exchange.read(begun=True) == b""
     assert over(exchange)
-    assert connection.reusable
+    assert connection.reusable()
     assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
 
 
@@ -259,7 +259,7 @@ async def left(exchange: Straight, turns: int = 3) -> None:
 
 async def test_a_request_that_has_left_is_underway_when_its_client_leaves() -> None:
     pool, dialer = pool_of()
-    exchange = exchange_over(pool, whole=True)
+    exchange = exchange_over(pool, whole=True, lasting=True)
     await left(exchange)
     assert working(exchange)
     rest = asyncio.get_running_loop().create_task(exchange.outlast())
@@ -272,6 +272,15 @@ async def test_a_request_that_has_left_is_underway_when_its_client_leaves() -> N
     await rest
     assert not working(exchange)
     assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+
+
+async def test_a_request_that_does_not_last_is_left_with_its_client() -> None:
+    pool, dialer = pool_of()
+    exchange = exchange_over(pool, whole=True)
+    await left(exchange)
+    assert not working(exchange)
+    assert dialer.made[0].closed
+    assert pool.statistics() == NOTHING
 
 
 async def test_an_answer_that_takes_too_long_is_still_underway_where_it_lasts() -> None:
@@ -315,7 +324,7 @@ async def test_nobody_waits_for_ever_for_what_lasts() -> None:
 
 async def test_what_is_left_of_an_answer_that_breaks_off_is_nothing() -> None:
     pool, dialer = pool_of()
-    exchange = exchange_over(pool, whole=True)
+    exchange = exchange_over(pool, whole=True, lasting=True)
     await left(exchange)
     rest = asyncio.get_running_loop().create_task(exchange.outlast())
     await asyncio.sleep(0)
