@@ -12,7 +12,7 @@ from gateway.api import replies
 from gateway.api.body import read_body, require_json, whole_body
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
-from gateway.api.middleware import Visit, gateway_headers, note_error
+from gateway.api.middleware import Visit, gateway_lines, note_error
 from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.planning import Asking, Plan
@@ -20,6 +20,7 @@ from gateway.scheduling.claim import Ticket
 from gateway.tenancy.keys import Tenant
 from gateway.wire import news, openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
+from gateway.wire.headers import pairs
 
 SESSION = b"x-session-affinity"
 """The header by which a client names the conversation; load generators and agents send it."""
@@ -101,7 +102,7 @@ class _Whole:
         finally:
             if not answer.done:
                 await answer.aclose()
-        await self._visit.answer(presence, passed or self._written(), gateway_headers(receipt))
+        await self._visit.answer(presence, passed or self._written())
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Usage):
@@ -204,7 +205,8 @@ class _Streaming:
 
     async def _start(self, send: Send) -> None:
         # Who counts is known only at the end: the usage chunk tells the counts themselves.
-        await replies.start_stream(send, gateway_headers(self._visit.receipt, counted=False))
+        lines = gateway_lines(self._visit.receipt, counted=False)
+        await replies.start_stream(send, pairs(lines))
 
     def _news(self) -> bytes:
         place = self._desk.place(self._ticket) if self._ticket else None

@@ -32,8 +32,11 @@ class Presence(Outlet, Protocol):
     def whole_body(self) -> bytes | None:
         """Receive the whole body of the request, if all of it is there; None where it must be received."""
 
-    def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Awaitable[None]:
-        """Send a whole answer of status 200; its length is told, and nothing of the connection."""
+    def answer(self, lines: Sequence[bytes], body: bytes) -> Awaitable[None]:
+        """Send a whole answer of status 200, with these headers (`name: value` each).
+
+        Its length is told for it, and nothing of the connection.
+        """
 
     def push(self, piece: bytes) -> Awaitable[None]:
         """Send a piece of a body that has begun."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, get_args
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,12 +13,20 @@ from gateway.api.leaving import Presence
 from gateway.api.life import Life
 from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError
 from gateway.telemetry.receipt import Hook, Receipt
+from gateway.wire.events import UsageSource
+from gateway.wire.headers import Lines, pairs
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_NO_STORE = (b"cache-control", b"no-store")
+_JSON = b"content-type: application/json"
+_NO_STORE = b"cache-control: no-store"
+_NOSNIFF = b"x-content-type-options: nosniff"
+_VERSION = b"openai-version: 2020-10-01"
 _CLOSE = (b"connection", b"close")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
-_VERSION = (b"openai-version", b"2020-10-01")
+_FIRST_TRY = b"x-gateway-attempts: 1"
+_AT_ONCE = b"x-gateway-queue-ms: 0"
+_COUNTED: Mapping[UsageSource, bytes] = {
+    source: b"x-gateway-usage: " + source.encode() for source in get_args(UsageSource)
+}
 
 
 class CrashLog(Protocol):
@@ -60,22 +68,23 @@ class Visit:
             self._dress(message)
         return self._send(message)
 
-    def answer(self, presence: Presence, body: bytes, headers: replies.Pairs) -> Awaitable[None]:
-        """Send a whole answer of status 200, with the standing headers and these."""
-        said = [*replies.JSON, *headers, *self._begin(200), _NO_STORE]
+    def answer(self, presence: Presence, body: bytes) -> Awaitable[None]:
+        """Send a whole answer of status 200, with all that is known of its way."""
+        said = [_JSON, *gateway_lines(self.receipt), *self._begin(200), _NO_STORE]
         if self._life.leaving:
-            return replies.send_whole(self._send, 200, body, [*said, _CLOSE])
+            return replies.send_whole(self._send, 200, body, [*pairs(said), _CLOSE])
         return presence.answer(said, body)
 
     def _dress(self, message: Message) -> None:
         given = message.get("headers", ())
-        message["headers"] = headers = [*given, *self._begin(message["status"])]
+        said = self._begin(message["status"])
         if b"cache-control" not in dict(given):
-            headers.append(_NO_STORE)
+            said.append(_NO_STORE)
+        message["headers"] = headers = [*given, *pairs(said)]
         if self._life.leaving:
             headers.append(_CLOSE)
 
-    def _begin(self, status: int) -> replies.Pairs:
+    def _begin(self, status: int) -> Lines:
         """Note that the answer begins, and how; give the headers that every answer has."""
         self.began = True
         receipt = self.receipt
@@ -83,10 +92,10 @@ class Visit:
         if receipt.outcome == "internal":
             receipt.outcome = "ok" if status < 400 else "client_error" if status < 500 else "internal"
         return [
-            (b"x-request-id", receipt.request_id.encode()),
+            b"x-request-id: " + receipt.request_id.encode(),
             _NOSNIFF,
             _VERSION,
-            (b"openai-processing-ms", b"%d" % ((self._now() - receipt.received) * 1000)),
+            b"openai-processing-ms: %d" % ((self._now() - receipt.received) * 1000),
         ]
 
 
@@ -154,7 +163,7 @@ class Reception:
     async def _refuse(self, visit: Visit, error: GatewayError) -> None:
         note_error(visit.receipt, error)
         if not visit.began:
-            extra = gateway_headers(visit.receipt)
+            extra = pairs(gateway_lines(visit.receipt))
             await replies.send_error(visit.send, error, visit.error_body(error), extra)
 
 
@@ -171,18 +180,17 @@ def note_error(receipt: Receipt, error: GatewayError) -> None:
         receipt.status = error.row.status
 
 
-def gateway_headers(receipt: Receipt, *, counted: bool = True) -> replies.Pairs:
+def gateway_lines(receipt: Receipt, *, counted: bool = True) -> Lines:
     """What is known of the request's way so far: backend, tries, wait, losses, and if `counted` by whom."""
-    headers: replies.Pairs = []
+    lines: Lines = []
     if receipt.backend:
-        attempts = max(1, len(receipt.attempts), len(receipt.retries) + 1)
-        headers += [
-            (b"x-gateway-backend", receipt.backend.encode()),
-            (b"x-gateway-attempts", b"%d" % attempts),
-            (b"x-gateway-queue-ms", b"%d" % (receipt.queue_seconds * 1000)),
-        ]
+        lines += (f"x-gateway-backend: {receipt.backend}".encode(), _FIRST_TRY, _AT_ONCE)
+        if receipt.retries or len(receipt.attempts) > 1:
+            lines[1] = b"x-gateway-attempts: %d" % max(len(receipt.attempts), len(receipt.retries) + 1)
+        if receipt.queue_seconds:
+            lines[2] = b"x-gateway-queue-ms: %d" % (receipt.queue_seconds * 1000)
     if receipt.ignored:
-        headers.append((b"x-gateway-ignored", ",".join(receipt.ignored).encode()))
+        lines.append(f"x-gateway-ignored: {','.join(receipt.ignored)}".encode())
     if counted and receipt.usage is not None:
-        headers.append((b"x-gateway-usage", receipt.usage.source.encode()))
-    return headers
+        lines.append(_COUNTED[receipt.usage.source])
+    return lines

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.body import read_body, whole_body
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
-from gateway.api.middleware import Visit, gateway_headers
+from gateway.api.middleware import Visit
 from gateway.api.offload import SMALL
 from gateway.errors import GatewayError
 from gateway.planning import Asking, Plan
@@ -43,7 +43,7 @@ class NativeDoor:
         with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-            await visit.answer(presence, body, gateway_headers(visit.receipt))
+            await visit.answer(presence, body)
 
     def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> tuple[native.NativeRequest, Plan]:
         """Read the request and plan it. Large ones do so beside the event loop."""

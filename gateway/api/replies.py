@@ -9,8 +9,7 @@ from starlette.types import Send
 
 from gateway.errors import GatewayError, Unauthorized
 from gateway.wire import openai
-
-Pairs = list[tuple[bytes, bytes]]
+from gateway.wire.headers import Pairs
 
 JSON: Pairs = [(b"content-type", b"application/json")]
 EVENT_STREAM: Pairs = [

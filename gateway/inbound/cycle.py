@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from gateway.errors import GatewayError
 from gateway.inbound.arrivals import Arrivals
+from gateway.wire.headers import pairs
 
 LARGE = 65_536
 """Bytes of a body that is written by itself: joining it to its head would cost more than a second write."""
@@ -25,8 +26,9 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _OK = _STATUS_LINES[HTTPStatus.OK]
 _BODILESS = frozenset({204, 304})
-# What may stand in a header: all but control characters (a tab is none here).
-_SHOWN = bytes({9, *range(32, 256)} - {127})
+# Control characters, which may not stand in a header (a tab is none here), as they look when all are alike;
+# but for those of the ends of lines, which are counted.
+_MARKED = bytes(0 if (code < 32 and code not in b"\t\r\n") or code == 127 else code for code in range(256))
 
 
 class Line(Protocol):
@@ -188,26 +190,26 @@ class Cycle:
         body, self.body = self.body, b""
         return body if isinstance(body, bytes) else bytes(body)
 
-    def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Awaitable[None]:
+    def answer(self, lines: Sequence[bytes], body: bytes) -> Awaitable[None]:
         """Write a whole answer of status 200: two `send`s in one, and the length of the body is told for it.
 
-        The headers do not say how the body is framed, nor what becomes of the connection.
+        Its headers, `name: value` each, do not say how the body is framed, nor whether the connection stays.
         """
         begun = self.started or self._start is not None
         usual = self.keep_alive and not (begun or self._head_only or self._flow.write_paused)
         if self.gone:
             return self._line.nothing
         if not usual or len(body) >= LARGE:
-            return self._answer_later(headers, body)
-        fields, length = _fields(headers), b"content-length: %d\r\n\r\n" % len(body)
-        self._line.write(b"".join((_OK, self._line.arrivals.standing, fields, length, body)))
+            return self._answer_later(lines, body)
+        line, end = self._line, b"content-length: %d\r\n\r\n" % len(body)
+        line.write(b"".join((_OK, line.arrivals.standing, _fields(lines), end, body)))
         self.started = True
         self._complete()
         return self._line.nothing
 
-    async def _answer_later(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        length = (b"content-length", b"%d" % len(body))
-        await self.send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+    async def _answer_later(self, lines: Sequence[bytes], body: bytes) -> None:
+        headers = [*pairs(lines), (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
     def push(self, piece: bytes) -> Awaitable[None]:
@@ -276,7 +278,7 @@ class Cycle:
             raise RuntimeError("A body came before its head.")
         status = start["status"]
         headers = start.get("headers", ())
-        fields = _fields(headers)
+        fields = _fields([*map(b": ".join, headers)])
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         return b"".join((line, self._line.arrivals.standing, fields, self._framed(status, dict(headers))))
 
@@ -298,8 +300,9 @@ class Cycle:
         return added + b"\r\n"
 
 
-def _fields(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    fields = b"\r\n".join((*map(b": ".join, headers), b""))
-    if fields.translate(None, _SHOWN) != b"\r\n" * len(headers):
+def _fields(lines: Sequence[bytes]) -> bytes:
+    fields = b"\r\n".join((*lines, b""))
+    marked = fields.translate(_MARKED)
+    if not (marked.count(b"\r") == marked.count(b"\n") == len(lines)) or marked.find(b"\0") >= 0:
         raise RuntimeError("A header has a control character in it.")
     return fields

@@ -16,6 +16,7 @@ from gateway.app import Gateway, create_app
 from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.telemetry.logs import Logs, configure
+from gateway.wire.headers import pairs
 from tests.support.servers import Servers
 from tests.support.stack import configured, wait_until
 
@@ -42,9 +43,9 @@ class Client:
     def whole_body(self) -> None:
         """Nothing: the body has to be received."""
 
-    async def answer(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    async def answer(self, lines: Sequence[bytes], body: bytes) -> None:
         """Take a whole answer."""
-        said = [*headers, (b"content-length", b"%d" % len(body))]
+        said = [*pairs(lines), (b"content-length", b"%d" % len(body))]
         await self.send({"type": "http.response.start", "status": 200, "headers": said})
         await self.send({"type": "http.response.body", "body": body})
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api import replies
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
-from gateway.api.middleware import Reception, Visit, gateway_headers, note_error
+from gateway.api.middleware import Reception, Visit, gateway_lines, note_error
 from gateway.errors import BadRequest, Draining, GatewayError, QueueFull, UpstreamTruncated
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.wire.events import Usage
@@ -297,7 +297,7 @@ def test_an_error_is_noted_and_a_status_that_was_sent_stays(error: GatewayError,
 
 
 def told(receipt: Receipt) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in gateway_headers(receipt)}
+    return dict(line.decode().split(": ", 1) for line in gateway_lines(receipt))
 
 
 def test_a_request_that_came_nowhere_has_nothing_to_tell() -> None:
@@ -326,4 +326,4 @@ def test_the_try_under_way_counts(retries: tuple[str, ...], attempts: str) -> No
 
 def test_who_counts_is_not_told_before_it_is_known() -> None:
     receipt = Receipt("r", "chat", 0, usage=Usage(1, 2, "backend"))
-    assert gateway_headers(receipt, counted=False) == []
+    assert gateway_lines(receipt, counted=False) == []

@@ -16,6 +16,7 @@ from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.cycle import LARGE, Cycle
 
 HEADER = (b"content-type", b"application/json")
+LINE = b": ".join(HEADER)
 OK: Message = {"type": "http.response.start", "status": 200, "headers": ()}
 
 
@@ -309,7 +310,7 @@ async def test_a_body_that_has_to_be_called_for_is_received() -> None:
 async def test_a_whole_answer_is_what_two_messages_say(size: int, options: dict[str, bool]) -> None:
     whole, length = b"x" * size, (b"content-length", b"%d" % size)
     said, line = await answered(head(200, HEADER, length), body(whole), **options), Connection()
-    await line.cycle(**options).answer([HEADER], whole)
+    await line.cycle(**options).answer([LINE], whole)
     assert b"".join(line.wire.writes) == b"".join(said.wire.writes)
     assert line.ends == said.ends
 
@@ -317,16 +318,16 @@ async def test_a_whole_answer_is_what_two_messages_say(size: int, options: dict[
 async def test_there_is_one_whole_answer() -> None:
     line = Connection()
     cycle = line.cycle()
-    await cycle.answer([HEADER], b"{}")
+    await cycle.answer([LINE], b"{}")
     with pytest.raises(RuntimeError):
-        await cycle.answer([HEADER], b"{}")
+        await cycle.answer([LINE], b"{}")
     assert len(line.wire.writes) == 1
 
 
 async def test_a_whole_answer_has_no_line_end_in_a_header() -> None:
     line = Connection()
     with pytest.raises(RuntimeError, match="control character"):
-        await line.cycle().answer([(b"x-a", b"1\r\nx-b: 2")], b"{}")
+        await line.cycle().answer([b"x-a: 1\r\nx-b: 2"], b"{}")
     assert line.wire.writes == []
 
 
@@ -334,9 +335,9 @@ async def test_a_whole_answer_waits_for_a_slow_reader_and_is_dropped_for_one_who
     line = Connection()
     slow, gone = line.cycle(), line.cycle()
     line.flow.pause_writing()
-    task = asyncio.ensure_future(slow.answer([HEADER], b"{}"))
+    task = asyncio.ensure_future(slow.answer([LINE], b"{}"))
     gone.leave()
-    await gone.answer([HEADER], b"{}")
+    await gone.answer([LINE], b"{}")
     await asyncio.sleep(0)
     assert line.wire.writes == []
     line.flow.resume_writing()
