@@ -24,4 +24,4 @@ class Ids:
     def __call__(self, prefix: str) -> str:
         """A new id behind this prefix."""
         self._last = (self._last + self._step) & _WORD
-        return f"{prefix}{self._process}{self._last:016x}"
+        return prefix + self._process + self._last.to_bytes(8).hex()

@@ -55,6 +55,8 @@ NEVER = math.inf
 Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 """An ASGI application that gives a coroutine, and not only something to wait for."""
 _WATCHED = head.WATCHED | {b"expect"}
+_OWN = dict.fromkeys(("headers", "state", "presence"))
+"""What each request has of its own in its scope."""
 
 
 class Stage(Enum):
@@ -133,7 +135,7 @@ class Connection(asyncio.Protocol):
         self._expects = False
         self._approved: tuple[str, list[tuple[bytes, bytes]]] = ("", [])
         self._aimed: tuple[bytes, bytes] = (b"", b"")
-        self._target: dict[str, Any] = {}
+        self._form: dict[str, Any] = {}  # the scope of a request for the same target, still without its own
         self._keep_alive = False
         self._unsent = 0
         self._stalled_since = 0.0
@@ -306,10 +308,10 @@ class Connection(asyncio.Protocol):
             self._approved = heard
         aimed = (parser.get_method(), self._url)
         if aimed != self._aimed:
-            self._target = _target(*aimed)
+            self._form = self._scope | _target(*aimed) | _OWN
             self._aimed = aimed
-        cycle = self.cycle = Cycle(self, head_only=aimed[0] == b"HEAD", expects=self._expects)
-        scope = self._scope | self._target
+        cycle = self.cycle = Cycle(self, aimed[0] == b"HEAD", self._expects)
+        scope = self._form.copy()
         if version != "1.1":
             scope["http_version"] = version
         scope["headers"] = self._headers

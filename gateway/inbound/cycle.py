@@ -78,7 +78,7 @@ class Cycle:
         "task",
     )
 
-    def __init__(self, line: Line, *, head_only: bool, expects: bool) -> None:
+    def __init__(self, line: Line, head_only: bool, expects: bool) -> None:
         self._line = line
         self._flow = line.flow
         self._head_only = head_only

@@ -65,7 +65,7 @@ class Connection:
         self.ends.append("failed")
 
     def cycle(self, *, head_only: bool = False, expects: bool = False, keep_alive: bool = True) -> Cycle:
-        made = Cycle(self, head_only=head_only, expects=expects)
+        made = Cycle(self, head_only, expects)
         made.keep_alive = keep_alive
         made.task = cast("asyncio.Task[None]", asyncio.current_task())
         self.cycles.append(made)
