@@ -69,7 +69,7 @@ class OpenAI(Dialect):
             budget=(changes and _limit(changes)) or request.max_completion_tokens or request.max_tokens,
             tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             abandon="close",
-            passes=request.model == profile.model and request.n == 1 and not request.paired,
+            passes=request.n == 1 and request.model == profile.model and not _rewritten(request),
             model=profile.model,
             usage_wanted=stream and request.include_usage,
         )
@@ -123,6 +123,11 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapp
         **_streaming(request, stream),
     }
     return jsontext.write({name: value for name, value in body.items() if value is not None})
+
+
+def _rewritten(request: ChatRequest) -> bool:
+    """Whether the client will not see the answer as it came: as a pair, or as one choice of several."""
+    return request.paired or request.of_several
 
 
 def _limit(changes: Mapping[str, Any]) -> int | None:

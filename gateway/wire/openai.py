@@ -144,11 +144,15 @@ class ChatRequest(_Value):
     """The most tokens of prompt and answer together, where a native client said so."""
     paired: ClassVar[bool] = False
     """Whether a native client asked it, with pairs for messages."""
+    of_several: ClassVar[bool] = False
+    """Whether it is for one choice of several that are made side by side."""
 
     def single(self) -> ChatRequest:
-        """The same request for one choice."""
+        """The same request for one choice of several."""
         body = {name: value for name, value in self.body.items() if name != "n"}
-        return _checked(body, total_length=self.total_length, paired=self.paired)
+        single = _checked(body, total_length=self.total_length, paired=self.paired)
+        single.__dict__["of_several"] = True
+        return single
 
     def of(self, model: str) -> ChatRequest:
         """The same request to another model."""

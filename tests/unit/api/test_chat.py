@@ -68,6 +68,45 @@ async def test_a_whole_answer_has_every_member_the_api_promises() -> None:
     }
 
 
+def complete(text: str) -> dict[str, Any]:
+    """A whole answer that passes as it is."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }
+
+
+async def test_choices_of_servers_of_two_kinds_are_one_answer() -> None:
+    servers = Servers(a=answering(complete("one")), b=native("other"))
+    async with rig(servers, dialect={"a": "openai", "b": "chatglm2"}) as house:
+        call = await house.chat(n=2)
+    assert [choice["index"] for choice in call.json["choices"]] == [0, 1]
+    assert {choice["message"]["content"] for choice in call.json["choices"]} == {"one", "other"}
+
+
+async def test_streamed_choices_of_servers_of_two_kinds_are_one_answer() -> None:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    deltas: list[tuple[dict[str, Any], str | None]] = [
+        ({"role": "assistant", "content": ""}, None),
+        ({"content": "one"}, None),
+        ({}, "stop"),
+    ]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in deltas
+    ]
+    frames = [b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks]
+    servers = Servers(a=streaming(*frames, b"data: [DONE]\n\n"), b=native("other"))
+    async with rig(servers, dialect={"a": "openai", "b": "chatglm2"}) as house:
+        call = await house.chat(stream=True, n=3)
+    assert sorted(said(call, choice) for choice in range(3)) == ["one", "one", "other"]
+
+
 async def test_an_answer_tells_its_way_in_headers() -> None:
     async with rig(Servers(a=failing(httpx.ConnectError), b=native()), "chatglm2") as house:
         call = await house.chat(seed=1, logprobs=True)
