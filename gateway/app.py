@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from starlette.middleware import Middleware
@@ -166,7 +165,7 @@ def create_app(
         offload=offload,
         keyring=_keyring(settings),
         hook=hooks,
-        now=_now,
+        now=time.time,
         new_id=new_id,
         life=life,
         place=dispatcher.place,
@@ -306,7 +305,3 @@ NOTES = {
 
 def _note(logs: Logs, backend: str, what: str) -> None:
     logs.note(NOTES.get(what, what), level="warning", backend=backend)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

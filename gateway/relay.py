@@ -460,11 +460,11 @@ class _Try:
         """Write on the receipt what came; give it with what the backend lacks added."""
         receipt = self._receipt
         for event in events:
-            if isinstance(event, Passed):
+            if type(event) is Passed:
                 self._passing = True
                 if not event.content:
                     continue
-            elif not isinstance(event, Delta):
+            elif type(event) is not Delta:
                 continue
             self._begun = True  # as the backend gave it: pieces of our own are no tokens
             receipt.last_token = now = self._relay.clock()
@@ -473,16 +473,15 @@ class _Try:
             break
         ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
         for event in ready:
-            if isinstance(event, Passed):
-                if event.finish is not None:
-                    receipt.finish = event.finish
-            elif isinstance(event, Delta):
+            if type(event) is Delta:
                 continue
-            elif isinstance(event, Usage):
+            if type(event) is Usage:
                 receipt.usage = event
-            elif isinstance(event, Finish):
+            elif type(event) is Passed:
+                receipt.finish = event.finish or receipt.finish
+            elif type(event) is Finish:
                 receipt.finish = event.reason
-            else:
+            elif type(event) is Repair:
                 receipt.repairs += (event.what,)
         return ready
 

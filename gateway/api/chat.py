@@ -84,51 +84,45 @@ class _Whole:
         self._desk = desk
         self._plan = plan
         self._visit = visit
-        self._choices: dict[int, openai.Choice] = {}
-        self._usage: Usage | None = None
 
     async def run(self, presence: Presence) -> None:
         """Read the answer and send it."""
-        passed = b""
-        receipt = self._visit.receipt
-        answer = self._desk.relay.answer(self._plan, receipt, _nobody_told)
+        answer = self._desk.relay.answer(self._plan, self._visit.receipt, _nobody_told)
+        events: list[Event] = []
         try:
             while not answer.done:
-                for event in await answer.read():
-                    if isinstance(event, Passed):
-                        passed = event.data
-                    elif not passed:
-                        self._take(event)
+                events += await answer.read()
         finally:
             if not answer.done:
                 await answer.aclose()
-        await self._visit.answer(presence, passed or self._written())
+        await self._visit.answer(presence, self._written(events))
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Usage):
-            self._usage = event
-        elif isinstance(event, Delta):
-            self._choice(event.choice).add(self._desk.identified(event) if event.tools else event)
-        elif isinstance(event, Finish):
-            self._choice(event.choice).finish = event.reason
-
-    def _choice(self, index: int) -> openai.Choice:
-        choice = self._choices.get(index)
-        if choice is None:
-            choice = self._choices[index] = openai.Choice()
-        return choice
-
-    def _written(self) -> bytes:
-        if self._usage is None or None in [choice.finish for choice in self._choices.values()]:
+    def _written(self, events: list[Event]) -> bytes:
+        choices: dict[int, openai.Choice] = {}
+        usage: Usage | None = None
+        for event in events:
+            if isinstance(event, Passed):
+                return event.data
+            if isinstance(event, Usage):
+                usage = event
+            elif not isinstance(event, Repair):
+                choice = choices.get(event.choice)
+                if choice is None:
+                    choice = choices[event.choice] = openai.Choice()
+                if isinstance(event, Finish):
+                    choice.finish = event.reason
+                else:
+                    choice.add(self._desk.identified(event) if event.tools else event)
+        if usage is None or not all(choice.finish for choice in choices.values()):
             raise UpstreamTruncated("The backend's answer broke off.")
-        desk, request = self._desk, self._plan.request
+        desk, plan = self._desk, self._plan
         return openai.write_completion(
             answer_id=desk.new_id("chatcmpl-"),
-            created=int(desk.now().timestamp()),
-            model=self._visit.receipt.answered or self._plan.name,
-            choices=self._choices,
-            usage=self._usage,
-            legacy=request.legacy_functions,
+            created=int(desk.now()),
+            model=self._visit.receipt.answered or plan.name,
+            choices=choices,
+            usage=usage,
+            legacy=plan.request.legacy_functions,
         )
 
 
@@ -248,7 +242,7 @@ class _Streaming:
             desk, request = self._desk, self._plan.request
             self._writer = openai.ChunkWriter(
                 answer_id=desk.new_id("chatcmpl-"),
-                created=int(desk.now().timestamp()),
+                created=int(desk.now()),
                 model=self._visit.receipt.answered or self._plan.name,
                 include_usage=request.include_usage,
                 legacy=request.legacy_functions,

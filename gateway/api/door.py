@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from starlette.types import Scope
 
@@ -26,8 +25,8 @@ from gateway.wire.events import Delta
 class Desk:
     """Everything the doors work with. Only `reconfigure` changes it.
 
-    `keyring` is None where keys are off; `now` is the wall clock; `new_id` makes an id with the given
-    prefix; `place` tells a waiting ticket's position and expected wait in seconds.
+    `keyring` is None where keys are off; `now` is the wall clock, in Unix seconds; `new_id` makes an id
+    with the given prefix; `place` tells a waiting ticket's position and expected wait in seconds.
     """
 
     settings: config.Config
@@ -36,7 +35,7 @@ class Desk:
     offload: Offload
     keyring: Keyring | None
     hook: Hook
-    now: Callable[[], datetime]
+    now: Callable[[], float]
     new_id: Callable[[str], str]
     life: Life
     place: Callable[[Ticket], tuple[int, float] | None]

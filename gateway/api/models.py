@@ -20,7 +20,7 @@ class ModelsDoor:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._created = int(desk.now().timestamp())
+        self._created = int(desk.now())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one request. A key sees the models it may use."""

@@ -5,6 +5,8 @@ Answers exactly what `api.py` answers; errors have true status codes and a JSON 
 
 from __future__ import annotations
 
+import time
+
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.body import read_body, whole_body
@@ -42,7 +44,9 @@ class NativeDoor:
             asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)
         with desk.stay(scope):
             text = await self._text(plan, visit)
-            body = native.write_answer(asked, text, desk.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+            body = native.write_answer(
+                asked, text, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(desk.now()))
+            )
             await visit.answer(presence, body)
 
     def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> tuple[native.NativeRequest, Plan]:

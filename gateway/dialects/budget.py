@@ -77,6 +77,8 @@ def finish_reason(counted: int, budget: int | None, prompt_tokens: int, total: i
 
 def stops_for(request: ChatRequest) -> tuple[str, ...]:
     """The stop texts to cut at (rule T9). Raises `BadRequest` for more than four, or an empty one."""
+    if request.stop is None:
+        return ()
     stops = request.stops
     if len(stops) > 4:
         raise BadRequest("At most 4 stop texts are taken.", param="stop")

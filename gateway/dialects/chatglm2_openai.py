@@ -44,7 +44,7 @@ class ChatGLM2OpenAI(Dialect):
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
             total=context,  # not sent, but where the server itself ends
-            ignored=lost(request, profile, frozenset(), *refuse_tools(request, profile)),
+            ignored=lost(request, profile, frozenset(), refuse_tools(request, profile)),
             abandon="probe" if stream else "drain",
         )
 

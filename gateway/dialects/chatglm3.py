@@ -58,7 +58,7 @@ class ChatGLM3(Dialect):
             prompt=prompt_tokens,
             budget=wanted,
             tool_names=frozenset(function.name for function in functions),
-            ignored=lost(request, profile, _HONOURED, *_forced(request)),
+            ignored=lost(request, profile, _HONOURED, _forced(request)),
             abandon="close" if streams else "drain",
         )
 

@@ -74,7 +74,7 @@ class ChatGLMCpp(Dialect):
             budget=wanted,
             total=total,
             tool_names=tool_names(tools),
-            ignored=lost(request, profile, honoured, *losses),
+            ignored=lost(request, profile, honoured, losses),
             notes=("prompt_window",) if prompt_tokens > profile.prompt_window else (),
             abandon="probe" if streams else "drain",
         )

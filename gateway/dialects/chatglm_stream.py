@@ -47,7 +47,7 @@ class ChatGLMStream(Dialect):
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
             total=context,  # not sent, but where the model itself ends
-            ignored=lost(request, profile, frozenset(), *refuse_tools(request, profile)),
+            ignored=lost(request, profile, frozenset(), refuse_tools(request, profile)),
             abandon="probe" if stream else "drain",
         )
 

@@ -26,13 +26,10 @@ class Turn(NamedTuple):
     """What one side said in a row: `order`. Its system texts stand apart too: trimming never loses them."""
 
     role: Side
-    order: tuple[str, ...] = ()
-    system: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The whole text, empty pieces left out."""
-        return JOINT.join(filter(None, self.order))
+    order: tuple[str, ...]
+    system: tuple[str, ...]
+    text: str
+    """The whole of it, empty pieces left out."""
 
 
 class Folded(NamedTuple):
@@ -78,7 +75,7 @@ def fold(
         turns = [_after(turns[0].text, turns[1]), *turns[2:]]
     folded = _pair(turns)
     if opening:
-        first = (Turn("user", (opening,), system=(opening,)), Turn("assistant", (AGREED,)))
+        first = (_turn("user", (opening,), (opening,)), _turn("assistant", (AGREED,)))
         return folded._replace(pairs=(first, *folded.pairs))
     return folded
 
@@ -141,7 +138,11 @@ def _turns(spoken: list[Spoken]) -> list[Turn]:
             order += waiting
             waiting = []
         order.append(text)
-    return [Turn(side, tuple(order), tuple(system)) for side, order, system in turns]
+    return [_turn(side, tuple(order), tuple(system)) for side, order, system in turns]
+
+
+def _turn(role: Side, order: tuple[str, ...], system: tuple[str, ...] = ()) -> Turn:
+    return Turn(role, order, system, order[0] if len(order) == 1 else JOINT.join(filter(None, order)))
 
 
 def _question_last(spoken: list[Spoken]) -> list[Spoken]:
@@ -160,14 +161,14 @@ def _pair(turns: list[Turn]) -> Folded:
     if len(turns) == 1:
         return Folded((), turns[0])
     if turns[0].role == "assistant":
-        turns = [Turn("user"), *turns]
+        turns = [_turn("user", ()), *turns]
     pairs = tuple(zip(turns[0:-1:2], turns[1:-1:2], strict=True))
     return Folded(pairs, turns[-1])
 
 
 def _before(system: tuple[str, ...], turn: Turn) -> Turn:
-    return turn._replace(system=system + turn.system, order=system + turn.order)
+    return _turn(turn.role, system + turn.order, system + turn.system)
 
 
 def _after(text: str, turn: Turn) -> Turn:
-    return turn._replace(order=(text, *turn.order))
+    return _turn(turn.role, (text, *turn.order), turn.system)

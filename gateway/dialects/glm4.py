@@ -84,7 +84,7 @@ class GLM4(Dialect):
             prompt=prompt_tokens,
             budget=most,
             tool_names=tool_names(tools),
-            ignored=lost(request, profile, _HONOURED, *([choice_name(request)] if forced else [])),
+            ignored=lost(request, profile, _HONOURED, (choice_name(request),) if forced else ()),
             abandon="close" if stream else "drain",
         )
 

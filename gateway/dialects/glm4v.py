@@ -59,7 +59,7 @@ class GLM4V(Dialect):
             streams=stream,
             prompt=prompt_tokens,
             budget=most,
-            ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),
+            ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
             abandon="close" if stream else "drain",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.dialects.base import Profile
@@ -40,6 +40,8 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
 }
 """The parameters that can be lost, with the test for a value that asks for nothing."""
 
+_LOSABLE = frozenset(_NEUTRAL)
+
 NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call"})
 """All names that can stand in `x-gateway-ignored`."""
 
@@ -48,7 +50,7 @@ def lost(
     request: ChatRequest,
     profile: Profile,
     honoured: frozenset[str],
-    *more: str,
+    more: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Name the parameters of this request that the backend will not honour.
 
@@ -56,7 +58,7 @@ def lost(
     Raises `UnsupportedParameter` under `strict`.
     """
     body = request.body
-    suspects = (_NEUTRAL.keys() & body.keys()) - honoured
+    suspects = _LOSABLE.intersection(body).difference(honoured)
     if not (suspects or more):
         return ()
     names = [name for name, neutral in _NEUTRAL.items() if name in suspects and not neutral(body[name])]

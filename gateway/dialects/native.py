@@ -48,7 +48,7 @@ class NativeDialect(Dialect):
             prompt=prompt_tokens,
             budget=wanted,
             total=total,
-            ignored=lost(request, profile, _SENT, *refuse_tools(request, profile)),
+            ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -74,7 +74,7 @@ class NativeDialect(Dialect):
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
     """Refuse tools, or name them as lost under `tools = "ignore"` (rule T5)."""
-    if request.tool_mode == "none":
+    if not (request.tools or request.functions) or request.tool_mode == "none":
         return ()
     name = "functions" if request.legacy_functions else "tools"
     if profile.tools == "ignore":

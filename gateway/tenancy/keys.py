@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -53,14 +53,14 @@ class Keyring:
         self._keys = [
             (
                 bytes.fromhex(key.digest),
-                key.expires_at,
+                math.inf if key.expires_at is None else key.expires_at.timestamp(),
                 Tenant(key.name, _models(key), key.weight, key.priority),
             )
             for key in keys
         ]
 
-    def tenant(self, fields: Fields, headers: Headers, now: Callable[[], datetime]) -> Tenant:
-        """Find whose key the request bears; see `credential`. `now` is the wall clock.
+    def tenant(self, fields: Fields, headers: Headers, now: Callable[[], float]) -> Tenant:
+        """Find whose key the request bears; see `credential`. `now` is the wall clock, in Unix seconds.
 
         Raises `Unauthorized`, every wrong key taking the same time.
         """
@@ -68,13 +68,13 @@ class Keyring:
         if presented is None:
             raise Unauthorized("missing")
         digest = sha256(presented).digest()
-        found: tuple[datetime | None, Tenant] | None = None
+        found: tuple[float, Tenant] | None = None
         for known, expires, tenant in self._keys:
             if hmac.compare_digest(known, digest):
                 found = (expires, tenant)
         if found is None:
             raise Unauthorized("wrong")
-        if found[0] is not None and now() >= found[0]:
+        if found[0] != math.inf and now() >= found[0]:
             raise Unauthorized("expired")
         return found[1]
 

@@ -6,10 +6,11 @@ the types of known ones; null means absent everywhere.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
 from gateway.errors import BadRequest, GatewayError
 from gateway.wire import jsontext
@@ -102,10 +103,12 @@ class StreamOptions(_Value):
     include_usage: bool | None = None
 
 
-class ChatRequest(_Value):
+class ChatRequest:
     """A chat request, checked. `body` keeps what was received, for backends that take it unread.
 
-    Immutable and shared by every attempt to answer it.
+    Never changed: it is shared by every attempt to answer it. Pydantic checks its members, but it is no
+    model of pydantic's: that would write down two dozen members for every request, most of which are
+    absent, and be three times as slow to read. What is absent stands in the class.
     """
 
     model: str = ""
@@ -133,8 +136,7 @@ class ChatRequest(_Value):
     response_format: dict[str, Any] | None = None
     user: str | None = None
 
-    # What follows is no field of the body: `_checked` gives each request its own, as ordinary attributes,
-    # since pydantic's private ones cost as much as all the checks.
+    # What follows is no member of the body: `_checked` gives each request its own.
 
     body: ClassVar[dict[str, Any]] = {}
     """The members as they were received, nulls left out. Not to be changed."""
@@ -147,11 +149,14 @@ class ChatRequest(_Value):
     of_several: ClassVar[bool] = False
     """Whether it is for one choice of several that are made side by side."""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A request is never changed; {name} cannot be set.")
+
     def single(self) -> ChatRequest:
         """The same request for one choice of several."""
         body = {name: value for name, value in self.body.items() if name != "n"}
         single = _checked(body, total_length=self.total_length, paired=self.paired)
-        single.__dict__["of_several"] = True
+        vars(single)["of_several"] = True
         return single
 
     def of(self, model: str) -> ChatRequest:
@@ -236,18 +241,34 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
     return _checked(body, total_length=native.max_length, paired=True)
 
 
-_validate = ChatRequest.__pydantic_validator__.validate_python
+def _members() -> Any:
+    """The members of a chat request as pydantic checks them: those without a default must be there."""
+    hints = get_type_hints(ChatRequest, include_extras=True)
+    members = TypedDict(  # type: ignore[misc]  # made from the class, so that there is one list of them
+        "_members",
+        {
+            name: NotRequired[hint] if hasattr(ChatRequest, name) else Required[hint]
+            for name, hint in hints.items()
+            if get_origin(hint) is not ClassVar
+        },
+    )
+    return with_config(ConfigDict(strict=True, extra="ignore", allow_inf_nan=False))(members)
+
+
+MEMBERS = _members()
+_validate = TypeAdapter(MEMBERS).validator.validate_python
 
 
 def _checked(
     body: dict[str, Any], *, raw: bytes = b"", total_length: int | None = None, paired: bool = False
 ) -> ChatRequest:
-    request: ChatRequest = _validate(body)
-    own = request.__dict__
+    request = ChatRequest()
+    own: dict[str, Any] = _validate(body)
     own["body"] = body
     own["raw"] = raw
     own["total_length"] = total_length
     own["paired"] = paired
+    object.__setattr__(request, "__dict__", own)
     return request
 
 
@@ -404,9 +425,9 @@ def reason_for(reason: FinishReason, legacy: bool) -> FinishReason:
 def write_completion(
     *, answer_id: str, created: int, model: str, choices: dict[int, Choice], usage: Usage, legacy: bool
 ) -> bytes:
-    """A whole `chat.completion`."""
-    return b'{"id":%b,"object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}' % (
-        jsontext.write(answer_id),
+    """A whole `chat.completion`. Its id is one of ours, without a character that JSON escapes."""
+    return b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}' % (
+        answer_id.encode(),
         created,
         jsontext.write(model),
         b",".join([choices[index].written(index, legacy) for index in sorted(choices)]),

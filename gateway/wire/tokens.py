@@ -20,7 +20,8 @@ _PIECE = 65_536
 
 def estimate(text: str, cjk: int = CJK) -> int:
     """Estimated tokens of `text`: ceil(Chinese * cjk/100 + ASCII / 3.9 + everything else)."""
-    return _tokens(*_kinds(text), cjk)
+    chinese, ascii_, rest = _kinds(text)
+    return _tokens(chinese, ascii_, rest, cjk)
 
 
 def _kinds(text: str) -> tuple[int, int, int]:
@@ -31,8 +32,8 @@ def _kinds(text: str) -> tuple[int, int, int]:
         pieces = [_kinds(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)]
         chinese, ascii_, rest = map(sum, zip(*pieces, strict=True))
         return chinese, ascii_, rest
-    others = _CJK.sub("", text)
-    ascii_ = len(others.encode("ascii", "ignore"))
+    others = "".join(_CJK.split(text))
+    ascii_ = len(others) if others.isascii() else len(others.encode("ascii", "ignore"))
     return len(text) - len(others), ascii_, len(others) - ascii_
 
 

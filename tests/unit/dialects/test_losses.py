@@ -71,7 +71,7 @@ def test_what_asks_for_nothing_is_no_loss(name: str, value: Any) -> None:
 
 
 def test_a_dialects_own_losses_come_last_and_once() -> None:
-    assert lost(read(seed=1), PLAIN, NOTHING, "tools", "seed", "tools") == ("seed", "tools")
+    assert lost(read(seed=1), PLAIN, NOTHING, ["tools", "seed", "tools"]) == ("seed", "tools")
 
 
 def test_a_strict_model_refuses_the_first_loss_by_name() -> None:
@@ -83,7 +83,7 @@ def test_a_strict_model_refuses_the_first_loss_by_name() -> None:
 
 def test_a_strict_model_refuses_a_dialects_own_loss() -> None:
     with pytest.raises(UnsupportedParameter) as caught:
-        lost(read(), Profile("m", strict=True), NOTHING, "tool_choice")
+        lost(read(), Profile("m", strict=True), NOTHING, ["tool_choice"])
     assert caught.value.param == "tool_choice"
 
 

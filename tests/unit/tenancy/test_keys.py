@@ -26,7 +26,7 @@ def basic(text: bytes) -> bytes:
 
 
 def found(ring: Keyring, key: bytes = BEARER, now: datetime = NOW) -> Tenant:
-    return ring.tenant([(b"authorization", key)], {b"authorization": key}, lambda: now)
+    return ring.tenant([(b"authorization", key)], {b"authorization": key}, now.timestamp)
 
 
 def refused(ring: Keyring, key: bytes = BEARER, now: datetime = NOW) -> str:
@@ -101,7 +101,7 @@ def test_a_wrong_key_is_refused(key: bytes) -> None:
 
 def test_no_key_is_refused() -> None:
     with pytest.raises(Unauthorized) as caught:
-        keyring().tenant([], {}, lambda: NOW)
+        keyring().tenant([], {}, NOW.timestamp)
     assert caught.value.reason == "missing"
 
 
@@ -124,7 +124,7 @@ def test_all_refusals_say_the_same() -> None:
 
 def _caught(ring: Keyring, headers: list[tuple[bytes, bytes]]) -> pytest.ExceptionInfo[Unauthorized]:
     with pytest.raises(Unauthorized) as caught:
-        ring.tenant(headers, dict(reversed(headers)), lambda: NOW)
+        ring.tenant(headers, dict(reversed(headers)), NOW.timestamp)
     return caught
 
 
