@@ -17,6 +17,7 @@ from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
 from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
+from gateway.telemetry.receipt import Receipt
 from gateway.tenancy.keys import Tenant
 from gateway.wire import news, openai, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -51,7 +52,7 @@ class ChatDoor:
             plan = await desk.offload.run(self._understood, raw, tenant, visit)
         if not plan.request.stream:
             with desk.stay(scope):
-                await _Whole(desk, plan, visit).run(presence)
+                await _answer_whole(desk, plan, visit, presence)
             return
         streaming = _Streaming(desk, plan, visit, presence)
         try:
@@ -77,53 +78,49 @@ def _nobody_told(_: Ticket) -> None:
     """Whoever wants a whole answer cannot be told that it waits."""
 
 
-class _Whole:
-    """One whole answer: bytes that pass, or choices put together from their pieces."""
+async def _answer_whole(desk: Desk, plan: Plan, visit: Visit, presence: Presence) -> None:
+    """Read the answer and send it."""
+    answer = desk.relay.answer(plan, visit.receipt, _nobody_told)
+    events: list[Event] = []
+    try:
+        while not answer.done:
+            events += await answer.read()
+    finally:
+        if not answer.done:
+            await answer.aclose()
+    await visit.answer(presence, _whole(events, desk, plan, visit.receipt))
 
-    def __init__(self, desk: Desk, plan: Plan, visit: Visit) -> None:
-        self._desk = desk
-        self._plan = plan
-        self._visit = visit
 
-    async def run(self, presence: Presence) -> None:
-        """Read the answer and send it."""
-        answer = self._desk.relay.answer(self._plan, self._visit.receipt, _nobody_told)
-        events: list[Event] = []
-        try:
-            while not answer.done:
-                events += await answer.read()
-        finally:
-            if not answer.done:
-                await answer.aclose()
-        await self._visit.answer(presence, self._written(events))
-
-    def _written(self, events: list[Event]) -> bytes:
-        choices: dict[int, openai.Choice] = {}
-        usage: Usage | None = None
-        for event in events:
-            if isinstance(event, Passed):
-                return event.data
-            if isinstance(event, Usage):
-                usage = event
-            elif not isinstance(event, Repair):
-                choice = choices.get(event.choice)
-                if choice is None:
-                    choice = choices[event.choice] = openai.Choice()
-                if isinstance(event, Finish):
-                    choice.finish = event.reason
-                else:
-                    choice.add(self._desk.identified(event) if event.tools else event)
-        if usage is None or not all(choice.finish for choice in choices.values()):
+def _whole(events: list[Event], desk: Desk, plan: Plan, receipt: Receipt) -> bytes:
+    """The body of a whole answer: bytes that pass, or choices put together from their pieces."""
+    choices: dict[int, openai.Choice] = {}
+    usage: Usage | None = None
+    for event in events:
+        if isinstance(event, Passed):
+            return event.data
+        if isinstance(event, Usage):
+            usage = event
+        elif not isinstance(event, Repair):
+            choice = choices.get(event.choice)
+            if choice is None:
+                choice = choices[event.choice] = openai.Choice()
+            if isinstance(event, Finish):
+                choice.finish = event.reason
+            else:
+                choice.add(desk.identified(event) if event.tools else event)
+    if usage is None:
+        raise UpstreamTruncated("The backend's answer broke off.")
+    for choice in choices.values():
+        if choice.finish is None:
             raise UpstreamTruncated("The backend's answer broke off.")
-        desk, plan = self._desk, self._plan
-        return openai.write_completion(
-            answer_id=desk.new_id("chatcmpl-"),
-            created=int(desk.now()),
-            model=self._visit.receipt.answered or plan.name,
-            choices=choices,
-            usage=usage,
-            legacy=plan.request.legacy_functions,
-        )
+    return openai.write_completion(
+        answer_id=desk.new_id("chatcmpl-"),
+        created=int(desk.now()),
+        model=receipt.answered or plan.name,
+        choices=choices,
+        usage=usage,
+        legacy=plan.request.legacy_functions,
+    )
 
 
 class _Streaming:

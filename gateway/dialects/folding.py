@@ -7,6 +7,7 @@ before the next question, runs of one role are merged, a leading assistant gets 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from gateway.errors import BadRequest
@@ -124,25 +125,30 @@ def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
 
 def _turns(spoken: list[Spoken]) -> list[Turn]:
     """What each side said in a row; system texts go to the next user, the last ones to the last question."""
-    turns: list[tuple[Side, list[str], list[str]]] = []
+    turns: list[Turn] = []
+    side: Side = "user"
+    order: list[str] = []
+    system: list[str] = []
     waiting: list[str] = []
     for role, text in _question_last(spoken):
         if role == "system":
             waiting.append(text)
             continue
-        if not turns or turns[-1][0] != role:
-            turns.append((role, [], []))
-        _, order, system = turns[-1]
+        if role != side:
+            if order:
+                turns.append(_turn(side, order, system))
+            side, order, system = role, [], []
         if waiting and role == "user":
             system += waiting
             order += waiting
             waiting = []
         order.append(text)
-    return [_turn(side, tuple(order), tuple(system)) for side, order, system in turns]
+    return [*turns, _turn(side, order, system)]
 
 
-def _turn(role: Side, order: tuple[str, ...], system: tuple[str, ...] = ()) -> Turn:
-    return Turn(role, order, system, order[0] if len(order) == 1 else JOINT.join(filter(None, order)))
+def _turn(role: Side, order: Sequence[str], system: Sequence[str] = ()) -> Turn:
+    text = order[0] if len(order) == 1 else JOINT.join(filter(None, order))
+    return Turn(role, tuple(order), tuple(system), text)
 
 
 def _question_last(spoken: list[Spoken]) -> list[Spoken]:

@@ -47,6 +47,8 @@ MAX_HEAD = 64 * 1024
 trailers) that may come without a byte of body. In bytes."""
 MAX_HEADERS = 100
 """The most header fields of an answer."""
+_FEW_HEADERS = MAX_HEADERS * len(b"\r\na:")
+"""A head of so many bytes has not too many fields, whatever they are."""
 MAX_INTERIM = 10
 """The most interim (1xx) answers before the real one."""
 ONE_WRITE = 64 * 1024
@@ -556,7 +558,7 @@ class Connection(asyncio.BufferedProtocol):
         version = _VERSIONS.get(head[:9])
         if status > 599 or version is None:
             raise Garbled("a status or version that does not exist")
-        if head.count(b"\r\n", 0, end) > MAX_HEADERS:
+        if end > _FEW_HEADERS and head.count(b"\r\n", 0, end) > MAX_HEADERS:
             raise Garbled("too many headers")
         self.version = version
         self.head = head = head[:end]

@@ -430,9 +430,18 @@ def write_completion(
         answer_id.encode(),
         created,
         jsontext.write(model),
-        b",".join([choices[index].written(index, legacy) for index in sorted(choices)]),
+        b",".join(_written_choices(choices, legacy)),
         _write_usage(usage),
     )
+
+
+def _written_choices(choices: dict[int, Choice], legacy: bool) -> list[bytes]:
+    if len(choices) > 1:
+        choices = dict(sorted(choices.items()))
+    written = []
+    for index, choice in choices.items():
+        written.append(choice.written(index, legacy))
+    return written
 
 
 _AFTER_TEXT = b'},"logprobs":null,"finish_reason":null}]'
