@@ -184,13 +184,13 @@ def gateway_lines(receipt: Receipt, *, counted: bool = True) -> Lines:
     """What is known of the request's way so far: backend, tries, wait, losses, and if `counted` by whom."""
     lines: Lines = []
     if receipt.backend:
-        lines += (f"x-gateway-backend: {receipt.backend}".encode(), _FIRST_TRY, _AT_ONCE)
+        lines += (b"x-gateway-backend: " + receipt.backend.encode(), _FIRST_TRY, _AT_ONCE)
         if receipt.retries or len(receipt.attempts) > 1:
             lines[1] = b"x-gateway-attempts: %d" % max(len(receipt.attempts), len(receipt.retries) + 1)
         if receipt.queue_seconds:
             lines[2] = b"x-gateway-queue-ms: %d" % (receipt.queue_seconds * 1000)
     if receipt.ignored:
-        lines.append(f"x-gateway-ignored: {','.join(receipt.ignored)}".encode())
+        lines.append(b"x-gateway-ignored: " + ",".join(receipt.ignored).encode())
     if counted and receipt.usage is not None:
         lines.append(_COUNTED[receipt.usage.source])
     return lines

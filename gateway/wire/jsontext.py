@@ -48,6 +48,10 @@ _LONG_NUMBER = b"0" * (_MAX_DIGITS + 1)
 _LARGE_EXPONENT = b"0e000"
 
 
+UNREAD = object()
+"""Stands for the value of a body that was not read."""
+
+
 class _Doubled(dict[str, Any]):
     """An object that held a key twice; remembers which."""
 
@@ -59,14 +63,26 @@ def read(raw: bytes) -> Any:
 
     Raises `BadRequest` that says what is wrong and, where it can be told, names the place.
     """
+    return assured(parsed(raw), raw)
+
+
+def parsed(raw: bytes) -> Any:
+    """What a client's body says at first glance. Whoever takes none but plain texts from it may take those.
+
+    Of a body that has to be read with care it is `UNREAD`.
+    """
     if len(raw) <= _FEW or raw.count(b",") <= MAX_VALUES - MAX_DEPTH:
         try:
-            value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+            return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
         except ValueError:
             pass  # the careful reader says what is wrong, and where
-        else:
-            if _plain(value) or not _doubtful(raw):
-                return value
+    return UNREAD
+
+
+def assured(value: Any, raw: bytes) -> Any:
+    """The value of a body that was `parsed`, once it is sure. Raises as `read`."""
+    if value is not UNREAD and (_plain(value) or not _doubtful(raw)):
+        return value
     return _read_carefully(raw)
 
 

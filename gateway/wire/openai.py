@@ -6,15 +6,16 @@ the types of known ones; null means absent everywhere.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from pydantic_core import ErrorDetails
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from gateway.errors import BadRequest, GatewayError
 from gateway.wire import jsontext
 from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
+from gateway.wire.members import checked_as, given, members_of
 from gateway.wire.native import NativeRequest
 
 MAX_INTEGER = 2**31 - 1
@@ -51,7 +52,7 @@ class ToolCall(_Value):
     type: str = "function"
 
 
-class Message(_Value):
+class Message:
     """One message of the conversation."""
 
     role: Role
@@ -67,6 +68,20 @@ class Message(_Value):
         if self.tool_calls:
             return self.tool_calls
         return [ToolCall(function=self.function_call)] if self.function_call else []
+
+    @classmethod
+    def of(cls, members: dict[str, Any]) -> Message:
+        """The message with these members, which are checked already."""
+        message = cls()
+        message.__dict__ = members
+        return message
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(cls.of, handler(members_of(cls)))
+
+    def __repr__(self) -> str:
+        return f"Message({self.__dict__})"
 
 
 class Function(_Value):
@@ -106,9 +121,7 @@ class StreamOptions(_Value):
 class ChatRequest:
     """A chat request, checked. `body` keeps what was received, for backends that take it unread.
 
-    Never changed: it is shared by every attempt to answer it. Pydantic checks its members, but it is no
-    model of pydantic's: that would write down two dozen members for every request, most of which are
-    absent, and be three times as slow to read. What is absent stands in the class.
+    Never changed: it is shared by every attempt to answer it.
     """
 
     model: str = ""
@@ -211,7 +224,11 @@ class ChatRequest:
 
 def read_chat(raw: bytes) -> ChatRequest:
     """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
-    body = jsontext.read(raw)
+    body = jsontext.parsed(raw)
+    members = _usual(body)
+    if members is not None:
+        return _made(members, body, raw)
+    body = jsontext.assured(body, raw)
     if not isinstance(body, dict):
         raise jsontext.no_object()
     if None in body.values():
@@ -223,6 +240,21 @@ def read_chat(raw: bytes) -> ChatRequest:
         return _checked(body, raw=raw)
     except ValidationError as error:
         raise _refusal(error, body) from None
+
+
+def _usual(body: Any) -> dict[str, Any] | None:
+    """The members of a chat like most: texts, and numbers of bounded size. None for all others.
+
+    Of a usual one nothing can be doubtful: its members are checked and that is all.
+    """
+    if type(body) is not dict or not _USUAL.issuperset(body):
+        return None
+    try:
+        members: dict[str, Any] = _validate_usual(body)
+    except ValidationError:
+        return None
+    members["messages"] = [Message.of(message) for message in members["messages"]]
+    return members
 
 
 def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> ChatRequest:
@@ -241,34 +273,45 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
     return _checked(body, total_length=native.max_length, paired=True)
 
 
-def _members() -> Any:
-    """The members of a chat request as pydantic checks them: those without a default must be there."""
-    hints = get_type_hints(ChatRequest, include_extras=True)
-    members = TypedDict(  # type: ignore[misc]  # made from the class, so that there is one list of them
-        "_members",
-        {
-            name: NotRequired[hint] if hasattr(ChatRequest, name) else Required[hint]
-            for name, hint in hints.items()
-            if get_origin(hint) is not ClassVar
-        },
+def _usual_chat() -> Any:
+    message: Any = checked_as(
+        "UsualMessage", {"role": Required[Role], "content": Required[str]}, more="forbid"
     )
-    return with_config(ConfigDict(strict=True, extra="ignore", allow_inf_nan=False))(members)
+    limits = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    members = {name: NotRequired[given(ChatRequest, name)] for name in _USUAL}
+    members["messages"] = Required[Annotated[list[message], limits]]
+    return checked_as("UsualChat", members, more="forbid")
 
 
-MEMBERS = _members()
+MEMBERS = members_of(ChatRequest)
 _validate = TypeAdapter(MEMBERS).validator.validate_python
+_USUAL = frozenset(
+    {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n"}
+    | {"stop", "user", "frequency_penalty", "presence_penalty"}
+)
+_validate_usual = TypeAdapter(_usual_chat()).validator.validate_python
 
 
 def _checked(
     body: dict[str, Any], *, raw: bytes = b"", total_length: int | None = None, paired: bool = False
 ) -> ChatRequest:
+    return _made(_validate(body), body, raw, total_length=total_length, paired=paired)
+
+
+def _made(
+    members: dict[str, Any],
+    body: dict[str, Any],
+    raw: bytes,
+    *,
+    total_length: int | None = None,
+    paired: bool = False,
+) -> ChatRequest:
+    members["body"] = body
+    members["raw"] = raw
+    members["total_length"] = total_length
+    members["paired"] = paired
     request = ChatRequest()
-    own: dict[str, Any] = _validate(body)
-    own["body"] = body
-    own["raw"] = raw
-    own["total_length"] = total_length
-    own["paired"] = paired
-    object.__setattr__(request, "__dict__", own)
+    object.__setattr__(request, "__dict__", members)
     return request
 
 

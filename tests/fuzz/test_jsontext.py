@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.dialects import v3_tools
 from gateway.errors import BadRequest
-from gateway.wire import jsontext
+from gateway.wire import jsontext, openai
 from gateway.wire.openai import MEMBERS, FunctionCall, read_chat
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -121,3 +122,49 @@ def test_a_call_written_for_the_model_is_read_back(arguments: dict[str, Any]) ->
 def test_any_text_of_a_model_is_a_call_or_not(text: str) -> None:
     values = v3_tools.keyword_values(text)
     assert values is None or text.strip().startswith("tool_call")
+
+
+PLAUSIBLE = {
+    "model": TEXTS,
+    "stream": st.booleans(),
+    "max_tokens": st.integers(0, 10) | st.just(2**31) | st.just(1.0),
+    "max_completion_tokens": st.integers(0, 10),
+    "temperature": st.sampled_from([0, 1, 0.5, 2, 2.5, -1, "1", True]),
+    "top_p": st.sampled_from([0, 1, 0.5, 1.5]),
+    "n": st.integers(0, 3) | st.just(10**40),
+    "stop": TEXTS | st.lists(TEXTS, max_size=3) | st.just([1]),
+    "user": TEXTS | st.none(),
+    "frequency_penalty": st.floats(-3, 3),
+    "presence_penalty": st.none() | st.floats(-3, 3),
+    "seed": st.integers(),
+}
+PLAUSIBLE_MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["system", "user", "assistant", "tool", "robot"]),
+            "content": TEXTS | st.none(),
+        },
+        optional={"name": TEXTS},
+    ),
+    max_size=4,
+)
+
+
+def members_of(found: Any) -> Any:
+    """What can be compared of a chat, or of its refusal."""
+    if isinstance(found, BadRequest):
+        return found.message, found.param
+    members = {name: (type(value), value) for name, value in vars(found).items() if name != "messages"}
+    return members, [vars(message) for message in found.messages]
+
+
+@given(
+    st.fixed_dictionaries({"messages": PLAUSIBLE_MESSAGES}, optional=dict(PLAUSIBLE)),
+)
+@example({"messages": [{"role": "user", "content": "q"}], "temperature": 1})
+def test_a_usual_chat_is_read_as_all_others_are(body: dict[str, Any]) -> None:
+    raw = jsontext.write(body)
+    quickly = outcome(read_chat, raw)
+    with mock.patch.object(openai, "_usual", return_value=None):
+        slowly = outcome(read_chat, raw)
+    assert members_of(quickly) == members_of(slowly)
