@@ -325,9 +325,8 @@ class _Try:
         if outgoing.notes:
             relay.tell_notes(backend, outgoing)
         self._outgoing = outgoing
-        self._patience = Patience(
-            plan.terms.limits[plan.model.name, backend.name], began, streams=outgoing.streams
-        )
+        limits = plan.terms.limits[plan.model.name, backend.name]
+        self._patience = Patience(limits, began, outgoing.streams)
 
     @property
     def _may_move(self) -> bool:

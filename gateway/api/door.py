@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.types import Scope
 
@@ -16,7 +17,7 @@ from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
-from gateway.tenancy.keys import ANONYMOUS, Fields, Headers, Keyring, Tenant
+from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant
 from gateway.upstream.background import Background
 from gateway.wire.events import Delta
 
@@ -58,18 +59,20 @@ class Desk:
         receipt.door = door
         tenant = ANONYMOUS
         if self.keyring is not None and keys:
-            tenant = self._tenant(scope["headers"], visit.headers, self.keyring)
+            tenant = self._tenant(scope, visit.headers, self.keyring)
         receipt.tenant = tenant.name
         if self.life.draining:
             raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
         return visit, tenant
 
-    def _tenant(self, fields: Fields, headers: Headers, keyring: Keyring) -> Tenant:
+    def _tenant(self, scope: Scope, headers: Headers, keyring: Keyring) -> Tenant:
+        memory: dict[str, Any] = scope["memory"]
         try:
-            return keyring.tenant(fields, headers, self.now)
+            known = memory["known"] = keyring.known(scope["headers"], headers, self.now, memory.get("known"))
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
             raise
+        return known.tenant
 
     def stay(self, scope: Scope) -> Leaving:
         """Serve as long as the client stays and the gateway lives; to be used with `with`."""

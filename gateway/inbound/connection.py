@@ -156,6 +156,7 @@ class Connection(asyncio.Protocol):
             "client": client,
             "scheme": "http",
             "root_path": "",
+            "memory": {},  # what the application remembers of the connection from one request to the next
         }
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.deadline = self.loop.time() + self.limits.header_timeout

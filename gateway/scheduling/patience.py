@@ -25,7 +25,7 @@ class Patience:
     (`streams` false) is silent until it has finished: for it only that counts.
     """
 
-    def __init__(self, limits: Limits, began: float, *, streams: bool) -> None:
+    def __init__(self, limits: Limits, began: float, streams: bool) -> None:
         self.connect, self.pause = limits.connect, limits.between_tokens
         self._limits = limits
         self._began = began

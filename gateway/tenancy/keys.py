@@ -46,6 +46,16 @@ ANONYMOUS = Tenant("anonymous")
 """Everybody, where keys are off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key that a keyring knows: whose it is, and until when, in Unix seconds."""
+
+    keyring: Keyring
+    presented: bytes
+    expires: float
+    tenant: Tenant
+
+
 class Keyring:
     """The configured keys. Holds digests only."""
 
@@ -59,24 +69,33 @@ class Keyring:
             for key in keys
         ]
 
-    def tenant(self, fields: Fields, headers: Headers, now: Callable[[], float]) -> Tenant:
+    def known(
+        self, fields: Fields, headers: Headers, now: Callable[[], float], before: Known | None = None
+    ) -> Known:
         """Find whose key the request bears; see `credential`. `now` is the wall clock, in Unix seconds.
 
-        Raises `Unauthorized`, every wrong key taking the same time.
+        `before` is what was found on the same connection: the same key again needs no digest. Raises
+        `Unauthorized`, every wrong key taking the same time.
         """
         presented = credential(fields, headers)
         if presented is None:
             raise Unauthorized("missing")
+        found = before
+        if found is None or found.keyring is not self or not hmac.compare_digest(found.presented, presented):
+            found = self._find(presented)
+        if found.expires != math.inf and now() >= found.expires:
+            raise Unauthorized("expired")
+        return found
+
+    def _find(self, presented: bytes) -> Known:
         digest = sha256(presented).digest()
-        found: tuple[float, Tenant] | None = None
+        found: Known | None = None
         for known, expires, tenant in self._keys:
             if hmac.compare_digest(known, digest):
-                found = (expires, tenant)
+                found = Known(self, presented, expires, tenant)
         if found is None:
             raise Unauthorized("wrong")
-        if found[0] != math.inf and now() >= found[0]:
-            raise Unauthorized("expired")
-        return found[1]
+        return found
 
 
 def credential(fields: Fields, headers: Headers) -> bytes | None:

@@ -72,9 +72,9 @@ class Client:
             outgoing.body,
             patience,
             self._clock,
-            retry=route.retry_reused,
-            whole=whole,
-            lasting=lasting,
+            route.retry_reused,
+            whole,
+            lasting,
         )
 
     def _route(self, path: str) -> Route:

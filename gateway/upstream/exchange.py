@@ -150,7 +150,6 @@ class Straight(Exchange):
         body: bytes,
         patience: Patience,
         clock: Callable[[], float],
-        *,
         retry: bool,
         whole: bool,
         lasting: bool = False,

@@ -152,6 +152,7 @@ def begin(
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
         "presence": call.client,
+        "memory": {},
     }
 
     async def receive() -> Message:

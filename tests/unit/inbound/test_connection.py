@@ -299,6 +299,15 @@ async def test_an_application_that_fails_is_a_500_and_the_end() -> None:
     assert rig.transport.ended
 
 
+async def test_a_connection_has_one_memory_and_no_other_connections() -> None:
+    rig, other = Rig(), Rig()
+    for one in (rig, rig, other):
+        await one.fed(GET)
+    first, second = (scope["memory"] for scope in rig.application.scopes)
+    assert first is second
+    assert other.application.scopes[0]["memory"] is not first
+
+
 # --- clients that leave ----------------------------------------------------------------------------
 
 

@@ -6,12 +6,13 @@ from base64 import b64encode
 from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from gateway.config import Key
 from gateway.errors import ModelNotAllowed, Unauthorized
-from gateway.tenancy.keys import ANONYMOUS, Keyring, Tenant, credential
+from gateway.tenancy.keys import ANONYMOUS, Keyring, Known, Tenant, credential
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 BEARER = b"Bearer sk-12345678"
@@ -26,7 +27,7 @@ def basic(text: bytes) -> bytes:
 
 
 def found(ring: Keyring, key: bytes = BEARER, now: datetime = NOW) -> Tenant:
-    return ring.tenant([(b"authorization", key)], {b"authorization": key}, now.timestamp)
+    return ring.known([(b"authorization", key)], {b"authorization": key}, now.timestamp).tenant
 
 
 def refused(ring: Keyring, key: bytes = BEARER, now: datetime = NOW) -> str:
@@ -101,7 +102,7 @@ def test_a_wrong_key_is_refused(key: bytes) -> None:
 
 def test_no_key_is_refused() -> None:
     with pytest.raises(Unauthorized) as caught:
-        keyring().tenant([], {}, NOW.timestamp)
+        keyring().known([], {}, NOW.timestamp)
     assert caught.value.reason == "missing"
 
 
@@ -124,7 +125,7 @@ def test_all_refusals_say_the_same() -> None:
 
 def _caught(ring: Keyring, headers: list[tuple[bytes, bytes]]) -> pytest.ExceptionInfo[Unauthorized]:
     with pytest.raises(Unauthorized) as caught:
-        ring.tenant(headers, dict(reversed(headers)), NOW.timestamp)
+        ring.known(headers, dict(reversed(headers)), NOW.timestamp)
     return caught
 
 
@@ -155,6 +156,50 @@ def test_a_key_ends_at_its_moment(expires: date, last_good: datetime, first_bad:
     ring = keyring(expires=expires)
     assert found(ring, now=last_good).name == "team"
     assert refused(ring, now=first_bad) == "expired"
+
+
+# --- the same connection again ---------------------------------------------------------------------
+
+
+def again(ring: Keyring, before: Known | None, key: bytes = BEARER, now: datetime = NOW) -> Known:
+    return ring.known([(b"authorization", key)], {b"authorization": key}, now.timestamp, before)
+
+
+def test_the_same_key_again_needs_no_digest() -> None:
+    ring = keyring()
+    before = again(ring, None)
+    with mock.patch("gateway.tenancy.keys.sha256", side_effect=AssertionError):
+        assert again(ring, before) is before
+
+
+@pytest.mark.parametrize("key", [b"Bearer sk-12345679", b"Bearer sk-1234567", b"Bearer sk-123456789"])
+def test_another_key_on_the_same_connection_is_as_new(key: bytes) -> None:
+    ring = keyring()
+    with pytest.raises(Unauthorized, match="API key"):
+        again(ring, again(ring, None), key)
+
+
+def test_each_key_of_a_connection_has_its_own_tenant() -> None:
+    keys = [Key.model_validate({"name": name, "key": f"sk-{name}-12345678"}) for name in ("a", "b")]
+    ring = Keyring(keys)
+    before: Known | None = None
+    for name in "abba":
+        before = again(ring, before, f"Bearer sk-{name}-12345678".encode())
+        assert before.tenant.name == name
+
+
+def test_a_key_that_was_known_ends_at_its_moment_too() -> None:
+    ring = keyring(expires=date(2026, 6, 15))
+    before = again(ring, None)
+    with pytest.raises(Unauthorized) as caught:
+        again(ring, before, now=NOW + timedelta(days=1))
+    assert caught.value.reason == "expired"
+
+
+def test_what_another_ring_knew_counts_for_nothing() -> None:
+    before = again(keyring(), None)
+    with pytest.raises(Unauthorized):
+        again(Keyring([Key.model_validate({"name": "team", "key": "sk-87654321"})]), before)
 
 
 def test_the_ring_keeps_no_key() -> None:
