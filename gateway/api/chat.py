@@ -93,34 +93,36 @@ async def _answer_whole(desk: Desk, plan: Plan, visit: Visit, presence: Presence
 
 def _whole(events: list[Event], desk: Desk, plan: Plan, receipt: Receipt) -> bytes:
     """The body of a whole answer: bytes that pass, or choices put together from their pieces."""
-    choices: dict[int, openai.Choice] = {}
-    usage: Usage | None = None
-    for event in events:
-        if isinstance(event, Passed):
-            return event.data
-        if isinstance(event, Usage):
-            usage = event
-        elif not isinstance(event, Repair):
-            choice = choices.get(event.choice)
-            if choice is None:
-                choice = choices[event.choice] = openai.Choice()
-            if isinstance(event, Finish):
-                choice.finish = event.reason
-            else:
-                choice.add(desk.identified(event) if event.tools else event)
-    if usage is None:
-        raise UpstreamTruncated("The backend's answer broke off.")
-    for choice in choices.values():
-        if choice.finish is None:
-            raise UpstreamTruncated("The backend's answer broke off.")
+    first = events[0] if events else None
+    if type(first) is Passed:
+        return first.data
+    legacy = plan.request.legacy_functions
+    written = openai.write_text(events)
+    if written is None:
+        choices, usage = _put_together(events, desk)
+        written = openai.write_choices(choices, legacy), usage
     return openai.write_completion(
         answer_id=desk.new_id("chatcmpl-"),
         created=int(desk.now()),
-        model=receipt.answered or plan.name,
-        choices=choices,
-        usage=usage,
-        legacy=plan.request.legacy_functions,
+        model=desk.written(receipt.answered or plan.name),
+        choices=written[0],
+        usage=written[1],
     )
+
+
+def _put_together(events: list[Event], desk: Desk) -> tuple[dict[int, openai.Choice], Usage]:
+    choices: dict[int, openai.Choice] = {}
+    usage: Usage | None = None
+    for event in events:
+        if isinstance(event, Usage):
+            usage = event
+        elif isinstance(event, Delta):
+            choices.setdefault(event.choice, openai.Choice()).add(desk.identified(event))
+        elif isinstance(event, Finish):
+            choices.setdefault(event.choice, openai.Choice()).finish = event.reason
+    if usage is None or None in [choice.finish for choice in choices.values()]:
+        raise UpstreamTruncated("The backend's answer broke off.")
+    return choices, usage
 
 
 class _Streaming:

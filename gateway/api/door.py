@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.types import Scope
@@ -19,6 +19,7 @@ from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
 from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant
 from gateway.upstream.background import Background
+from gateway.wire import jsontext
 from gateway.wire.events import Delta
 
 
@@ -41,6 +42,7 @@ class Desk:
     life: Life
     place: Callable[[Ticket], tuple[int, float] | None]
     max_body: int = 0
+    _written: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.max_body = self.settings.server.max_body
@@ -48,6 +50,7 @@ class Desk:
     def reconfigure(self, settings: config.Config, keyring: Keyring | None) -> None:
         """Receive by other settings from now on."""
         self.settings, self.keyring, self.max_body = settings, keyring, settings.server.max_body
+        self._written = {}
 
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
         """Open the door for whoever may come in, by the headers alone.
@@ -90,6 +93,13 @@ class Desk:
             tenant.require(model.name, name)
         visit.receipt.model = model.name
         return model
+
+    def written(self, name: str) -> bytes:
+        """A name that a model has, as JSON. There are no more of them than the configuration has."""
+        written = self._written.get(name)
+        if written is None:
+            written = self._written[name] = jsontext.write(name)
+        return written
 
     def identified(self, event: Delta) -> Delta:
         """Give tool calls an id whose backend gave them none."""

@@ -23,7 +23,7 @@ def wanted_output(request: ChatRequest, profile: Profile, prompt_tokens: int) ->
     if request.total_length is not None:
         wanted = max(1, request.total_length - prompt_tokens)
     else:
-        wanted = request.budget or profile.default_output
+        wanted = request.max_completion_tokens or request.max_tokens or profile.default_output
     return min(wanted, profile.max_output) if profile.max_output else wanted
 
 

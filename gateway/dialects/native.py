@@ -39,7 +39,7 @@ class NativeDialect(Dialect):
             body=jsontext.write(
                 {
                     "prompt": folded.prompt.text,
-                    "history": folded.history,
+                    "history": folded.history if folded.pairs else [],
                     "max_length": total,
                     **self.sampling(request, profile),
                 }

@@ -6,6 +6,7 @@ the types of known ones; null means absent everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from gateway.errors import BadRequest, GatewayError
 from gateway.wire import jsontext
-from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
+from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
 from gateway.wire.members import checked_as, given, members_of
 from gateway.wire.native import NativeRequest
 
@@ -465,26 +466,32 @@ def reason_for(reason: FinishReason, legacy: bool) -> FinishReason:
     return "function_call" if legacy and reason == "tool_calls" else reason
 
 
-def write_completion(
-    *, answer_id: str, created: int, model: str, choices: dict[int, Choice], usage: Usage, legacy: bool
-) -> bytes:
-    """A whole `chat.completion`. Its id is one of ours, without a character that JSON escapes."""
+def write_text(events: Sequence[Event]) -> tuple[bytes, Usage] | None:
+    """The one choice of an answer that is a text and nothing else, as most are, and its usage; else None."""
+    if len(events) != 3:
+        return None
+    delta, finish, usage = events
+    if not (type(delta) is Delta and type(finish) is Finish and type(usage) is Usage):
+        return None
+    if delta.tools or delta.extras or delta.logprobs or delta.choice != finish.choice:
+        return None
+    return _PLAIN_CHOICE % (delta.choice, jsontext.write(delta.text), finish.reason.encode()), usage
+
+
+def write_choices(choices: dict[int, Choice], legacy: bool) -> bytes:
+    """All choices of a whole answer."""
+    return b",".join([choices[index].written(index, legacy) for index in sorted(choices)])
+
+
+def write_completion(*, answer_id: str, created: int, model: bytes, choices: bytes, usage: Usage) -> bytes:
+    """A whole `chat.completion`. `model` and `choices` are JSON; the id, one of ours, needs no escapes."""
     return b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}' % (
         answer_id.encode(),
         created,
-        jsontext.write(model),
-        b",".join(_written_choices(choices, legacy)),
+        model,
+        choices,
         _write_usage(usage),
     )
-
-
-def _written_choices(choices: dict[int, Choice], legacy: bool) -> list[bytes]:
-    if len(choices) > 1:
-        choices = dict(sorted(choices.items()))
-    written = []
-    for index, choice in choices.items():
-        written.append(choice.written(index, legacy))
-    return written
 
 
 _AFTER_TEXT = b'},"logprobs":null,"finish_reason":null}]'

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from gateway.errors import BadRequest, ContextExceeded, UpstreamError
 from gateway.wire import jsontext, openai
-from gateway.wire.events import Delta, FinishReason, ToolPiece, Usage
+from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import ChatRequest, Choice, ChunkWriter, Message
 
@@ -267,10 +267,9 @@ def test_a_whole_completion_has_every_member_of_the_api() -> None:
     raw = openai.write_completion(
         answer_id="chatcmpl-1",
         created=5,
-        model="m",
-        choices={1: choice(Delta("b")), 0: choice(Delta("a"))},
+        model=b'"m"',
+        choices=openai.write_choices({1: choice(Delta("b")), 0: choice(Delta("a"))}, legacy=False),
         usage=USAGE,
-        legacy=False,
     )
     answer = json.loads(raw)
     assert (answer["id"], answer["object"], answer["created"], answer["model"]) == (
@@ -302,11 +301,39 @@ def test_a_choice_is_written_as_its_object(made: Choice, reason: FinishReason | 
     assert made.written(2, legacy) == jsontext.write(made.object(2, legacy))
 
 
+@pytest.mark.parametrize("text", ["", "a", '"\u4f60\n', "\ud800"])
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
+def test_a_text_is_written_as_a_choice_of_one_piece(text: str, reason: FinishReason) -> None:
+    made = choice(Delta(text))
+    made.finish = reason
+    for legacy in (False, True):
+        assert openai.write_text([Delta(text), Finish(reason), USAGE]) == (made.written(0, legacy), USAGE)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [Delta("a"), Finish("stop")],
+        [Delta("a"), Delta("b"), Finish("stop"), USAGE],
+        [Delta("a", tools=CALL), Finish("tool_calls"), USAGE],
+        [Delta("a", extras={"refusal": "no"}), Finish("stop"), USAGE],
+        [Delta("a", logprobs={"x": 1}), Finish("stop"), USAGE],
+        [Delta("a"), Finish("stop", 1), USAGE],
+        [Finish("stop"), Delta("a"), USAGE],
+        [Repair("no_finish"), Finish("stop"), USAGE],
+    ],
+)
+def test_what_is_more_than_a_text_is_put_together(events: list[Event]) -> None:
+    assert openai.write_text(events) is None
+
+
 @pytest.mark.parametrize("details", [{}, {"prompt_tokens_details": {"cached_tokens": 1}}])
 def test_usage_is_written_as_its_object(details: dict[str, Any]) -> None:
     usage = Usage(1, 2, "backend", details)
+    made = openai.write_choices({0: choice()}, legacy=False)
     raw = openai.write_completion(
-        answer_id="chatcmpl-1", created=5, model="模", choices={0: choice()}, usage=usage, legacy=False
+        answer_id="chatcmpl-1", created=5, model='"模"'.encode(), choices=made, usage=usage
     )
     answer = json.loads(raw)
     assert (answer["id"], answer["model"]) == ("chatcmpl-1", "模")
