@@ -96,11 +96,10 @@ def _whole(events: list[Event], desk: Desk, plan: Plan, receipt: Receipt) -> byt
     first = events[0] if events else None
     if type(first) is Passed:
         return first.data
-    legacy = plan.request.legacy_functions
     written = openai.write_text(events)
     if written is None:
         choices, usage = _put_together(events, desk)
-        written = openai.write_choices(choices, legacy), usage
+        written = openai.write_choices(choices, plan.request.legacy_functions), usage
     return openai.write_completion(
         answer_id=desk.new_id("chatcmpl-"),
         created=int(desk.now()),
