@@ -402,7 +402,7 @@ class _Try:
         else:
             body = await self.backend.client.whole(outgoing, self._patience)
         self.over = True
-        if self._lease.end():
+        if self._lease.end():  # as `_free_card`, without a coroutine where nobody waits
             await asyncio.sleep(0)
         return self.backend.dialect.answer(outgoing, body)
 

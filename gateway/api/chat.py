@@ -119,7 +119,7 @@ def _put_together(events: list[Event], desk: Desk) -> tuple[dict[int, openai.Cho
             choices.setdefault(event.choice, openai.Choice()).add(desk.identified(event))
         elif isinstance(event, Finish):
             choices.setdefault(event.choice, openai.Choice()).finish = event.reason
-    if usage is None or None in [choice.finish for choice in choices.values()]:
+    if usage is None or not choices or None in [choice.finish for choice in choices.values()]:
         raise UpstreamTruncated("The backend's answer broke off.")
     return choices, usage
 

@@ -23,7 +23,7 @@ def wanted_output(request: ChatRequest, profile: Profile, prompt_tokens: int) ->
     if request.total_length is not None:
         wanted = max(1, request.total_length - prompt_tokens)
     else:
-        wanted = request.max_completion_tokens or request.max_tokens or profile.default_output
+        wanted = request.budget or profile.default_output
     return min(wanted, profile.max_output) if profile.max_output else wanted
 
 
@@ -77,8 +77,6 @@ def finish_reason(counted: int, budget: int | None, prompt_tokens: int, total: i
 
 def stops_for(request: ChatRequest) -> tuple[str, ...]:
     """The stop texts to cut at (rule T9). Raises `BadRequest` for more than four, or an empty one."""
-    if request.stop is None:
-        return ()
     stops = request.stops
     if len(stops) > 4:
         raise BadRequest("At most 4 stop texts are taken.", param="stop")

@@ -39,7 +39,7 @@ class NativeDialect(Dialect):
             body=jsontext.write(
                 {
                     "prompt": folded.prompt.text,
-                    "history": folded.history if folded.pairs else [],
+                    "history": folded.history,
                     "max_length": total,
                     **self.sampling(request, profile),
                 }
@@ -74,7 +74,7 @@ class NativeDialect(Dialect):
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
     """Refuse tools, or name them as lost under `tools = "ignore"` (rule T5)."""
-    if not (request.tools or request.functions) or request.tool_mode == "none":
+    if request.tool_mode == "none":
         return ()
     name = "functions" if request.legacy_functions else "tools"
     if profile.tools == "ignore":

@@ -7,7 +7,7 @@ import binascii
 import hmac
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -51,7 +51,7 @@ class Known:
     """A key that a keyring knows: whose it is, and until when, in Unix seconds."""
 
     keyring: Keyring
-    presented: bytes
+    presented: bytes = field(repr=False)  # no log may show it, whatever shows this
     expires: float
     tenant: Tenant
 

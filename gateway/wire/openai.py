@@ -215,7 +215,7 @@ class ChatRequest:
     @property
     def tool_mode(self) -> Literal["none", "auto", "required"]:
         """Whether tools may, must or must not be used; `required` where one is named."""
-        if not self.offered:
+        if not (self.tools or self.functions):
             return "none"
         if self.named_tool is not None:
             return "required"

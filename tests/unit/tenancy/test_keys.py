@@ -202,6 +202,10 @@ def test_what_another_ring_knew_counts_for_nothing() -> None:
         again(Keyring([Key.model_validate({"name": "team", "key": "sk-87654321"})]), before)
 
 
+def test_a_known_key_is_not_shown() -> None:
+    assert "sk-12345678" not in repr(again(keyring(), None))
+
+
 def test_the_ring_keeps_no_key() -> None:
     assert b"sk-12345678" not in repr(vars(keyring())).encode()
 
