@@ -166,6 +166,7 @@ def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiec
 
 def _usage(usage: Any) -> Usage | None:
     match usage:
-        case {"prompt_tokens": int() as prompt, "completion_tokens": int() as completion}:
-            return Usage(prompt, completion, "backend") if min(prompt, completion) >= 0 else None
+        case {"prompt_tokens": prompt, "completion_tokens": completion}:
+            if tokens.plausible(prompt) and tokens.plausible(completion):
+                return Usage(prompt, completion, "backend")
     return None

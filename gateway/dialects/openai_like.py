@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from gateway.dialects.base import Decoder, Profile
 from gateway.errors import (
@@ -18,7 +18,7 @@ from gateway.errors import (
     UpstreamGarbled,
     UpstreamTruncated,
 )
-from gateway.wire import jsontext, sse
+from gateway.wire import jsontext, sse, tokens
 from gateway.wire.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, ToolPiece, Usage
 from gateway.wire.openai import ChatRequest
 
@@ -131,7 +131,7 @@ def only_choice(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 def index_of(choice: dict[str, Any], place: int) -> int:
     """A choice's index; chatglm.cpp leaves it out, then it is the place in the list."""
     index = choice.get("index")
-    return index if _is_count(index) else place
+    return index if tokens.plausible(index) else place
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -191,14 +191,21 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+    if not (tokens.plausible(prompt) and tokens.plausible(completion)):
         return None
     if len(usage) == _COUNTS:
         return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {
-        name: value for name, value in usage.items() if name.endswith("_details") and isinstance(value, dict)
+        name: _counts_in(value)
+        for name, value in usage.items()
+        if name.endswith("_details") and isinstance(value, dict)
     }
     return Usage(prompt, completion, "backend", details)
+
+
+def _counts_in(details: dict[str, Any]) -> dict[str, int | None]:
+    """The members of a usage's details that are counts, or null."""
+    return {name: value for name, value in details.items() if value is None or tokens.plausible(value)}
 
 
 def parses_to_object(text: str) -> bool:
@@ -207,10 +214,6 @@ def parses_to_object(text: str) -> bool:
         return isinstance(jsontext.read_lenient(text), dict)
     except ValueError:
         return False
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _text_or_none(value: Any) -> str | None:

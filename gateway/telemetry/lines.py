@@ -27,6 +27,9 @@ Fields: TypeAlias = Mapping[str, Any]
 LIMIT = 1024
 """Most bytes (UTF-8) of one string in a line."""
 
+LARGEST = 2**63 - 1
+"""The largest integer in a line: beyond it readers fail, and so does writing it from 4,300 digits on."""
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 MAX_FRAMES = 30
@@ -156,7 +159,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return cut(value)
     if value is None or isinstance(value, int):
-        return value
+        return value if value is None or abs(value) <= LARGEST else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -19,6 +19,7 @@ from gateway.errors import TABLE, Row
 from gateway.telemetry.comparison import Comparison, Side, Skip
 from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp, to_json
 from gateway.telemetry.receipt import Receipt
+from gateway.wire import tokens
 
 Format: TypeAlias = Literal["json", "console"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
@@ -183,13 +184,15 @@ class Frames:
         self._frames: dict[tuple[object, ...], str] = {}
 
     def line(self, r: Receipt, level: str, stamp: str) -> str | None:
-        """One line; None if the request's id is not plain text, as our own ids are."""
+        """One line; None if the request's id is not plain text, or a count is nonsense."""
         request_id, usage = r.request_id, r.usage
         if not (request_id.isascii() and request_id.isprintable()) or len(request_id) > LIMIT:
             return None
         if '"' in request_id or "\\" in request_id:
             return None
         source = None if usage is None else usage.source
+        if usage is not None and not (tokens.plausible(usage.prompt) and tokens.plausible(usage.completion)):
+            return None
         alike = (
             r.status, r.path, r.model, r.tenant, r.backend, source, r.outcome, r.finish,
             r.stream, r.error, r.door, r.method, r.dialect, r.left_while, r.answered, r.canary, level,

@@ -31,7 +31,8 @@ from gateway.telemetry.families import (
     SKIPS,
 )
 from gateway.telemetry.receipt import Attempt, Canary, Door, Phase, Receipt
-from gateway.telemetry.tallies import Cell, Counts, Labels, Lengths, Row
+from gateway.telemetry.tallies import Cell, Counts, Labels, Lengths, Row, exported
+from gateway.wire import tokens
 from gateway.wire.events import UsageSource
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -195,6 +196,9 @@ class Metrics:
             receipt.answered, None if usage is None else usage.source,
         )  # fmt: skip
         series = self._kinds.get(kind) or self._make_kind(kind, receipt)
+        # Dialects believe no nonsense; if one ever does, it must not spoil a counter for good.
+        if usage is not None and not (tokens.plausible(usage.prompt) and tokens.plausible(usage.completion)):
+            usage = None
         seconds = receipt.seconds
         own = seconds - receipt.queue_seconds - receipt.upstream_seconds
         series.requests.value += 1
@@ -208,9 +212,8 @@ class Metrics:
             if last is not None and last > first and usage is not None and usage.completion > 1:
                 self._per_token.row(series.answering).observe((last - first) / (usage.completion - 1))
         if usage is not None and series.tokens is not None:
-            # A backend's own count may be nonsense, and a counter never becomes less.
-            series.tokens[0].value += max(0, usage.prompt)
-            series.tokens[1].value += max(0, usage.completion)
+            series.tokens[0].value += usage.prompt
+            series.tokens[1].value += usage.completion
         if receipt.retries or receipt.answered or receipt.canary or receipt.left_while:
             self._count_detours(receipt, series)
         for param in receipt.ignored:
@@ -453,5 +456,5 @@ def _gauge(name: str, series: Iterable[tuple[tuple[str, ...], float]]) -> GaugeM
     family = BY_NAME[name]
     gauge = GaugeMetricFamily(family.name, family.help, labels=family.labels)
     for labels, value in series:
-        gauge.add_metric(labels, value)
+        gauge.add_metric(labels, exported(value))
     return gauge

@@ -5,6 +5,7 @@ Whoever counts often keeps the cell or row of its series and adds to that: no la
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -15,6 +16,16 @@ from gateway.telemetry.families import BY_NAME
 
 Labels = tuple[str, ...]
 """The labels of one series, in the order of the table of families."""
+
+
+LARGEST = sys.float_info.max
+
+
+def exported(value: float) -> float:
+    """A value as Prometheus' client can write it: what is no number is 0, what is too large the largest."""
+    if value != value:
+        return 0.0
+    return max(-LARGEST, min(LARGEST, value))
 
 
 class Cell:
@@ -56,7 +67,7 @@ class Counts:
         family = self.family
         written = CounterMetricFamily(family.name, family.help, labels=family.labels)
         for labels, cell in self._cells.items():
-            written.add_metric(labels, cell.value)
+            written.add_metric(labels, exported(cell.value))
         return written
 
 
@@ -98,6 +109,6 @@ class Lengths:
         family = self.family
         written = HistogramMetricFamily(family.name, family.help, labels=family.labels)
         for labels, row in self._rows.items():
-            buckets = list(zip(self._names, accumulate(row.counts), strict=True))
-            written.add_metric(labels, buckets, row.total)
+            buckets = list(zip(self._names, map(exported, accumulate(row.counts)), strict=True))
+            written.add_metric(labels, buckets, exported(row.total))
         return written

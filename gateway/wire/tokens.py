@@ -7,7 +7,10 @@ Ratios are the published ones: ChatGLM2/3 write 1.589 Chinese characters a token
 from __future__ import annotations
 
 import re
+from typing import Any, TypeGuard
 
+MOST = 100_000_000
+"""The largest number of tokens that is believed: far more than any model reads or writes in one answer."""
 V1_CJK = 57
 """Hundredths of a token a Chinese character costs on ChatGLM-6B."""
 CJK = 63
@@ -16,6 +19,11 @@ CJK = 63
 _CJK = re.compile("[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
 _PIECE = 65_536
 """Characters looked at in one go: a single search through megabytes would hold up all other threads."""
+
+
+def plausible(count: Any) -> TypeGuard[int]:
+    """Whether a backend's count of tokens may be true: an integer, no boolean, of 0 to `MOST`."""
+    return type(count) is int and 0 <= count <= MOST
 
 
 def estimate(text: str, cjk: int = CJK) -> int:

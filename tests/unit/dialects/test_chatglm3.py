@@ -124,7 +124,9 @@ def test_the_limit_is_told_from_the_backends_count(completion: int, reason: str)
     assert Finish(reason) in answer("Hi", usage=usage(completion))  # type: ignore[arg-type]  # a table's text
 
 
-@pytest.mark.parametrize("counted", [None, {}, usage(-1), usage("9"), usage(None), [9], "9"])
+@pytest.mark.parametrize(
+    "counted", [None, {}, usage(-1), usage("9"), usage(None), usage(True), usage(10**400), [9], "9"]
+)
 def test_a_count_that_cannot_be_is_not_believed(counted: Any) -> None:
     assert answer("Hi", usage=counted) == [Delta("Hi"), Finish("stop")]
 

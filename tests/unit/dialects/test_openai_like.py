@@ -163,10 +163,35 @@ def test_tool_calls_that_are_none_are_garbled(calls: Any) -> None:
         {"prompt_tokens": 1.0, "completion_tokens": 1},
         {"prompt_tokens": True, "completion_tokens": 1},
         {"prompt_tokens": 1, "completion_tokens": -43},
+        {"prompt_tokens": 10**400, "completion_tokens": 1},
+        {"prompt_tokens": 1, "completion_tokens": 10**5000},
+        {"prompt_tokens": 100_000_001, "completion_tokens": 1},
+        {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
+        {"prompt_tokens": [1], "completion_tokens": "1"},
     ],
 )
 def test_usage_that_cannot_be_true_is_none(usage: Any) -> None:
     assert openai_like.usage_of({"usage": usage}) is None
+
+
+def test_details_of_a_usage_keep_only_members_that_are_counts() -> None:
+    details: dict[str, Any] = {
+        "cached_tokens": 3,
+        "audio_tokens": None,
+        "a": 10**400,
+        "b": True,
+        "c": float("nan"),
+        "d": {},
+    }
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6, "prompt_tokens_details": details}
+    read = openai_like.usage_of({"usage": usage})
+    assert read is not None
+    assert read.details == {"prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": None}}
+
+
+@pytest.mark.parametrize("index", [10**400, -1, True, 1.0, "1", None])
+def test_an_index_that_is_no_plausible_count_is_the_place_in_the_list(index: Any) -> None:
+    assert openai_like.index_of({"index": index}, 2) == 2
 
 
 @pytest.mark.parametrize(

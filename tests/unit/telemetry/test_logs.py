@@ -140,6 +140,19 @@ def test_no_token_is_a_number_and_not_null() -> None:
     assert access_fields(receipt(usage=Usage(0, 0, "backend")))["completion_tokens"] == 0
 
 
+@pytest.mark.parametrize(
+    "count", [10**400, 10**5000, float("nan"), float("inf")], ids=["e400", "e5000", "nan", "inf"]
+)
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_nonsense_count_keeps_no_line_from_being_written(count: Any, format: Any) -> None:  # noqa: A002
+    stream = io.StringIO()
+    logs = configure(format, "info", stream)
+    logs.settled(receipt(usage=Usage(count, count, "backend")))
+    logs.settled(receipt())
+    logs.flush()
+    assert stream.getvalue().count("r-1") == 2
+
+
 def test_a_query_string_is_not_logged() -> None:
     logs, stream = log()
     logs.settled(receipt(path="/v1/models?api_key=sk-secret"))

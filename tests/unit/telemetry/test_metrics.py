@@ -204,6 +204,18 @@ def test_a_backends_negative_count_is_taken_for_nothing() -> None:
     assert present(seen, "gateway_tokens_total") == {}
 
 
+@pytest.mark.parametrize(
+    "count", [10**400, 10**5000, float("nan"), float("inf"), True, 100_000_001], ids=range(6)
+)
+def test_a_nonsense_count_is_taken_for_nothing_and_a_scrape_still_works(count: Any) -> None:
+    seen = metrics()
+    seen.settled(receipt(usage=Usage(count, count, "backend")))
+    seen.settled(receipt())
+    labels = {"model": "chatglm2-6b", "backend": "gpu-0", "source": "backend"}
+    assert value(seen, "gateway_tokens_total", token_type="input", **labels) == 7
+    assert b"gateway_tokens_total" in seen.render()[0]
+
+
 def test_every_try_is_counted_on_its_own_backend_and_every_retry_on_the_model() -> None:
     seen = metrics()
     tries = [Attempt("gpu-1", "connect", 0.5), Attempt("gpu-0", "ok", 3.0)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.telemetry.families import BY_NAME
-from gateway.telemetry.tallies import Counts, Lengths
+from gateway.telemetry.tallies import LARGEST, Counts, Lengths, exported
 
 RETRIES = "gateway_retries_total"
 LAG = "gateway_event_loop_lag_seconds"
@@ -62,3 +62,20 @@ def test_a_histogram_has_its_buckets_added_up_and_its_sum() -> None:
 
 def test_a_family_without_labels_is_there_from_the_start() -> None:
     assert measured(Lengths(LAG))["_count"] == 0
+
+
+NONSENSE = [10**400, -(10**400), float("inf"), float("-inf"), float("nan"), 10**5000]
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=range(6))
+def test_a_value_that_cannot_be_written_is_replaced_by_one_that_can(value: float) -> None:
+    assert abs(float(exported(value))) in (0.0, LARGEST)
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=range(6))
+def test_no_value_of_a_series_keeps_families_from_being_written(value: float) -> None:
+    counts, lengths = Counts(RETRIES), Lengths(LAG)
+    counts.cell(("m", "busy")).value = value
+    lengths.row(()).total = value
+    lengths.row(()).counts[0] = 10**400
+    assert all(float(one) == one for one in [*counted(counts).values(), *measured(lengths).values()])

@@ -46,3 +46,15 @@ def test_a_text_of_megabytes_is_counted_as_its_parts_are(text: str) -> None:
     many = 300_000
     hundredths = sum(63 * 39 if char == "好" else 1000 if char.isascii() else 3900 for char in text)
     assert tokens.estimate(text * many) == -(-hundredths * many // 3900)
+
+
+@pytest.mark.parametrize("count", [0, 1, 131_072, tokens.MOST])
+def test_counts_that_a_model_can_reach_are_plausible(count: int) -> None:
+    assert tokens.plausible(count)
+
+
+@pytest.mark.parametrize(
+    "count", [-1, tokens.MOST + 1, 10**400, True, False, 1.0, float("nan"), float("inf"), "1", None, [], {}]
+)
+def test_counts_that_no_model_can_reach_are_not_plausible(count: object) -> None:
+    assert not tokens.plausible(count)
