@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from gateway.dialects.allowed import NOTHING, Ranges
 from gateway.errors import UpstreamGarbled
 from gateway.wire import sse, tokens
 from gateway.wire.events import Event
@@ -154,6 +155,7 @@ class Dialect(ABC):
     the model takes unless configured (None: unknown, nothing is clamped). `cjk`: hundredths of a token
     for a Chinese character. `probe`: a cheap GET. `honours`: abilities the server has by itself, of
     "stop", "n" and "tools". `pairs`: its wire holds question-and-answer pairs, empty halves included.
+    `ranges`: values its server takes; `ask` refuses all others.
     """
 
     name: ClassVar[str]
@@ -163,6 +165,7 @@ class Dialect(ABC):
     probe: ClassVar[str] = "/v1/models"
     honours: ClassVar[frozenset[str]] = frozenset()
     pairs: ClassVar[bool] = False
+    ranges: ClassVar[Ranges] = NOTHING
 
     @abstractmethod
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_rounds
 from gateway.dialects.cutter import Cutter
@@ -28,8 +28,10 @@ class ChatGLM2OpenAI(Dialect):
 
     name = "chatglm2-openai"
     context: ClassVar[int] = 8192
+    ranges = allowed.NATIVE
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         folded, prompt_tokens = fold_to_fit(

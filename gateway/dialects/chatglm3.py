@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import budget, v3_messages, v3_tools
+from gateway.dialects import allowed, budget, v3_messages, v3_tools
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import messages_to_fit
 from gateway.dialects.losses import lost
 from gateway.dialects.v3_messages import V3Message
 from gateway.dialects.v3_stream import V3Decoder, finish_reason, without_lead
-from gateway.errors import BadRequest, UpstreamGarbled
+from gateway.errors import UpstreamGarbled
 from gateway.wire import jsontext, tokens
 from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
 from gateway.wire.openai import ChatRequest, Function
@@ -32,9 +32,11 @@ class ChatGLM3(Dialect):
     name = "chatglm3"
     context: ClassVar[int] = 8192
     probe = "/health"
+    ranges = allowed.TRANSFORMERS
     honours = frozenset({"tools"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         functions = v3_tools.offered(request)
@@ -128,10 +130,8 @@ def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
     if request.top_p is not None:
         sampling["top_p"] = request.top_p or 0.01
     if request.repetition_penalty is not None:
-        if request.repetition_penalty <= 0:
-            raise BadRequest("repetition_penalty must be above 0.", param="repetition_penalty")
         sampling["repetition_penalty"] = request.repetition_penalty
-    return sampling
+    return allowed.greedy(sampling)
 
 
 def _forced(request: ChatRequest) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_bare, count_messages, count_rounds
 from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
@@ -47,8 +47,10 @@ class ChatGLMCpp(Dialect):
 
     name = "chatglm-cpp"
     context: ClassVar[int] = 4096
+    ranges = allowed.NATIVE
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         tools, losses = _tools(request, profile)
@@ -119,9 +121,10 @@ def _tools(request: ChatRequest, profile: Profile) -> tuple[list[dict[str, Any]]
         return [], refuse_tools(request, profile)
     if request.tool_mode == "none":
         return [], ()
+    allowed.check_functions(request)
     tools = offered_tools(request, parameters=_NO_PARAMETERS)
     if request.named_tool is not None:
-        tools = [tool for tool in tools if tool["function"]["name"] == request.named_tool] or tools
+        tools = [tool for tool in tools if tool["function"]["name"] == request.named_tool]
     return tools, (choice_name(request),) if request.tool_mode == "required" else ()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_bare
 from gateway.dialects.cutter import Cutter
@@ -33,8 +33,10 @@ class ChatGLMStream(Dialect):
     cjk = tokens.V1_CJK
     probe = "/"
     pairs = True
+    ranges = allowed.NATIVE
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         folded, prompt_tokens = fold_to_fit(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import Sent, messages_to_fit
@@ -55,12 +55,14 @@ class GLM4(Dialect):
     slots = 8
     context: ClassVar[int] = 8192
     probe = "/health"
+    ranges = allowed.VLLM
     honours = frozenset({"tools"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
-        tools = offered_tools(request) if request.tool_mode != "none" else []
+        tools = _tools(request)
         kept, prompt_tokens = messages_to_fit(
             _messages(request, profile),
             profile,
@@ -123,6 +125,14 @@ class _Decoder(ChunkDecoder):
 
     def done_expected(self) -> bool:
         return "tool_calls" not in self.reasons
+
+
+def _tools(request: ChatRequest) -> list[dict[str, Any]]:
+    """The tools to offer: none under `tool_choice` "none"."""
+    if request.tool_mode == "none":
+        return []
+    allowed.check_functions(request)
+    return offered_tools(request)
 
 
 def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishReason:

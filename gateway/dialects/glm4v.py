@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget, pictures
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import Sent, messages_to_fit
@@ -34,8 +34,10 @@ class GLM4V(Dialect):
 
     name = "glm4v"
     context: ClassVar[int] = 8192
+    ranges = allowed.NATIVE
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         kept, prompt_tokens = messages_to_fit(
@@ -50,7 +52,7 @@ class GLM4V(Dialect):
             "model": profile.model,
             "messages": _turns(kept, profile),
             "max_tokens": most,
-            **sampling(request, profile),
+            **allowed.greedy(sampling(request, profile)),
             **({"stream": True} if stream else {}),
         }
         return Outgoing(
@@ -135,8 +137,17 @@ def _content(message: Message, raw: Any, where: str) -> Content:
                 param=f"{where}.content[{place}].type",
             )
     if any(part.type != "text" for part in parts):
-        return [dict(part) for part in raw]
+        return [_checked(part, f"{where}.content[{place}]") for place, part in enumerate(raw)]
     return text_of(message, where)
+
+
+def _checked(part: dict[str, Any], where: str) -> dict[str, Any]:
+    """A part the server can read. Raises `BadRequest` for a text without text, a picture that is none."""
+    if part["type"] == "image_url":
+        return pictures.checked_part(part, where)
+    if not isinstance(part.get("text"), str):
+        raise BadRequest(f"{where}.text is required.", param=f"{where}.text")
+    return dict(part)
 
 
 def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.dialects.fitting import fold_to_fit
 from gateway.dialects.folding import Folded
@@ -27,8 +27,10 @@ class NativeDialect(Dialect):
 
     context: ClassVar[int] = 8192
     pairs = True
+    ranges = allowed.NATIVE
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
+        allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
         folded, prompt_tokens = fold_to_fit(request, profile, context, self.count_prompt)

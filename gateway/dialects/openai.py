@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from gateway.dialects import budget
+from gateway.dialects import allowed, budget
 from gateway.dialects.base import ByteDecoder, Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.openai_like import (
@@ -52,6 +52,8 @@ class OpenAI(Dialect):
     honours = frozenset({"stop", "n", "tools"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        if request.tool_choice is not None or request.function_call is not None:
+            allowed.check_choice(request)
         if request.n > profile.max_n:
             raise BadRequest(f"n: this model gives at most {profile.max_n} choices.", param="n")
         if profile.context is not None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
+from gateway.dialects.allowed import check_functions
 from gateway.errors import BadRequest, UnsupportedParameter
 from gateway.wire import jsontext
 from gateway.wire.events import ToolPiece
@@ -35,6 +36,7 @@ def offered(request: ChatRequest) -> list[Function]:
     """
     if request.tool_mode == "none":
         return []
+    check_functions(request)
     functions = [_function_of(tool.function, tool.type, place) for place, tool in enumerate(request.offered)]
     name = request.named_tool
     if name is None:

@@ -88,10 +88,11 @@ def test_one_wrong_call_makes_text_of_all() -> None:
     assert events == [Delta("raw"), Finish("stop")]
 
 
-def test_a_named_tool_that_was_not_offered_leaves_all_of_them() -> None:
+def test_named_tool_is_offered_alone() -> None:
+    other = {"type": "function", "function": {"name": "g"}}
     choice = {"type": "function", "function": {"name": "g"}}
-    outgoing = ask(members={"tools": [TOOL], "tool_choice": choice}, family="chatglm3")
-    assert outgoing.tool_names == {"f"}
+    outgoing = ask(members={"tools": [TOOL, other], "tool_choice": choice}, family="chatglm3")
+    assert outgoing.tool_names == {"g"}
     assert outgoing.ignored == ("tool_choice",)
 
 

@@ -11,7 +11,7 @@ from gateway.dialects.glm4v import GLM4V
 from gateway.errors import ContextExceeded
 from gateway.wire.openai import read_chat
 
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AA==", "odd": None}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/AA==", "odd": None}}
 
 
 def text(value: str) -> dict[str, Any]:
