@@ -67,6 +67,9 @@ class Slots(Protocol):
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """See `Dispatcher.tried`."""
 
+    def repeated(self, backend: str) -> None:
+        """See `Dispatcher.repeated`."""
+
     def served(self, model: str, seconds: float, backend: str = "") -> None:
         """See `Dispatcher.served`."""
 
@@ -222,6 +225,10 @@ class Dispatcher:
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """Take note of how a try ended: its error, None for a whole answer. `request`: see `Health.tried`."""
         self._ward.tried(backend, error, request)
+
+    def repeated(self, backend: str) -> None:
+        """Take note that a used connection was closed as a request went out, which is sent once more."""
+        self._ward.repeated(backend)
 
     def changed(self, backend: str) -> None:
         """Take note that a backend's fitness was told something and may be different now."""

@@ -30,10 +30,12 @@ from gateway.answer import Answer, Outlet, SideBySide
 from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
+    TABLE,
     GatewayError,
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
+    UpstreamReset,
     UpstreamTimeout,
     UpstreamTruncated,
 )
@@ -400,7 +402,7 @@ class _Try:
         if (self.backend.abandon_whole or outgoing.abandon) == "drain":
             body = await self._whole_in_any_case(outgoing)
         else:
-            body = await self.backend.client.whole(outgoing, self._patience)
+            body = await self.backend.client.whole(outgoing, self._patience, self._may_repeat)
         self.over = True
         if self._lease.end():  # as `_free_card`, without a coroutine where nobody waits
             await asyncio.sleep(0)
@@ -413,7 +415,9 @@ class _Try:
 
     async def _whole_in_any_case(self, outgoing: Outgoing) -> bytes:
         """The answer of a card that works on whatever happens here: it is awaited even if nobody wants it."""
-        exchange = self.backend.client.exchange(outgoing, self._patience, whole=True, lasting=True)
+        exchange = self.backend.client.exchange(
+            outgoing, self._patience, whole=True, lasting=True, again=self._may_repeat
+        )
         try:
             return await exchange.wait_whole()
         except BaseException as error:
@@ -424,7 +428,9 @@ class _Try:
             raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
-        exchange = self._exchange = self.backend.client.exchange(self._outgoing, self._patience)
+        exchange = self._exchange = self.backend.client.exchange(
+            self._outgoing, self._patience, again=self._may_repeat
+        )
         try:
             await exchange.begin()
         except GatewayError as error:
@@ -536,6 +542,22 @@ class _Try:
                 self._linger(self._until_free())
         finally:
             self.settle(outcome)
+
+    def _may_repeat(self) -> bool:
+        """Note a sending that met a connection just being closed; true if there may be one more.
+
+        An attempt like any other, but for the limit of `retries.attempts`: that is for other backends.
+        """
+        if self._plan.terms.attempts == 1:
+            return False
+        now, receipt, outcome = self._relay.clock(), self._receipt, TABLE[UpstreamReset].outcome
+        seconds, self._began = now - self._began, now
+        receipt.upstream_seconds += seconds
+        receipt.attempts += (Attempt(self.backend.name, outcome, seconds),)
+        receipt.retries += (outcome,)
+        if not self.backend.retired:
+            self._relay.dispatcher.repeated(self.backend.name)
+        return True
 
     def settle(self, outcome: str) -> bool:
         """Note how the try has ended, and give its slot back; true if somebody who waited has got it."""

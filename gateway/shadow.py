@@ -339,6 +339,9 @@ class _Spare:
     def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
         """Nothing: what befalls a copy says nothing of users' requests."""
 
+    def repeated(self, backend: str) -> None:
+        """Nothing: copies are sent once."""
+
     def served(self, model: str, seconds: float, backend: str = "") -> None:
         """Nothing, as before."""
 

@@ -146,7 +146,8 @@ class Retries(Section):
     """Repeats on another backend, only before the first piece of an answer has gone to the client."""
 
     attempts: int = Field(default=2, ge=1, le=3)
-    """Tries in all, the first one included; 1 never repeats."""
+    """Tries in all, the first one included; 1 never repeats. A request that meets a connection just being
+    closed is sent once more besides; see failover.md."""
     budget: Share = 0.2
     """Largest share of requests, over ten seconds, that may be repeats, so that a failing site is not made to
     work twice."""

@@ -215,6 +215,19 @@ class Health:
         if self._state == "up":
             self._suspect(max(now, self._looked_at + CONFIRM))
 
+    def repeated(self, now: float) -> None:
+        """Take note that it closed a used connection as a request went out, which is sent once more.
+
+        A miss, and a reason to look, but never the miss that puts it out: many connections may be closed at
+        once where nothing is wrong, and the second sending of each request will tell.
+        """
+        self.tries += 1
+        self._advance(now)
+        if self._state == "up":
+            if self._misses + len(self._strikes) + 1 < self._rules.fall:
+                self._misses += 1
+            self._suspect(max(now, self._looked_at + CONFIRM))
+
     def skipped(self, now: float, chance: float) -> None:
         """Take note that the prober left a backend alone because it works for us."""
         self.errand_at = now + _spread(self._interval, chance)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterable, Callable
+from typing import TypeAlias
 
 from gateway.upstream.connection import ONE_WRITE, Connection, Overdue, ReadyAt, Stale, Unanswered
 from gateway.upstream.pool import Pool
+
+REPEAT_WITHIN = 0.1
+"""Seconds after the send within which a used connection may end and the request be sent once more.
+
+A server that was just closing the connection ends it at once; one that ends it later may have worked."""
+
+Again: TypeAlias = Callable[[], bool]
+"""Is asked, and so told, before a request that was written is sent once more; true allows it."""
 
 
 async def wait_answer(
@@ -17,7 +26,7 @@ async def wait_answer(
     *,
     connect: float | None,
     place: float | None,
-    retry: bool,
+    again: Again | None,
     until: float = math.inf,
     read: float | None = None,
     ready_at: ReadyAt = "head",
@@ -28,11 +37,12 @@ async def wait_answer(
 ) -> Connection:
     """Send a request and wait for the head of its answer; gives the connection, which the caller returns.
 
-    `connect` and `place`: seconds to open a connection and to wait for one in use. `retry`: ask again, once
-    and on a fresh connection, when one that had served before ended without a byte of an answer; the server
-    may then have worked twice. `until`, in the loop's time, ends all of it; `read`, in seconds, the
-    waiting for the answer. `ready_at`, `lasting` and `without_body` as in `Connection.start`; `chunked`: how
-    a body that comes in pieces is sent. `sent` is told the connection over which the request has left: when
+    `connect` and `place`: seconds to open a connection and to wait for one in use. `again`: when a connection
+    that had served before ends without a byte of an answer within `REPEAT_WITHIN` seconds of the send, and
+    this allows it, the request is sent once more on a fresh connection; None never allows it. `until`, in the
+    loop's time, ends all of it; `read`, in seconds, the waiting for the answer. `ready_at`, `lasting` and
+    `without_body` as in `Connection.start`; `chunked`: how a body that comes in pieces is sent. `sent` is
+    told the connection over which the request has left: when
     this is cancelled after that, or takes too long for one that is `lasting`, the connection stays as it is,
     and whoever was told must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to
     be had.
@@ -43,6 +53,7 @@ async def wait_answer(
         if connection is None:
             connection = await pool.wait_connection(place=place, connect=connect, until=until, fresh=fresh)
         served = connection.served
+        began = pool.time() if served else 0.0
         try:
             if isinstance(body, bytes):
                 connection.start(head, body, without_body=without_body, ready_at=ready_at, lasting=lasting)
@@ -66,7 +77,9 @@ async def wait_answer(
         except (Stale, Unanswered) as fault:
             pool.discard(connection)
             written = isinstance(fault, Unanswered)
-            if not served or (written and not retry):
+            if not served:
+                raise
+            if written and (again is None or pool.time() - began > REPEAT_WITHIN or not again()):
                 raise
             fresh = fresh or written
             connection = None if fresh else pool.take()

@@ -10,6 +10,7 @@ import httpx
 from gateway.dialects.base import Outgoing
 from gateway.errors import UpstreamReset
 from gateway.scheduling.patience import Patience
+from gateway.upstream.asking import Again
 from gateway.upstream.exchange import FOREIGN, JSON, Exchange, Mocked, Straight, mapped
 from gateway.upstream.lean import LeanClient
 from gateway.upstream.message import Route
@@ -47,20 +48,30 @@ class Client:
         self._clock = clock
         self._routes: dict[str, Route] = {}
 
-    def whole(self, outgoing: Outgoing, patience: Patience) -> Coroutine[Any, Any, bytes]:
+    def whole(
+        self, outgoing: Outgoing, patience: Patience, again: Again | None = None
+    ) -> Coroutine[Any, Any, bytes]:
         """Send the request and read its whole answer, which came with status 200.
 
-        Raises what `refusal` makes of other statuses, and every way in which the exchange can fail.
+        `again` as in `exchange`. Raises what `refusal` makes of other statuses, and every way in which the
+        exchange can fail.
         """
-        return self.exchange(outgoing, patience, whole=True).wait_whole()
+        return self.exchange(outgoing, patience, whole=True, again=again).wait_whole()
 
     def exchange(
-        self, outgoing: Outgoing, patience: Patience, *, whole: bool = False, lasting: bool = False
+        self,
+        outgoing: Outgoing,
+        patience: Patience,
+        *,
+        whole: bool = False,
+        lasting: bool = False,
+        again: Again | None = None,
     ) -> Exchange:
         """One request, which leaves with `begin`, and its answer: streamed, or `whole`.
 
-        `lasting` is for whole answers that end a card's work whether somebody waits for them or not: see
-        `Exchange.outlast`.
+        `again` allows to send the request once more where a used connection was just being closed: see
+        `asking.wait_answer`. `lasting` is for whole answers that end a card's work whether somebody waits for
+        them or not: see `Exchange.outlast`.
         """
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
         pool = route.pool
@@ -72,7 +83,7 @@ class Client:
             outgoing.body,
             patience,
             self._clock,
-            route.retry_reused,
+            again if route.retry_reused else None,
             whole,
             lasting,
         )

@@ -24,7 +24,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.patience import Patience
-from gateway.upstream.asking import wait_answer
+from gateway.upstream.asking import Again, wait_answer
 from gateway.upstream.connection import Connection, ConnectionFault, Overdue, ReadyAt, Taker
 from gateway.upstream.lean import LeanClient
 from gateway.upstream.message import Route
@@ -134,13 +134,13 @@ class Straight(Exchange):
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
     read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
-    stream. `lasting`: whoever waits may give up, and so may our patience, but the answer is still worth to be
-    waited for.
+    stream. `again`: see `asking.wait_answer`. `lasting`: whoever waits may give up, and so may our patience,
+    but the answer is still worth to be waited for.
     """
 
     __slots__ = (
-        "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool", "_ready_at",
-        "_retry", "_route",
+        "_again", "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool",
+        "_ready_at", "_route",
     )  # fmt: skip
 
     def __init__(
@@ -150,7 +150,7 @@ class Straight(Exchange):
         body: bytes,
         patience: Patience,
         clock: Callable[[], float],
-        retry: bool,
+        again: Again | None,
         whole: bool,
         lasting: bool = False,
     ) -> None:
@@ -160,7 +160,7 @@ class Straight(Exchange):
         self._body = body
         self._patience = patience
         self._clock = clock
-        self._retry = retry
+        self._again = again
         self._ready_at: ReadyAt = "end" if whole else "body"
         self._connection: Connection | None = None
         self._last = b""
@@ -193,7 +193,8 @@ class Straight(Exchange):
     def _answer(self) -> Coroutine[Any, Any, Connection]:
         """The request on its way to the head of its answer."""
         body, patience = self._body, self._patience
-        connect = patience.connect
+        connect, again = patience.connect, self._again
+        self._again = None  # it may be a method of who holds this: no reference cycle is left behind
         self._deadline = opening = patience.opening
         return wait_answer(
             self._pool,
@@ -201,7 +202,7 @@ class Straight(Exchange):
             body,
             connect=connect,
             place=connect,
-            retry=self._retry,
+            again=again,
             until=self._pool.time() + opening - self._clock(),
             ready_at=self._ready_at,
             lasting=self._lasting,

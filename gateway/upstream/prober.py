@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gateway.dialects.base import Dialect, Outgoing, Profile
@@ -169,7 +170,8 @@ class Prober:
         backend, limits = self._fleet[name], self._checks[name].limits
         short = Limits(limits.connect, limits.first_token, limits.between_tokens, LONGEST_TRIAL)
         try:
-            body = await backend.client.whole(trial, Patience(short, self._clock(), streams=False))
+            patience = Patience(short, self._clock(), streams=False)
+            body = await backend.client.whole(trial, patience, partial(self._ward.repeated, name))
             backend.dialect.answer(trial, body)
         except GatewayError as error:
             return error

@@ -3,7 +3,8 @@
 A seam of its own, so that the way bytes travel can change without anything above it noticing.
 Environment proxies, redirects, cookies and content encodings are no part of it.
 
-A request is never sent twice once a byte of it was written; `retry_reused` makes one exception.
+A request is never sent twice once a byte of it was written; `retry_reused` makes one exception, see
+`asking.wait_answer`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
     `addresses`: where to connect, instead of looking the URL's host up.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
-    served before ended without a byte of an answer. The server may then have worked twice.
+    served before ends without a byte of an answer within `asking.REPEAT_WITHIN` seconds of the send.
     `deserted`: is told when the server closes a connection that nobody uses.
     Takes the limits `connect`, `pool` and `read` (for each read) from the request's `timeout`.
     """
@@ -95,7 +96,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
                 connect=limits.get("connect"),
                 place=limits.get("pool"),
                 read=read,
-                retry=self.retry_reused,
+                again=_always if self.retry_reused else None,
                 without_body=request.method == "HEAD",
                 chunked="transfer-encoding" in request.headers,
             )
@@ -194,6 +195,10 @@ class Body(httpx.AsyncByteStream):
         self._pool.discard(connection)
 
 
+def _always() -> bool:
+    return True
+
+
 def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes]:
     if isinstance(request.stream, httpx.ByteStream):
         return b"".join(request.stream)
@@ -262,8 +267,8 @@ def make_transport(
     addresses: Sequence[str] = (),
 ) -> GatewayTransport:
     """Make the transport of one backend. Certificates are always verified, TLS 1.2 at least."""
-    # Slots bound the requests; a probe may come beside them. A used connection that ends without a byte was
-    # almost always just being closed for idleness, in the moment in which the request went out.
+    # Slots bound the requests; a probe may come beside them. A used connection that ends at once without a
+    # byte was almost always just being closed for idleness, in the moment in which the request went out.
     return GatewayTransport(
         most=slots + 2,
         context=Certificates(ca_file, cert_file, key_file),

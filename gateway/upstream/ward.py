@@ -77,6 +77,12 @@ class Ward:
         if (health := self.healths.get(backend)) is not None:
             self._learn(backend, health.deserted, "probed")
 
+    def repeated(self, backend: str) -> bool:
+        """Take note that a connection closed as a request went out, which is sent once more: True."""
+        if (health := self.healths.get(backend)) is not None:
+            self._learn(backend, health.repeated, "probed")
+        return True
+
     def skipped(self, backend: str) -> None:
         """Take note that a backend was left alone because it is at work."""
         self.healths[backend].skipped(self._clock(), self._chance())

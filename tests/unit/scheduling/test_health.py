@@ -531,3 +531,30 @@ def test_refused_is_dead_at_once_whatever_was_before(
     now = run(one, row) + seconds
     one.tried(REFUSED, now, chance)
     assert not one.usable(now)
+
+
+def test_repeated_sendings_are_one_miss_less_than_put_it_out_and_have_it_looked_at() -> None:
+    one = health()
+    one.probed("ok", 0.0, 0.0)
+    for _ in range(10):
+        one.repeated(1.0)
+    assert (one.usable(1.0), one.suspected, one.steady, one.tries) == (True, True, False, 10)
+    assert one.errand_at == 1.0
+    one.tried(RESET, 1.0, 0.0)
+    assert not one.usable(1.0)
+
+
+def test_repeated_sendings_are_wiped_out_by_an_answer_and_never_put_out_who_falls_at_once() -> None:
+    one = health(rules=Rules(fall=1))
+    one.repeated(1.0)
+    assert one.usable(1.0)
+    one = health()
+    for _ in range(3):
+        one.repeated(1.0)
+    one.tried(None, 2.0, 0.0)
+    one.tried(RESET, 2.0, 0.0)
+    one.tried(RESET, 2.0, 0.0)
+    assert one.usable(2.0)
+    one.tried(RESET, 2.0, 0.0)
+    one.repeated(2.0)
+    assert not one.usable(2.0)

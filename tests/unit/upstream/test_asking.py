@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.upstream.asking import wait_answer
-from gateway.upstream.connection import Connection, Overdue, Stale, Unanswered
+from gateway.upstream.asking import REPEAT_WITHIN, wait_answer
+from gateway.upstream.connection import Connection, Cut, Overdue, Stale, Unanswered
 from gateway.upstream.pool import Pool, PoolFull, Statistics
 from tests.unit.upstream.test_connection import SIZED, Notes, receive
 from tests.unit.upstream.test_pool import Imagined, pool_of, used
@@ -18,7 +18,7 @@ NOTHING = Statistics(open=0, idle=0, waiting=0)
 
 
 def asking(pool: Pool, **terms: Any) -> asyncio.Task[Connection]:
-    wanted = {"connect": 1.0, "place": 1.0, "retry": False} | terms
+    wanted = {"connect": 1.0, "place": 1.0, "again": None} | terms
     return asyncio.get_running_loop().create_task(wait_answer(pool, b"head", b"body", **wanted))
 
 
@@ -70,18 +70,31 @@ async def test_a_fresh_connection_that_is_closed_already_is_an_error() -> None:
     assert pool.statistics() == NOTHING
 
 
-@pytest.mark.parametrize("retry", [False, True])
-async def test_a_used_connection_that_ends_without_a_byte_is_replaced_where_that_is_wanted(
-    retry: bool,
+class Asked:
+    """Is asked whether a request may be sent once more: by the answer `says`, as often as `times` tells."""
+
+    def __init__(self, says: bool = True) -> None:
+        self.says = says
+        self.times = 0
+
+    def __call__(self) -> bool:
+        self.times += 1
+        return self.says
+
+
+@pytest.mark.parametrize("again", [None, Asked(False), Asked(True)], ids=["never", "refused", "allowed"])
+async def test_a_used_connection_that_ends_without_a_byte_is_replaced_where_that_is_allowed(
+    again: Asked | None,
 ) -> None:
     pool, dialer = pool_of()
     (old,) = await used(pool, 1)
-    task, connection = await asked(pool, dialer, retry=retry)
+    task, connection = await asked(pool, dialer, again=again)
     assert connection is old
     old.connection_lost(None)
     for _ in range(3):
         await asyncio.sleep(0)
-    if retry:
+    assert again is None or again.times == 1
+    if again is not None and again.says:
         receive(dialer.made[1], SIZED)
         assert await task is dialer.made[1]
     else:
@@ -90,10 +103,48 @@ async def test_a_used_connection_that_ends_without_a_byte_is_replaced_where_that
         assert pool.statistics() == NOTHING
 
 
+@pytest.mark.parametrize(
+    ("late", "sent"), [(0.0, 2), (REPEAT_WITHIN, 2), (REPEAT_WITHIN + 0.001, 1), (3.0, 1)]
+)
+async def test_a_request_is_repeated_only_if_the_connection_ends_soon_after_the_send(
+    late: float, sent: int
+) -> None:
+    pool, dialer = pool_of()
+    (old,) = await used(pool, 1)
+    now, again = [0.0], Asked()
+    pool.time = lambda: now[0]
+    task, _ = await asked(pool, dialer, again=again)
+    now[0] += late
+    old.connection_lost(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (len(dialer.made), again.times) == (sent, sent - 1)
+    if sent == 2:
+        receive(dialer.made[1], SIZED)
+        await task
+    else:
+        with pytest.raises(Unanswered):
+            await task
+        assert pool.statistics() == NOTHING
+
+
+async def test_a_request_is_not_repeated_after_a_byte_of_an_answer_or_an_interim_answer() -> None:
+    for come in (b"H", b"HTTP/1.1 100 Continue\r\n\r\n"):
+        pool, dialer = pool_of()
+        (old,) = await used(pool, 1)
+        again = Asked()
+        task, _ = await asked(pool, dialer, again=again)
+        receive(old, come)
+        old.connection_lost(None)
+        with pytest.raises(Cut):
+            await task
+        assert (again.times, len(dialer.made)) == (0, 1)
+
+
 async def test_a_request_is_repeated_no_more_than_once() -> None:
     pool, dialer = pool_of()
     await used(pool, 1)
-    task, first = await asked(pool, dialer, retry=True)
+    task, first = await asked(pool, dialer, again=Asked())
     first.connection_lost(None)
     for _ in range(3):
         await asyncio.sleep(0)
@@ -125,7 +176,7 @@ async def test_a_large_body_waits_while_the_server_does_not_read_and_no_longer_t
     pool, dialer = pool_of()
     loop = asyncio.get_running_loop()
     body = b"x" * 1_000_000
-    waiting = wait_answer(pool, b"head", body, connect=1, place=1, retry=False, until=loop.time() + 0.03)
+    waiting = wait_answer(pool, b"head", body, connect=1, place=1, again=None, until=loop.time() + 0.03)
     task = loop.create_task(waiting)
     await asyncio.sleep(0)
     dialer.made[0].pause_writing()

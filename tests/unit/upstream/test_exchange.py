@@ -32,6 +32,10 @@ NOTHING = Statistics(open=0, idle=0, waiting=0)
 ROUTE = Route(httpx.Request("POST", "http://h/x"))
 
 
+def always() -> bool:
+    return True
+
+
 def exchange_over(
     pool: Pool,
     *,
@@ -43,7 +47,7 @@ def exchange_over(
     total: float = 10,
 ) -> Straight:
     patience = Patience(Limits(connect, first_token, between, total), time.monotonic(), streams=not whole)
-    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, retry=True, whole=whole, lasting=lasting)
+    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, again=always, whole=whole, lasting=lasting)
 
 
 async def begun(exchange: Straight, dialer: Imagined, data: bytes) -> Connection:

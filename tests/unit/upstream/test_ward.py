@@ -129,3 +129,13 @@ def test_views_name_every_backend() -> None:
     assert house.ward.usable() == {"a": True, "b": False}
     assert [house.ward.state(name) for name in ("a", "b")] == ["up", "down"]
     assert repr(house.ward) == "<Ward a up, b down>"
+
+
+def test_a_repeated_sending_is_a_reason_to_look_and_of_unknown_backends_nothing() -> None:
+    house = House()
+    house.ward.probed("a", "ok")
+    house.heard.clear()
+    assert house.ward.repeated("a")
+    assert house.ward.healths["a"].suspected
+    assert house.heard == ["a"]
+    assert house.ward.repeated("gone")
