@@ -19,6 +19,7 @@ OVERLOAD_SECONDS ?= 60
 LEAVES ?= 1000
 BUSY_SECONDS ?= 60
 BUSY_KILLS ?= 5
+RELOADS ?= 1000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -92,6 +93,10 @@ leaves: $(DEV_STAMP) ## clients that leave at every moment, LEAVES=1000 in each 
 .PHONY: busy
 busy: $(DEV_STAMP) ## cards that work for BUSY_SECONDS=60 stay in; killed ones are out at once, and come back
 	BUSY_SECONDS=$(BUSY_SECONDS) BUSY_KILLS=$(BUSY_KILLS) $(PY) -m tests.bench.busy
+
+.PHONY: reloads
+reloads: $(DEV_STAMP) ## change the configuration RELOADS=1000 times while requests wait; no slot may leak
+	RELOADS=$(RELOADS) $(PY) -m tests.bench.reloads
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## style, format, types, import contracts, Dockerfile

@@ -121,7 +121,7 @@ class Dispatcher:
         Cancelled, it leaves the queue and takes nothing with it. Raises `QueueFull`, `QueueTimeout`,
         `NoBackend` and `Draining`, each with `retry_after`.
         """
-        return self.seize(claim) or Lease(self, await self._wait_for_slot(claim, waiting))
+        return self.seize(claim) or await self._wait_for_slot(claim, waiting)
 
     def seize(self, claim: Claim, *, counted: bool = True) -> Lease | None:
         """Get a slot if that needs no waiting; `counted` among the requests that did not wait."""
@@ -132,7 +132,7 @@ class Dispatcher:
             self.at_once[claim.model] += 1
         return Lease(self, backend)
 
-    async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> str:
+    async def _wait_for_slot(self, claim: Claim, waiting: Callable[[Ticket], None]) -> Lease:
         began = self._clock()
         self._tickets += 1
         ticket = Ticket(self._tickets, claim, began + self._timeout - claim.waited)
@@ -140,23 +140,24 @@ class Dispatcher:
         self._waits[ticket.number] = future
         outcome = "left"
         try:
-            self._deliver(self._scheduler.arrive(ticket, began))
-            if not future.done():
-                waiting(ticket)
-                if self.give_way is not None:
-                    self.give_way(claim)
-            backend = await future
-            outcome = "granted"
-        except GatewayError as error:
-            outcome = error.row.outcome
-            raise
-        except asyncio.CancelledError:
+            try:
+                self._deliver(self._scheduler.arrive(ticket, began))
+                if not future.done():
+                    waiting(ticket)
+                    if self.give_way is not None:
+                        self.give_way(claim)
+                backend = await future
+                outcome = "granted"
+            except GatewayError as error:
+                outcome = error.row.outcome
+                raise
+            finally:
+                del self._waits[ticket.number]
+                self._hook.queue_wait(claim.model, outcome, self._clock() - began)
+        except BaseException:  # whatever it is: no place in the queue is left, and no slot
             self._abandon(ticket, future)
             raise
-        finally:
-            del self._waits[ticket.number]
-            self._hook.queue_wait(claim.model, outcome, self._clock() - began)
-        return backend
+        return Lease(self, backend)
 
     def _abandon(self, ticket: Ticket, future: asyncio.Future[str]) -> None:
         # The grant may have come in the same moment in which the client left: then it goes back.

@@ -32,6 +32,7 @@ from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
     TABLE,
     GatewayError,
+    NoBackend,
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
@@ -128,6 +129,7 @@ class Generation(Answer):
         self._receipt = receipt
         self._waiting = waiting
         self._backends = plan.backends
+        self._terms = plan.terms  # those that the latest planning went by, successful or not
         self.done = self._content_sent = False
         self._try: _Try | None = None
         self._tries = 0
@@ -205,38 +207,73 @@ class Generation(Answer):
 
         From then on the request is that model's.
         """
-        dispatcher, waited = self._relay.dispatcher, self._waited
         self._others = []  # whoever waits here waits for all of them; nobody is left after that
-        for plan in plans:
-            if (lease := dispatcher.seize(plan.claim(plan.backends, waited))) is not None:
+        while True:
+            terms, plans = self._relay.terms, self._of_now(plans)
+            try:
+                lease = await self._lease_any(plans)
+            except NoBackend:
+                if self._relay.terms is terms:
+                    raise
+                continue  # those it waited for are gone; there may be others
+            try:  # a reload while it waited may have granted it a backend that none of the plans knew
+                plans = self._of_now(plans)
+                plan = next((one for one in plans if lease.backend in one.outgoing), None)
+            except BaseException:
+                lease.end()
+                raise
+            if plan is not None:
                 break
-        else:
-            every = tuple(dict.fromkeys(name for plan in plans for name in plan.backends))
-            claim = plans[0].claim(plans[0].backends, waited)
-            claim.backends = every
-            lease = await dispatcher.lease(claim, self._waiting)
-            plan = next(one for one in plans if lease.backend in one.backends)
+            lease.end()
         self._others = [one for one in plans if one is not plan]
         self._receipt.answered = plan.model.name
         self._plan, self._backends, self._tries = plan, plan.backends, 0
         return lease
+
+    async def _lease_any(self, plans: list[Plan]) -> Lease:
+        dispatcher, waited = self._relay.dispatcher, self._waited
+        for plan in plans:
+            if (lease := dispatcher.seize(plan.claim(plan.backends, waited))) is not None:
+                return lease
+        claim = plans[0].claim(plans[0].backends, waited)
+        claim.backends = tuple(dict.fromkeys(name for plan in plans for name in plan.backends))
+        return await dispatcher.lease(claim, self._waiting)
+
+    def _of_now(self, plans: list[Plan]) -> list[Plan]:
+        """These plans by the terms of now. Raises `NoBackend` where none is left."""
+        terms = self._relay.terms
+        if all(plan.terms is terms for plan in plans):
+            return plans
+        renewed: dict[str, Plan] = {}
+        for plan in plans:
+            with suppress(GatewayError):
+                one = terms.renewed(plan)
+                if one.backends and one.alone:
+                    renewed.setdefault(one.model.name, one)
+        if not renewed:
+            raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
+        return list(renewed.values())
 
     async def _replanned(self, lease: Lease) -> Lease:
         """A lease that fits a plan by the terms of now: this one, if its backend still does."""
         while self._plan.terms is not self._relay.terms:
             try:
                 plan = self._replan()
-            except GatewayError:
+                fits = lease.backend in plan.outgoing
+            except BaseException:
                 lease.end()
                 raise
-            if lease.backend not in plan.outgoing:
+            if not fits:
                 lease.end()
                 claim = plan.claim(self._backends, self._waited)
                 lease = await self._relay.dispatcher.lease(claim, self._waiting)
         return lease
 
     def _replan(self) -> Plan:
-        plan = self._plan = self._relay.terms.renewed(self._plan)
+        terms = self._terms = self._relay.terms
+        plan = self._plan = terms.renewed(self._plan)
+        if plan.instead:
+            self._receipt.answered = plan.model.name
         tried = {attempt.backend for attempt in self._receipt.attempts}
         self._backends = tuple(name for name in plan.backends if name not in tried) or plan.backends
         return plan
@@ -245,6 +282,9 @@ class Generation(Answer):
         """Give up, or leave the rest of the loop another backend to try, or another model."""
         current, self._try = self._try, None
         relay, plan = self._relay, self._plan
+        waited = current is None and self._others is None
+        if waited and isinstance(error, NoBackend) and self._terms is not relay.terms:
+            return  # the backends it waited for are gone; by the configuration of now there may be others
         if current is not None:
             await current.fail(error)
             if self._others is None:  # what another model says of a request that was not its own is no news
@@ -522,9 +562,11 @@ class _Try:
         """End a try that has failed."""
         # Told while the slot is still held, so that it is not handed on before the backend rests. Only where
         # the end of an answer cannot be read its card was freed before: at most one more request goes there.
-        if not self.backend.retired:
-            self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
-        await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
+        try:
+            if not self.backend.retired:
+                self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
+        finally:
+            await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""
@@ -562,12 +604,16 @@ class _Try:
     def settle(self, outcome: str) -> bool:
         """Note how the try has ended, and give its slot back; true if somebody who waited has got it."""
         dispatcher, receipt, name = self._relay.dispatcher, self._receipt, self.backend.name
-        seconds = self._relay.clock() - self._began
-        if outcome == "ok" and not self.backend.retired:
-            dispatcher.tried(name, None)
-            dispatcher.served(self._plan.model.name, seconds, name)
-        receipt.upstream_seconds += seconds
-        receipt.attempts += (Attempt(name, outcome, seconds),)
+        try:
+            seconds = self._relay.clock() - self._began
+            receipt.upstream_seconds += seconds
+            receipt.attempts += (Attempt(name, outcome, seconds),)
+            if outcome == "ok" and not self.backend.retired:
+                dispatcher.tried(name, None)
+                dispatcher.served(self._plan.model.name, seconds, name)
+        except BaseException:
+            self._lease.end()
+            raise
         return self._lease.end()
 
     async def _close(self, exchange: Exchange, *, ended: bool) -> None:

@@ -33,6 +33,9 @@ class Outline:
         """Take down what came next. Never raises for what a backend may send."""
         for event in events:
             if isinstance(event, Delta):
+                if event.choice not in _CHOICES:
+                    self.legible = False
+                    continue
                 self._say(event.choice, event.text)
                 for piece in event.tools:
                     self._call(event.choice, piece.name, piece.arguments)
@@ -91,7 +94,7 @@ class Outline:
             self._read_choice(choice["index"], choice.get("delta") or choice.get("message") or {})
 
     def _read_choice(self, index: int, said: Mapping[str, Any]) -> None:
-        if index not in _CHOICES:
+        if type(index) is not int or index not in _CHOICES:
             raise ValueError("no choice that anybody asked for")
         self._say(index, said.get("content") or "")
         for call in said.get("tool_calls") or ():

@@ -241,6 +241,62 @@ async def test_who_waits_for_a_model_that_is_gone_is_refused() -> None:
         assert busy.status == 200
 
 
+FALLS = '[[models]]\nname = "m"\nfallbacks = ["spare"]\n'
+
+
+def spare(*names: str, dialect: str = "chatglm") -> Config:
+    """The model `m`, whose backend `a` is down, and its fallback `spare` on these backends."""
+    urls = {"a": ("http://a:80", "chatglm")} | {name: (f"http://{name}:80", dialect) for name in names}
+    return configured(urls, FALLS, serves=dict.fromkeys(names, "spare"))
+
+
+@pytest.mark.parametrize(
+    ("later", "dialect", "ends"),
+    [
+        pytest.param(("b", "c"), "chatglm", "c", id="added"),
+        pytest.param(("c",), "chatglm", "c", id="replaced"),
+        pytest.param(("c",), "chatglm2", "c", id="replaced-by-another-dialect"),
+        pytest.param(("c", "d"), "chatglm2", "c", id="replaced-by-two"),
+    ],
+)
+async def test_a_request_that_waits_for_a_fallback_goes_to_a_backend_that_a_reload_adds(
+    later: tuple[str, ...], dialect: str, ends: str
+) -> None:
+    until = asyncio.Event()
+    servers = Servers(
+        a=failing(httpx.ConnectError), b=held(until, native()), c=native("from c"), d=native("d")
+    )
+    async with rig(servers, "chatglm") as house:
+        house.gateway.reconfigure(spare("b"))
+        busy = house.begin(body=chat(model="spare"))
+        await wait_until(lambda: house.gateway.dispatcher.in_flight("b") == 1)
+        waits = house.begin(body=chat())
+        await wait_until(lambda: house.gateway.dispatcher.queue_depth("spare") == 1)
+        house.gateway.reconfigure(spare(*later, dialect=dialect))
+        await waits.task
+        assert (waits.status, waits.header("x-gateway-backend")) == (200, ends)
+        assert waits.json["model"] == "spare"
+        until.set()
+        await busy.task
+        assert not any(house.gateway.dispatcher.in_flight(name) for name in later)
+
+
+async def test_a_request_that_waits_for_a_fallback_that_is_gone_is_refused() -> None:
+    until = asyncio.Event()
+    servers = Servers(a=failing(httpx.ConnectError), b=held(until, native()))
+    async with rig(servers, "chatglm") as house:
+        house.gateway.reconfigure(spare("b"))
+        busy = house.begin(body=chat(model="spare"))
+        await wait_until(lambda: house.gateway.dispatcher.in_flight("b") == 1)
+        waits = house.begin(body=chat())
+        await wait_until(lambda: house.gateway.dispatcher.queue_depth("spare") == 1)
+        house.gateway.reconfigure(configured({"a": ("http://a:80", "chatglm")}))
+        await waits.task
+        assert (waits.status, waits.error["code"]) == (503, "no_backend")
+        until.set()
+        await busy.task
+
+
 CARDS = """
 [[backends]]
 name = "cards"

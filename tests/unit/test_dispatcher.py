@@ -632,3 +632,35 @@ async def test_closing_stops_the_timer() -> None:
 
 async def test_it_shows_its_state() -> None:
     assert repr(House({"a": 2}).dispatcher) == "<Dispatcher <Scheduler busy: a 0/2; waiting: m 0>>"
+
+
+# --- exceptions that nobody expects ----------------------------------------------------------------
+
+
+async def test_a_request_whose_listener_fails_leaves_the_queue() -> None:
+    house = House()
+
+    def fails(_: Ticket) -> None:
+        raise StopIteration
+
+    async with house.holding():
+        with pytest.raises(RuntimeError):
+            await house.dispatcher.lease(Claim("m", ("a",)), fails)
+        assert house.dispatcher.queue_depth("m") == 0
+    assert house.dispatcher.in_flight("a") == 0
+
+
+@pytest.mark.parametrize("outcome", ["granted", "queue_full"])
+async def test_a_hook_that_fails_takes_no_slot_with_it(outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(length=1 if outcome == "granted" else 0)
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(house.hook, "queue_wait", fails)
+    async with house.holding():
+        call = asyncio.ensure_future(house.dispatcher.lease(Claim("m", ("a",)), lambda _: None))
+        await asyncio.sleep(0)
+    with pytest.raises(ZeroDivisionError):
+        await call
+    assert house.dispatcher.in_flight("a") == house.dispatcher.queue_depth("m") == 0

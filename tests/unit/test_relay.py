@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -632,6 +633,22 @@ async def test_a_slot_comes_back_where_a_try_cannot_even_begin(monkeypatch: pyte
         monkeypatch.setattr(plan, "outgoing", {"a": None})
         with pytest.raises(AttributeError):
             await anext(house.events_of(plan))
+        assert house.busy == {"a": 0}
+
+
+@pytest.mark.parametrize("name", ["tried", "served"])
+@pytest.mark.parametrize("reply", [native(), refusing(500)], ids=["answer", "failure"])
+async def test_a_slot_comes_back_where_the_end_of_a_try_cannot_be_noted(
+    name: str, reply: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(Servers(a=reply), "chatglm2") as house:
+
+        def fails(*_: object) -> None:
+            raise StopIteration
+
+        monkeypatch.setattr(house.dispatcher, name, fails)
+        with contextlib.suppress(RuntimeError, GatewayError):
+            await house.answer()
         assert house.busy == {"a": 0}
 
 

@@ -119,3 +119,16 @@ def test_what_cannot_be_read_is_said_and_never_raised(data: bytes) -> None:
 
 def test_lone_surrogates_are_texts_too() -> None:
     assert outline(Delta("\ud800")).digest != outline(Delta("\udfff")).digest
+
+
+@pytest.mark.parametrize("choice", [128, 255, 256, 70_000, -1])
+def test_a_choice_that_nobody_can_ask_for_is_not_legible(choice: int) -> None:
+    one = outline(Delta("x", (), choice), Finish("stop", choice))
+    assert not one.legible
+    assert one.digest == Outline().digest
+
+
+def test_an_index_that_is_no_whole_number_is_not_legible() -> None:
+    one = outline(Passed(b'{"choices": [{"index": 0.0, "message": {"content": "x"}}]}'))
+    assert not one.legible
+    assert one.digest == Outline().digest
