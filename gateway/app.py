@@ -32,6 +32,7 @@ from gateway.shadow import Shadow
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, Service
 from gateway.telemetry.receipt import Hooks
+from gateway.telemetry.writer import Loss
 from gateway.tenancy.keys import Keyring
 from gateway.upstream.backend import Backend, limits, profile
 from gateway.upstream.background import Background
@@ -146,7 +147,7 @@ def create_app(
     fleet = {one.name: new_backend(one) for one in settings.backends}
     balancers = _Balancers()
     dispatcher = _dispatcher(settings, hooks, ward, balancers)
-    metrics = _metrics(settings, dispatcher, lambda: discovery.services())
+    metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost)
     discovery = Discovery(written, logs, metrics, time.time)
     metrics.configured(config.digest(written), time.time())
     hooks.add(metrics)
@@ -286,7 +287,10 @@ def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Che
 
 
 def _metrics(
-    settings: config.Config, dispatcher: Dispatcher, services: Callable[[], Mapping[str, Service]]
+    settings: config.Config,
+    dispatcher: Dispatcher,
+    services: Callable[[], Mapping[str, Service]],
+    lost_lines: Callable[[], Mapping[Loss, int]],
 ) -> Metrics:
     return Metrics(
         models=[model.name for model in settings.resolved_models],
@@ -294,6 +298,7 @@ def _metrics(
         live=dispatcher,
         version=__version__,
         services=services,
+        lost_lines=lost_lines,
     )
 
 

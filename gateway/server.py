@@ -28,6 +28,7 @@ from gateway.inbound import Arrivals, Connection
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Logs, configure
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.upstream.transport import Transport
 
 BACKLOG = 2048
@@ -35,6 +36,8 @@ LAST_WORDS = 5
 """Seconds that requests have, after the drain limit, to tell their clients that they end."""
 MOMENT = 0.2
 """Seconds that a forced end leaves for the same."""
+LAST_LINES = 1.0
+"""Seconds that the log's reader has at the end to take what waits."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 SEND_BUFFER = 131_072
@@ -135,7 +138,7 @@ async def running(
         data, admin = (
             sockets.enter_context(_bound(section.address)) for section in (settings.server, settings.admin)
         )
-        logs = logs or configure("json", "critical", sys.stderr)
+        logs = logs or configure("json", "critical", writer_to(sys.stderr))
         gateway = create_app(settings, logs, transport=transport)
         planes = (
             _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway)),
@@ -208,12 +211,15 @@ def serve(settings: config.Config, path: Path | None = None) -> int:
     # What has been loaded stays for good; what requests leave behind is rarely a circle, so look seldom.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    hold_standard_descriptors()
+    with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, path))
 
 
 async def _serve(settings: config.Config, path: Path | None) -> int:
-    logs = configure(settings.log.format, settings.log.level, sys.stdout, access=settings.log.access)
+    logs = configure(
+        settings.log.format, settings.log.level, writer_to(sys.stdout), access=settings.log.access
+    )
     stops: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -224,7 +230,7 @@ async def _serve(settings: config.Config, path: Path | None) -> int:
         logs.note("An address cannot be bound.", level="critical", reason=error.strerror or "unknown")
         return 2
     finally:
-        logs.flush()
+        logs.flush(LAST_LINES)
 
 
 async def _serve_until(

@@ -260,6 +260,12 @@ FAMILIES: tuple[Family, ...] = (
         SHORT,
     ),
     Family(
+        "gateway_log_lines_lost_total",
+        "counter",
+        ("reason",),
+        "Lines of the log that were not written: their reader stopped (queue_full), or went (unwritable).",
+    ),
+    Family(
         "gateway_config_reloads_total",
         "counter",
         ("result",),

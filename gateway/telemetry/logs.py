@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from gateway.errors import TABLE, Row
 from gateway.telemetry.comparison import Comparison, Side, Skip
 from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp, to_json
 from gateway.telemetry.receipt import Receipt
+from gateway.telemetry.writer import NOTHING_LOST, Loss, Sink, Writer
 from gateway.wire import tokens
 
 Format: TypeAlias = Literal["json", "console"]
@@ -70,7 +71,7 @@ class Logs:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._logger = logger
-        self._handler = handler
+        self.handler = handler
         self._access = access
         self._now = now
 
@@ -81,8 +82,8 @@ class Logs:
         level = _LEVELS.get(receipt.outcome, logging.WARNING)
         if not self._access or level < self._logger.level:
             return
-        if self._handler.json:
-            self._handler.put((receipt, _NAMES[level], self._now()), urgent=level > logging.INFO)
+        if self.handler.json:
+            self.handler.put((receipt, _NAMES[level], self._now()), urgent=level > logging.INFO)
         else:
             self._write(level, access_fields(receipt))
 
@@ -165,9 +166,17 @@ class Logs:
             )
             self._logger.handle(record)
 
-    def flush(self) -> None:
-        """Write what has not been written yet."""
-        self._handler.flush()
+    def flush(self, seconds: float = 0.0) -> None:
+        """Write what has not been written yet; wait for a `Writer` for so many seconds at most."""
+        self.handler.flush()
+        if isinstance(self.handler.stream, Writer):
+            self.handler.stream.drain(seconds)
+
+    @property
+    def lost(self) -> Mapping[Loss, int]:
+        """Lines that could not be written, by why."""
+        sink = self.handler.stream
+        return sink.lost if isinstance(sink, Writer) else NOTHING_LOST
 
     def __repr__(self) -> str:
         return f"<Logs {logging.getLevelName(self._logger.level).lower()} access={self._access}>"
@@ -328,14 +337,14 @@ class Stamps:
         return f"{self._head}{int((now - second) * 1000):03d}Z"
 
 
-class Handler(logging.StreamHandler[TextIO]):
-    """Writes to one stream: the lines of loggers at once, those that are `put` in one go a little later.
+class Handler(logging.StreamHandler[Any]):
+    """Writes to one sink: the lines of loggers at once, those that are `put` in one go a little later.
 
     The order is kept. A line that cannot be written is lost: no request fails for its log. What waits is
     written at the latest at the end of the process, as `logging` then flushes its handlers.
     """
 
-    def __init__(self, stream: TextIO, *, json: bool) -> None:
+    def __init__(self, stream: Sink, *, json: bool) -> None:
         super().__init__(stream)
         self.json = json
         self._waiting: list[Settled] = []
@@ -387,6 +396,13 @@ class Handler(logging.StreamHandler[TextIO]):
         line = self._frames.line(receipt, level, stamp)
         return line or to_json({"ts": stamp, "level": level} | access_fields(receipt))
 
+    def notice(self, lines: int) -> str:
+        """The line that stands for so many that were lost."""
+        fields = {"event": "log_lost", "lines": lines}
+        record = logging.makeLogRecord({"name": LOGGER, "levelno": logging.WARNING, "levelname": "WARNING"})
+        record.fields = fields
+        return self.format(record) + "\n"
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: the default prints the record, whose arguments are not meant for anybody's eyes."""
 
@@ -394,17 +410,20 @@ class Handler(logging.StreamHandler[TextIO]):
 def configure(
     format: Format,  # noqa: A002 - the name it has in config.toml
     level: Level,
-    stream: TextIO,
+    stream: Sink,
     *,
     access: bool = True,
 ) -> Logs:
     """Set up logging to `stream` and give the gateway's log; a second call replaces the first.
 
-    The server's own lines (uvicorn, asyncio) take the same form and level; uvicorn's access log is off.
+    Where a reader may stop reading, `stream` is a `Writer`. The server's own lines (uvicorn, asyncio) take
+    the same form and level; uvicorn's access log is off.
     uvicorn must be started with `log_config=None`, or it puts its own handlers back.
     """
     handler = Handler(stream, json=format == "json")
     handler.setFormatter(JsonLines() if format == "json" else ConsoleLines())
+    if isinstance(stream, Writer):
+        stream.notice = handler.notice
     logger = logging.getLogger(LOGGER)
     for one in (logger, *map(logging.getLogger, _FOREIGN)):
         one.handlers[:] = [handler]

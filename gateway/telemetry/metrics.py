@@ -32,6 +32,7 @@ from gateway.telemetry.families import (
 )
 from gateway.telemetry.receipt import Attempt, Canary, Door, Phase, Receipt
 from gateway.telemetry.tallies import Cell, Counts, Labels, Lengths, Row, exported
+from gateway.telemetry.writer import NOTHING_LOST, Loss
 from gateway.wire import tokens
 from gateway.wire.events import UsageSource
 
@@ -100,7 +101,7 @@ class Metrics:
     """The gateway's metrics over one registry (a new one unless given). A `Hook`; one per gateway.
 
     `models` are the configured names; `backends` maps names to slots; `services` tells of those that DNS is
-    asked for. All other names count as "other".
+    asked for; `lost_lines` tells how many lines the log has lost. All other names count as "other".
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Metrics:
         live: Live,
         version: str,
         services: Callable[[], Mapping[str, Service]] = dict,
+        lost_lines: Callable[[], Mapping[Loss, int]] = lambda: NOTHING_LOST,
     ) -> None:
         registry = self._registry = registry or CollectorRegistry()
         self._models = frozenset(models)
@@ -124,6 +126,7 @@ class Metrics:
         self._services = services
         self._live = live
         self._at_once: dict[str, int] = {}
+        self._lost_lines = lost_lines
         tallies: list[Counts | Lengths] = []
         self._requests = _counters(tallies, "gateway_requests_total")
         self._durations = _histograms(tallies, "gateway_request_duration_seconds")
@@ -152,6 +155,7 @@ class Metrics:
         self._ignored = _counters(tallies, "gateway_ignored_params_total")
         self._repairs = _counters(tallies, "gateway_repairs_total")
         self._lookups = _counters(tallies, "gateway_discovery_lookups_total")
+        self._lost = _counters(tallies, "gateway_log_lines_lost_total")
         self._lag = _histograms(tallies, "gateway_event_loop_lag_seconds")
         self._reloads = _counters(tallies, "gateway_config_reloads_total")
         self._start_at_zero()
@@ -166,6 +170,7 @@ class Metrics:
         self._tries.make((backend, "ok") for backend in self._backends)
         self._ejections.make((backend, "refused") for backend in self._backends)
         self._reloads.make((result,) for result in RELOADS)
+        self._lost.make((reason,) for reason in NOTHING_LOST)
 
     def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
         """Show these from now on. What was counted under other names stays, and may still grow."""
@@ -321,6 +326,8 @@ class Metrics:
         """Give the text for a scraper and its content type."""
         self._count_settled()
         self._count_at_once()
+        for reason, lines in self._lost_lines().items():
+            self._lost.cell((reason,)).value = lines
         return generate_latest(self._registry), CONTENT_TYPE
 
     def _count_at_once(self) -> None:

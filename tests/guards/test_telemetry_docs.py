@@ -69,6 +69,7 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     yield from map(json.loads, stream.getvalue().splitlines())
     foreign = logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "message", (), None)
     yield json.loads(JsonLines().format(foreign))
+    yield json.loads(logs.handler.notice(1))
 
 
 def lines() -> list[dict[str, Any]]:
