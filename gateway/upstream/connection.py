@@ -37,6 +37,7 @@ from typing import Literal, TypeAlias, cast
 import httptools
 
 from gateway.outbox import Outbox
+from gateway.upstream import tuning
 
 HIGH_WATER = 32 * 1024
 """Undelivered bytes of a body (and its framing) at which reading pauses."""
@@ -109,12 +110,12 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_lasting", "_loop",
-        "_lost", "_outbox", "_overhead", "_parser", "_paused", "_quiet", "_ready_at", "_socket", "_taker",
-        "_timer", "_transport", "_turn", "_until", "_unwritten", "_waiter", "_when", "_without_body",
-        "_writable", "answered", "close_delimited", "closed", "complete", "counted", "error", "head",
-        "heard", "idle_since", "keeps", "low_head", "on_body", "opened", "pieces", "ready", "served",
-        "status", "version",
+        "_acks", "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_lasting", "_loop",
+        "_lost", "_outbox", "_overhead", "_parser", "_patient", "_paused", "_quick", "_quiet", "_ready_at",
+        "_socket", "_taker", "_timer", "_transport", "_turn", "_until", "_unwritten", "_waiter", "_when",
+        "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted",
+        "error", "head", "heard", "idle_since", "keeps", "low_head", "on_body", "opened", "pieces", "ready",
+        "served", "status", "version",
     )  # fmt: skip
 
     def __init__(
@@ -139,7 +140,8 @@ class Connection(asyncio.BufferedProtocol):
         self._armed = math.inf
         self._paused = False
         self._writable = True
-        self._without_body = self._lasting = False
+        self._without_body = self._lasting = self._patient = False
+        self._quick = self._acks = tuning.quick_reads(sock)
         self._ready_at: ReadyAt = "head"
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
@@ -179,6 +181,8 @@ class Connection(asyncio.BufferedProtocol):
         self._without_body = without_body
         self._ready_at = ready_at
         self._lasting = lasting
+        if self._patient or len(body) > ONE_WRITE:
+            self._allow_closed_window(len(body) > ONE_WRITE)
         data = head + body if len(body) <= ONE_WRITE else head + body[:ONE_WRITE]
         if transport is None:
             self._write_early(data)
@@ -186,6 +190,11 @@ class Connection(asyncio.BufferedProtocol):
         outbox = self._outbox
         self._turn = outbox.turn
         outbox.write(transport, data, self._loop)
+
+    def _allow_closed_window(self, allowed: bool) -> None:
+        self._patient = allowed
+        if self._socket is not None:
+            tuning.allow_closed_window(self._socket, allowed)
 
     def attach(self, attaching: Coroutine[None, None, None]) -> None:
         """Have the event loop take the socket, by `attaching`; what is written before goes straight to it."""
@@ -259,6 +268,7 @@ class Connection(asyncio.BufferedProtocol):
         self.close_delimited = self.answered = self.ready = self.complete = self.keeps = False
         self.status = self._held = self._overhead = self._interim = 0
         self._when = math.inf
+        self._acks = self._quick
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -456,6 +466,8 @@ class Connection(asyncio.BufferedProtocol):
             parser.feed_data(data)
         except (httptools.HttpParserError, Garbled) as error:
             self._refuse(str(error.__context__ or error))
+        if self._acks and not self.complete:
+            self._acknowledge(nbytes)
         if len(self.pieces) > known:
             self._overhead = 0
             if self._taker is not None and self._taken(self._taker):
@@ -470,6 +482,14 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _acknowledge(self, nbytes: int) -> None:
+        """Acknowledge what has come of an incomplete answer, whose next piece may wait for that."""
+        self._acks -= 1
+        if (
+            nbytes < READ and self._socket is not None and not self.closed
+        ):  # behind a full buffer there is more
+            tuning.acknowledge(self._socket)
 
     def _taken(self, taker: Taker) -> bool:
         """Offer what has come to who takes it; the end, and what comes with it, is for the reader."""

@@ -12,17 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gateway.outbox import Outbox
+from gateway.upstream import tuning
 from gateway.upstream.connection import Connection, make_buffer
 from gateway.upstream.resolver import Address, Resolver
 
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _CONNECTED = frozenset({0, errno.EISCONN})
-# Of these systems have some.
-_KEEPALIVE = [
-    (getattr(socket, name), value)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-    if hasattr(socket, name)
-]
 
 
 class Origin(NamedTuple):
@@ -125,10 +120,12 @@ async def _wait_open(address: Address, seconds: float | None) -> socket.socket:
     try:
         sock.setblocking(False)
         if family == socket.AF_UNIX or sys.platform == "win32":
+            if family != socket.AF_UNIX:
+                tuning.tune(sock)
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_connect(sock, where)
         else:
-            _set_options(sock)
+            tuning.tune(sock)
             await _wait_connected(sock, where, seconds)
     except BaseException:
         sock.close()
@@ -158,13 +155,3 @@ async def _wait_connected(sock: socket.socket, where: Any, seconds: float | None
 def _note(connected: asyncio.Future[None]) -> None:
     if not connected.done():
         connected.set_result(None)
-
-
-def _set_options(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    try:
-        for option, value in _KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    except OSError:
-        return  # a system that knows the option and does not take it: its own times will do

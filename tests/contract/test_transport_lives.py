@@ -144,7 +144,7 @@ async def test_sockets_do_not_delay_and_notice_a_vanished_peer() -> None:
         assert [
             sock.getsockopt(socket.IPPROTO_TCP, option)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        ] == [30, 10, 3]
+        ] == [10, 5, 4]
         connection.abort()
         await settled()
 

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.outbox import Outbox
+from gateway.upstream import tuning
 from gateway.upstream.connection import (
     HIGH_WATER,
     ONE_WRITE,
+    READ,
     Connection,
     ConnectionFault,
     Cut,
@@ -749,3 +751,83 @@ async def test_each_piece_that_is_taken_gives_the_next_its_time(
     loop.advance(end)
     assert waiter.done()
     assert isinstance(connection.error, Overdue)
+
+
+# --- acknowledging ---------------------------------------------------------------------------------
+
+
+class Acknowledging:
+    """The socket of a connection, which counts how often it was told to acknowledge."""
+
+    family = socket.AF_INET
+
+    def __init__(self) -> None:
+        self.acks = 0
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        assert (level, option, value) == (socket.IPPROTO_TCP, QUICKACK, 1)
+        self.acks += 1
+
+
+QUICKACK = 12
+
+
+def acknowledging(monkeypatch: pytest.MonkeyPatch) -> tuple[Connection, Acknowledging]:
+    monkeypatch.setattr(tuning, "_QUICKACK", QUICKACK)
+    sock = Acknowledging()
+    connection = Connection(lambda _: None, cast("socket.socket", sock), outbox=AtOnce())
+    connection.connection_made(Notes())
+    connection.start(b"head")
+    return connection, sock
+
+
+async def test_an_answer_that_comes_whole_is_not_acknowledged_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, sock = acknowledging(monkeypatch)
+    receive(connection, SIZED)
+    assert (connection.complete, sock.acks) == (True, 0)
+
+
+async def test_an_answer_that_is_not_complete_is_acknowledged_at_once_in_each_exchange(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, sock = acknowledging(monkeypatch)
+    for acks in (1, 2, 3):
+        receive(connection, SIZED[:-5])
+        receive(connection, SIZED[-5:])
+        assert (connection.complete, sock.acks) == (True, acks)
+        connection.take()
+        connection.start(b"head")
+
+
+async def test_of_a_stream_the_first_reads_are_acknowledged_at_once_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, sock = acknowledging(monkeypatch)
+    receive(connection, CHUNKED[: CHUNKED.index(b"5\r\n")])
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return True
+
+    for place in range(3 * tuning.FIRST_READS):
+        if place == 2:
+            connection.take()
+            connection.flow(take, math.inf, math.inf)
+        receive(connection, b"5\r\nhello\r\n")
+    assert (len(taken), sock.acks) == (3 * tuning.FIRST_READS - 2, tuning.FIRST_READS)
+
+
+async def test_nothing_is_acknowledged_while_more_is_waiting_or_after_garbage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, sock = acknowledging(monkeypatch)
+    receive(connection, OK + b"Content-Length: 99999\r\n\r\n" + b"x" * (READ - 40))
+    acks = sock.acks
+    receive(connection, b"x" * READ)
+    assert sock.acks == acks
+    connection.abort()
+    receive(connection, b"x")
+    assert sock.acks == acks

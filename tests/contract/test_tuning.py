@@ -1,0 +1,106 @@
+"""TCP as systems really do it: answers in several segments under Nagle's algorithm, options in effect."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from gateway.dialects.base import Outgoing
+from gateway.scheduling.patience import Limits, Patience
+from gateway.upstream import tuning
+from gateway.upstream.client import Client
+from gateway.upstream.transport import make_transport
+from tests.support.peer import Script, Talk, peer
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+SEGMENTS = {
+    "whole": (OK + b"Content-Length: 5\r\n\r\n", b"hello"),
+    "three": (OK, b"Content-Length: 5\r\n\r\n", b"hello"),
+    "stream": (OK + b"Transfer-Encoding: chunked\r\n\r\n", *[b"5\r\nevent\r\n"] * 4, b"0\r\n\r\n"),
+}
+DELAYED = 0.040
+"""Seconds for which Linux, left to itself, keeps an acknowledgement back."""
+
+
+def slicing(segments: tuple[bytes, ...]) -> Script:
+    """A server's script: each segment a write of its own, with Nagle's algorithm in force."""
+
+    async def script(talk: Talk) -> None:
+        sock: socket.socket = talk.writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        while await talk.wait_request():
+            for segment in segments:
+                talk.writer.write(segment)
+
+    return script
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[Client]:
+    transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
+    client = Client(url, transport, api_key=None, clock=time.monotonic)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def took(client: Client, *, stream: bool) -> float:
+    """How long a request took, in seconds."""
+    began = time.monotonic()
+    outgoing = Outgoing("/", b"{}", stream, 1)
+    patience = Patience(Limits(5, 5, 5, 10), began, streams=stream)
+    if stream:
+        async with aclosing(client.exchange(outgoing, patience)) as exchange:
+            await exchange.begin()
+            while await exchange.read(begun=True):
+                pass
+    else:
+        await client.whole(outgoing, patience)
+    return time.monotonic() - began
+
+
+@LINUX
+@pytest.mark.parametrize("kind", SEGMENTS)
+async def test_an_answer_in_several_segments_is_not_held_up_by_a_late_acknowledgement(kind: str) -> None:
+    async with peer(slicing(SEGMENTS[kind])) as here, client_of(here.url) as client:
+        times = [await took(client, stream=kind == "stream") for _ in range(20)]
+        assert here.seen == 1, "one connection serves all"
+    # A late acknowledgement would be in every one of them; a busy machine is not.
+    assert min(times[10:]) < DELAYED / 2
+
+
+@LINUX
+async def test_the_options_that_find_a_vanished_peer_are_in_effect_on_the_socket_to_a_backend() -> None:
+    async with peer(slicing(SEGMENTS["whole"])) as here, client_of(here.url) as client:
+        await took(client, stream=False)
+        (pool,) = client._transport._pools.values()  # type: ignore[attr-defined]
+        (connection,) = pool._idle
+        sock = connection._socket
+
+        def seconds(name: str) -> int:
+            return int(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)))
+
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        silent = seconds("TCP_KEEPIDLE") + seconds("TCP_KEEPINTVL") * seconds("TCP_KEEPCNT")
+        assert silent == tuning.DEAD_AFTER
+        assert seconds("TCP_USER_TIMEOUT") == tuning.DEAD_AFTER * 1000
+
+
+@LINUX
+async def test_a_large_body_may_wait_for_a_busy_server_that_does_not_read_it() -> None:
+    async with peer(slicing(SEGMENTS["whole"])) as here, client_of(here.url) as client:
+        for size, wanted in [(100_000, 0), (100, tuning.DEAD_AFTER * 1000)]:
+            await client.whole(
+                Outgoing("/", b"x" * size, False, 1),
+                Patience(Limits(5, 5, 5, 10), time.monotonic(), streams=False),
+            )
+            (pool,) = client._transport._pools.values()  # type: ignore[attr-defined]
+            (connection,) = pool._idle
+            assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == wanted
