@@ -34,7 +34,7 @@ from gateway.telemetry.metrics import Metrics, Service
 from gateway.telemetry.receipt import Hooks
 from gateway.telemetry.writer import Loss
 from gateway.tenancy.keys import Keyring
-from gateway.upstream.backend import Backend, limits, profile
+from gateway.upstream.backend import Backend, limits, probe_path, profile
 from gateway.upstream.background import Background
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.prober import Check, Prober, trial_for
@@ -171,7 +171,9 @@ def create_app(
         life=life,
         place=dispatcher.place,
     )
-    ready = Ready(dispatcher.usable, lambda: life.leaving, discovery.services)
+    ready = Ready(
+        dispatcher.usable, lambda: life.leaving, discovery.services, lambda: _faults(relay.terms.fleet)
+    )
     reception = Middleware(
         Reception, hook=hooks, crash_log=logs, clock=time.monotonic, new_id=new_id, life=life
     )
@@ -193,6 +195,10 @@ def create_app(
         _balancers=balancers,
         _new_backend=new_backend,
     )
+
+
+def _faults(fleet: Mapping[str, Backend]) -> dict[str, str]:
+    return {name: backend.fault for name, backend in fleet.items() if backend.fault}
 
 
 def _data_plane(desk: Desk, ready: Ready, reception: Middleware) -> ASGIApp:
@@ -278,7 +284,7 @@ def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Che
         if health.probes:
             model = next(one for one in settings.resolved_models if backend.name in one.backends)
             checks[backend.name] = Check(
-                path=backend.health.path or dialect.probe,
+                path=probe_path(backend),
                 timeout=health.timeout,
                 trial=trial_for(dialect, fleet[backend.name].profile(model)),
                 limits=limits(settings.timeouts_for(model, backend)),

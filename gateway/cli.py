@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -50,7 +50,7 @@ def main() -> None:
 @_config_option
 def serve(path: Path) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. SIGHUP has it read its config file again."""
-    config = _loaded(path)
+    config = _loaded(path, serving=True)
     from gateway.server import serve as run_server
 
     sys.exit(run_server(config, path))
@@ -62,7 +62,7 @@ def serve(path: Path) -> None:
 @click.option("--no-bind", is_flag=True, help="Do not try the addresses; for a gateway that is running.")
 def check(path: Path, *, show: bool, no_bind: bool) -> None:
     """Check the config file and whether its addresses are free."""
-    config = _loaded(path)
+    config = _loaded(path, serving=True)
     obstacles = [] if no_bind else _obstacles(config)
     for obstacle in obstacles:
         click.echo(f"{path}: {obstacle}", err=True)
@@ -74,6 +74,8 @@ def check(path: Path, *, show: bool, no_bind: bool) -> None:
         sys.exit(EXIT_CONFIG)
     counts = f"{_count(len(config.resolved_models), 'model')}, {_count(len(config.backends), 'backend')}"
     click.echo(f"{path}: ok ({counts})", err=show)
+    for line in _called(config):
+        click.echo(line, err=show)
 
 
 @main.command()
@@ -203,12 +205,17 @@ def version() -> None:
     click.echo(f"gateway {__version__}")
 
 
-def _loaded(path: Path) -> Config:
-    """Load a config file, or print all its faults and leave."""
+def _loaded(path: Path, *, serving: bool = False) -> Config:
+    """Load a config file, or print all its faults and leave. `serving`: its addresses have to fit as well."""
     from gateway.config import ConfigError, load
 
     try:
-        return load(path, os.environ)
+        config = load(path, os.environ)
+        if serving:
+            from gateway.config.loops import refuse_loops
+
+            refuse_loops(config, path)
+        return config
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)
@@ -220,6 +227,18 @@ def _obstacles(config: Config) -> list[str]:
     planes = {"server.listen": config.server.address, "admin.listen": config.admin.address}
     found = {key: obstacle(address) for key, address in planes.items()}
     return [f"{key}: {what}" for key, what in found.items() if what]
+
+
+def _called(config: Config) -> Iterator[str]:
+    """What will be called, a line for each backend."""
+    from gateway.config.calls import endpoints_of
+    from gateway.upstream.backend import probe_path
+
+    for backend in config.backends:
+        calls = backend.calls
+        posts = " and ".join(dict.fromkeys(map(calls.url, endpoints_of(backend.dialect))))
+        probes = f", GET {calls.origin}{probe_path(backend)}" if config.health_of(backend).probes else ""
+        yield f"  {backend.name} ({backend.dialect}): POST {posts}{probes}"
 
 
 def _count(number: int, noun: str) -> str:

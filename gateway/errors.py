@@ -19,6 +19,7 @@
     │   ├── UpstreamTruncated       the answer broke off
     │   ├── UpstreamGarbled         the answer is not what its dialect promises
     │   ├── UpstreamEmpty           200 without an answer, not even one that is said to be complete
+    │   ├── UpstreamNotFound        nothing at the path that is asked: dialect, url or name is wrong
     │   └── UpstreamTLS
     ├── UpstreamTimeout             FirstTokenTimeout, StallTimeout, TotalTimeout
     ├── InternalError               our bug
@@ -199,6 +200,17 @@ class UpstreamEmpty(UpstreamError):
     """The backend said 200 and gave nothing, nor said that its answer was complete."""
 
 
+class UpstreamNotFound(UpstreamError):
+    """The backend answered 404 or 405: it runs, but the gateway's configuration does not fit it.
+
+    `hint` asks the operator what is wrong.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.hint = hint
+
+
 class UpstreamTLS(UpstreamError):
     """The TLS handshake with the backend failed."""
 
@@ -277,6 +289,7 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamTruncated: Row(502, _SERVER, "upstream_error", "truncated", True, True, repeat=False),
     UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", True, True, repeat=False),
     UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", True, True, repeat=False),
+    UpstreamNotFound: Row(502, _SERVER, "upstream_not_found", "upstream_5xx", True, repeat=False),
     UpstreamTLS: Row(502, _SERVER, "upstream_tls", "connect", True, True, repeat=False),
     FirstTokenTimeout: Row(504, _SERVER, "upstream_timeout", "first_token_timeout", True, True, repeat=False),
     StallTimeout: Row(504, _SERVER, "upstream_timeout", "stall", blames=True, repeat=False),

@@ -171,7 +171,7 @@ def _translated(request: ChatRequest, model: config.Model, backend: config.Backe
         return {"takes": False, "refusal": refusal}
     return {
         "takes": True,
-        "path": sent.path,
+        "path": backend.calls.at(sent.path),
         "streams": sent.streams,
         "prompt_tokens": sent.prompt_tokens,
         "output_tokens": sent.budget,

@@ -36,6 +36,7 @@ from gateway.errors import (
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
+    UpstreamNotFound,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamTruncated,
@@ -118,6 +119,13 @@ class Relay:
             if what not in backend.noted:
                 backend.noted.add(what)
                 self._note(backend.name, what)
+
+    def tell_fault(self, backend: Backend, outgoing: Outgoing, error: UpstreamNotFound) -> None:
+        """Log that a backend's configuration does not fit it, once until it has answered well."""
+        fault = f"POST {backend.settings.calls.url(outgoing.path)} {error.hint}"
+        if backend.fault != fault:
+            backend.fault = fault
+            self._note(backend.name, fault)
 
 
 class Generation(Answer):
@@ -564,6 +572,8 @@ class _Try:
         # the end of an answer cannot be read its card was freed before: at most one more request goes there.
         try:
             if not self.backend.retired:
+                if isinstance(error, UpstreamNotFound):
+                    self._relay.tell_fault(self.backend, self._outgoing, error)
                 self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
         finally:
             await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
@@ -609,6 +619,7 @@ class _Try:
             receipt.upstream_seconds += seconds
             receipt.attempts += (Attempt(name, outcome, seconds),)
             if outcome == "ok" and not self.backend.retired:
+                self.backend.fault = ""
                 dispatcher.tried(name, None)
                 dispatcher.served(self._plan.model.name, seconds, name)
         except BaseException:
@@ -643,7 +654,7 @@ class _Try:
         # These servers answer nothing while they generate: the first answer tells that the card is free.
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(self._patience.total):
-                await self.backend.client.probe(self.backend.dialect.probe)
+                await self.backend.client.probe(self.backend.probe)
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:

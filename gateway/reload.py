@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from gateway import config
+from gateway.config.loops import refuse_loops
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 
@@ -87,7 +88,7 @@ class Reloader:
         """Read the file and take it over if it can be; tell how that ended."""
         stamp = await asyncio.to_thread(self._look)
         try:
-            settings = await asyncio.to_thread(config.load, self._path, os.environ)
+            settings = await asyncio.to_thread(self._load)
             result = self._take_over(settings, cause)
         except config.ConfigError as error:
             faults = [str(fault) for fault in error.faults]
@@ -100,6 +101,11 @@ class Reloader:
         # Of the files named now; a new one among them is seen as a change once more, and found unchanged.
         self._taken = stamp
         return result
+
+    def _load(self) -> config.Config:
+        settings = config.load(self._path, os.environ)
+        refuse_loops(settings, self._path)
+        return settings
 
     def _take_over(self, settings: config.Config, cause: str) -> Result:
         old = self._subject.settings

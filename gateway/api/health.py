@@ -23,7 +23,8 @@ class Live:
 class Ready:
     """200 while at least one backend may be asked and the gateway is not ending, else 503.
 
-    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up, `discovery` those
+    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up; `faults` says what
+    seems to be wrong with the configuration of those that do not know what they are asked; `discovery` those
     that DNS is asked for, if there are any: how many servers it names, and how the last asking ended.
     """
 
@@ -32,10 +33,12 @@ class Ready:
         backends: Callable[[], dict[str, bool]],
         draining: Callable[[], bool],
         services: Callable[[], Mapping[str, Service]],
+        faults: Callable[[], Mapping[str, str]],
     ) -> None:
         self._backends = backends
         self._draining = draining
         self._services = services
+        self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one probe."""
@@ -46,6 +49,8 @@ class Ready:
         answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
         if b"verbose" in scope["query_string"]:
             answer |= {"draining": draining, "backends": backends}
+            if faults := self._faults():
+                answer["faults"] = faults
             if services := self._services():
                 answer["discovery"] = {
                     name: {"members": one.members, "left_out": one.left_out, "result": one.result}

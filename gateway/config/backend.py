@@ -6,7 +6,18 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from gateway.config.kinds import FilePath, IpAddresses, Label, ModelName, ModelNames, Secret, Tokens, Url
+from gateway.config.calls import Calls, calls_of
+from gateway.config.kinds import (
+    CallPath,
+    FilePath,
+    IpAddresses,
+    Label,
+    ModelName,
+    ModelNames,
+    Secret,
+    Tokens,
+    Url,
+)
 from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
 
 Dialect = Literal[
@@ -67,7 +78,12 @@ class Backend(Section):
     name: Label
     """Name in logs, metrics and `x-gateway-backend`."""
     url: Url
-    """Where it listens: `http` or `https`, host, port, and a path prefix if it has one."""
+    """Where it listens: `http` or `https`, host, port, and a path if it has one. OpenAI's base URL (`.../v1`,
+    `.../api/paas/v4`) and the address of the endpoint itself are understood; `gateway check` prints what is
+    called."""
+    path: CallPath | None = None
+    """The path of the POST, behind the url, where what `gateway check` prints is not right. It may have a
+    query."""
     addresses: IpAddresses = ()
     """Where to connect, tried in this order, instead of looking the url's host up. Its name still goes into
     `Host` and is the one that certificates are checked for."""
@@ -117,3 +133,8 @@ class Backend(Section):
     """Dialects chatglm-cpp and chatglm-cpp-native: which model it runs."""
     prompt_window: Tokens = 512
     """Dialects chatglm-cpp and chatglm-cpp-native: tokens of prompt the server keeps."""
+
+    @property
+    def calls(self) -> Calls:
+        """What is called there."""
+        return calls_of(self)

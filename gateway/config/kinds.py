@@ -51,7 +51,10 @@ def _checked_address(value: str) -> str:
 
 
 def _checked_url(value: str) -> str:
-    """Give the URL without its trailing slash; ValueErrors never repeat the URL, it may hold a password."""
+    """Give the URL, without a path that is nothing but slashes.
+
+    ValueErrors never repeat the URL, it may hold a password.
+    """
     parts = _split(value)
     if parts.scheme not in {"http", "https"}:
         raise ValueError('the URL must begin with "http://" or "https://"')
@@ -60,8 +63,10 @@ def _checked_url(value: str) -> str:
     if not parts.hostname:
         raise ValueError("the URL names no host")
     if "?" in value or "#" in value:
-        raise ValueError("the URL has a query or a fragment; only scheme, host, port and path are wanted")
-    return value.rstrip("/")
+        raise ValueError(
+            "the URL has a query or a fragment; write scheme, host and port here, and the rest into path"
+        )
+    return value if parts.path.strip("/") else value.rstrip("/")
 
 
 def _checked_ip(value: str) -> str:
@@ -182,6 +187,13 @@ ProbePath = Annotated[
     Kind('a path such as "/health"'),
 ]
 """The target of a probe, with a query if it needs one."""
+
+CallPath = Annotated[
+    str,
+    Field(pattern=r'^/[^\s#"\x00-\x20\x7f-\U0010ffff]{0,1023}$'),
+    Kind('a path such as "/v1/chat/completions"'),
+]
+"""The target of a POST, with a query if it needs one."""
 
 ModelName = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,256}$"), Kind("a name without blanks")]
 """What clients send as `model`; slashes and Chinese are fine."""

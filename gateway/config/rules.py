@@ -16,6 +16,7 @@ from gateway.config.draft import Draft
 from gateway.config.fault import Complaint, KeyPath, spelled
 from gateway.config.key import Key
 from gateway.config.members import member_name, service_host
+from gateway.config.paths import speakable
 from gateway.config.section import TimeoutOverrides, Timeouts
 from gateway.config.wording import did_you_mean
 
@@ -399,6 +400,7 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     _member_names,
     _discovery,
     _planes,
+    speakable,
     _authentication,
     _one_secret,
     _tenants,

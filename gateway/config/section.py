@@ -182,7 +182,8 @@ class HealthOverrides(Section):
     """Health checks of one backend; what is unset is taken from `[health]`."""
 
     path: ProbePath | None = None
-    """Path of a cheap GET; any status below 500 will do. Unset: what the dialect's servers answer."""
+    """Path of a cheap GET, behind the url without its `/v1`; any status below 500 will do. Unset: what the
+    dialect's servers answer."""
     probes: bool | None = None
     """Overrides `health.probes`."""
     interval: Seconds | None = None

@@ -12,7 +12,14 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gateway.errors import ContextExceeded, GatewayError, UpstreamBusy, UpstreamError, UpstreamRejected
+from gateway.errors import (
+    ContextExceeded,
+    GatewayError,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamRejected,
+)
 from gateway.wire import jsontext
 
 LONGEST = 200
@@ -20,11 +27,17 @@ LONGEST = 200
 LONGEST_WAIT = 60.0
 """Most seconds a backend may tell us to stay away."""
 
+LONGEST_SEARCHED = 4096
+"""Most bytes of a body in which a model is looked for."""
+
 _SECONDS = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?")
 _TOO_LONG = re.compile(r"maximum context length|context window|context_length_exceeded", re.IGNORECASE)
 # From the first opening quote to the last closing one: an apostrophe inside a word is neither.
 _QUOTED = re.compile(
     r"(?<!\w)'.*'(?!\w)|(?<!\w)\".*\"(?!\w)|`.*`|“.*”|‘.*’|「.*」|(?<!\w)['\"`“「].*$", re.DOTALL
+)
+_NO_MODEL = re.compile(
+    r"\bmodel\b.{0,300}\b(?:not exist|not found|not supported|unknown)", re.IGNORECASE | re.DOTALL
 )
 _OUR_FAULT = (401, 403)
 _FILTERED = "content_filter"
@@ -47,9 +60,21 @@ def refusal(
         return UpstreamBusy("The backend is busy.", retry_after=seconds(retry_after, date))
     if status in _OUR_FAULT:
         return UpstreamError("The backend refused the gateway's own credentials.")
+    if status in (404, 405):
+        return _not_found(status, body)
     if 300 <= status < 400:
         return UpstreamError("The backend answered with a redirect, which is never followed.")
     return UpstreamError(f"The backend failed (HTTP {status}).")
+
+
+def _not_found(status: int, body: bytes) -> UpstreamNotFound:
+    """Nothing at this path, or no model of this name: both are faults of our configuration."""
+    named = _NO_MODEL.search(body[:LONGEST_SEARCHED].decode("utf-8", "replace"))
+    what = "served_name or models" if named else "the dialect or the url"
+    return UpstreamNotFound(
+        "The backend does not know what the gateway asks it for; the gateway's log tells why.",
+        hint=f"answered {status}: is {what} right?",
+    )
 
 
 def seconds(header: str | None, date: str | None = None) -> float | None:

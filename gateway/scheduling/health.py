@@ -27,6 +27,7 @@ from gateway.errors import (
     ConnectFailed,
     GatewayError,
     UpstreamBusy,
+    UpstreamNotFound,
     UpstreamRejected,
     UpstreamReset,
     UpstreamTLS,
@@ -172,7 +173,7 @@ class Health:
             self._busy(error, now, chance, request)
         elif isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
             self._missed(_reason(error), now, chance)
-        elif isinstance(error, UpstreamRejected):
+        elif isinstance(error, UpstreamRejected | UpstreamNotFound):
             self._alive(now)
         elif error.row.blames:
             self._struck(error.row.outcome, now, chance, request)
@@ -199,7 +200,7 @@ class Health:
             return
         if error is None:
             self._recover(now)
-        elif isinstance(error, UpstreamRejected):
+        elif isinstance(error, UpstreamRejected | UpstreamNotFound):
             self._open_half(now)  # it did not take our request; perhaps it takes those of users
             self.errand_at = now + _spread(self._interval, chance)
         elif isinstance(error, UpstreamBusy) and error.retry_after:

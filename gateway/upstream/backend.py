@@ -26,8 +26,9 @@ class Backend:
     `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
     `no_streams` is set once a server has shown that its streams never work. `abandon_whole` and
     `abandon_stream` tell how the card becomes free after its client left, where the dialect has no say.
-    `retired`: no configuration names it any more; what is in flight there may end, and says nothing of who
-    has the name now.
+    `probe` is the path of the GET that its dialect's servers answer. `fault` says what seems to be wrong with
+    its configuration, "" for nothing. `retired`: no configuration names it any more; what is in flight there
+    may end, and says nothing of who has the name now.
     """
 
     def __init__(
@@ -40,13 +41,15 @@ class Backend:
     ) -> None:
         self.name = settings.name
         self.dialect = DIALECTS[settings.dialect]
+        self.probe = settings.calls.probe(self.dialect.probe)
         self.no_streams = False
+        self.fault = ""
         self.retired = False
         self.noted: set[str] = set()
         self.abandon_whole, self.abandon_stream = _abandon(settings)
         self.settings = settings
         self.client = Client(
-            settings.url,
+            settings.calls,
             transport or _transport(settings, deserted),
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             clock=clock,
@@ -81,6 +84,14 @@ def profile(settings: config.Backend, model: config.Model) -> Profile:
         **{name: getattr(model, name) for name in _FROM_MODEL},
         **{name: getattr(settings, name) for name in _FROM_BACKEND},
     )
+
+
+def probe_path(settings: config.Backend) -> str:
+    """The path of the GET by which a backend is probed."""
+    calls = settings.calls
+    if settings.health.path is not None:
+        return calls.root + settings.health.path
+    return calls.probe(DIALECTS[settings.dialect].probe)
 
 
 def _abandon(settings: config.Backend) -> tuple[Abandon | None, Abandon | None]:

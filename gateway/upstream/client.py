@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.errors import UpstreamReset
 from gateway.scheduling.patience import Patience
@@ -23,11 +24,14 @@ MAX_PROBED = 64 * 1024
 
 
 class Client:
-    """The HTTP client of one backend. Shared by all its requests."""
+    """The HTTP client of one backend. Shared by all its requests.
+
+    `calls` says which path the backend has for the endpoint that a request is for.
+    """
 
     def __init__(
         self,
-        url: str,
+        calls: Calls,
         transport: Transport,
         *,
         api_key: str | None,
@@ -37,13 +41,14 @@ class Client:
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
         self._http = LeanClient(
-            base_url=url,
+            base_url=calls.origin,
             headers=headers,
             transport=transport,
             timeout=None,  # every wait has its limit in Patience
             trust_env=False,
             follow_redirects=False,
         )
+        self._calls = calls
         self._transport = transport
         self._clock = clock
         self._routes: dict[str, Route] = {}
@@ -89,7 +94,7 @@ class Client:
         )
 
     def _route(self, path: str) -> Route:
-        request = self._http.build_request("POST", path, content=b"", headers=JSON)
+        request = self._http.build_request("POST", self._calls.at(path), content=b"", headers=JSON)
         route = self._routes[path] = Route(request)
         carrier = self._http.carrier(route.url)
         if isinstance(carrier, GatewayTransport):
@@ -97,7 +102,7 @@ class Client:
         return route
 
     async def probe(self, path: str) -> int:
-        """Ask for `path` and give the status. Raises what connecting and reading may raise."""
+        """GET `path`, the whole of it, and give the status. Raises what connecting and reading may raise."""
         try:
             response = await self._http.send(self._http.build_request("GET", path), stream=True)
             try:

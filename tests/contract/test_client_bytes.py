@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     GatewayError,
@@ -28,7 +29,7 @@ BODY = '{"prompt":"你好"}'.encode()
 
 def client(url: str, api_key: str | None = None) -> Client:
     transport = make_transport(slots=2, ca_file=None, cert_file=None, key_file=None)
-    return Client(url, transport, api_key=api_key, clock=time.monotonic)
+    return Client(Calls.bare(url), transport, api_key=api_key, clock=time.monotonic)
 
 
 def patience(between: float = 5) -> Patience:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import respx
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     ConnectFailed,
@@ -41,7 +42,7 @@ Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 def client_of(handler: Any, url: str = "http://gpu-0") -> Client:
-    return Client(url, httpx.MockTransport(handler), api_key="k", clock=time.monotonic)
+    return Client(Calls.bare(url), httpx.MockTransport(handler), api_key="k", clock=time.monotonic)
 
 
 def patience(*, streams: bool = False, **limits: float) -> Patience:
@@ -81,7 +82,7 @@ async def test_a_whole_answer_is_read_from_either_kind_of_mock(mocked: str) -> N
 
 async def test_respx_can_stand_in_for_a_backend() -> None:
     transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-    client = Client("http://gpu-0", transport, api_key=None, clock=time.monotonic)
+    client = Client(Calls.bare("http://gpu-0"), transport, api_key=None, clock=time.monotonic)
     with respx.mock(using="httpx") as router:
         router.post("http://gpu-0/v1/chat/completions").respond(200, content=b"hello")
         router.get("http://gpu-0/v1/models").respond(204)
@@ -191,7 +192,7 @@ async def test_silence_ends_at_its_limit_and_closes_the_connection(
 ) -> None:
     async with peer(await silent_after(data)) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(here.url, transport, api_key=None, clock=time.monotonic)
+        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         async with asyncio.timeout(5):
             with pytest.raises(kind):
                 await streamed(client, patience(streams=True, **limits))
@@ -209,7 +210,7 @@ async def test_a_server_that_trickles_is_held_to_the_total() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(here.url, transport, api_key=None, clock=time.monotonic)
+        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         with pytest.raises(TotalTimeout):
             await streamed(client, patience(streams=True, total=0.1, between_tokens=0.09))
         assert transport.statistics().open == 0
@@ -222,7 +223,7 @@ async def test_a_cut_stream_gives_its_pieces_and_then_says_so() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(here.url, transport, api_key=None, clock=time.monotonic)
+        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         pieces: list[bytes] = []
         with pytest.raises(UpstreamTruncated):
             await streamed(client, patience(streams=True), pieces)
@@ -232,7 +233,7 @@ async def test_a_cut_stream_gives_its_pieces_and_then_says_so() -> None:
 async def test_a_stream_that_is_left_closes_its_connection() -> None:
     async with peer(await silent_after(OK + b"Content-Length: 9\r\n\r\nhello")) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(here.url, transport, api_key=None, clock=time.monotonic)
+        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         async with aclosing(client.exchange(STREAMING, patience(streams=True))) as exchange:
             await exchange.begin()
             assert await exchange.read(begun=True) == b"hello"
@@ -247,7 +248,7 @@ async def test_answers_follow_one_another_on_one_connection() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(here.url, transport, api_key=None, clock=time.monotonic)
+        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         for _ in range(3):
             assert await client.whole(ASKING, patience()) == b"hello"
         assert here.seen == 1

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.scheduling.patience import Limits, Patience
 from gateway.upstream import tuning
@@ -44,7 +45,7 @@ def slicing(segments: tuple[bytes, ...]) -> Script:
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[Client]:
     transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-    client = Client(url, transport, api_key=None, clock=time.monotonic)
+    client = Client(Calls.bare(url), transport, api_key=None, clock=time.monotonic)
     try:
         yield client
     finally:

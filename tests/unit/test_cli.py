@@ -41,7 +41,36 @@ def config_file(folder: Path, text: str = GOOD) -> str:
 def test_a_good_file_is_counted(tmp_path: Path) -> None:
     path = config_file(tmp_path)
     result = call("check", "--config", path)
-    assert (result.exit_code, result.output) == (0, f"{path}: ok (1 model, 1 backend)\n")
+    first, *rest = result.output.splitlines()
+    assert (result.exit_code, first) == (0, f"{path}: ok (1 model, 1 backend)")
+    assert rest == [
+        "  gpu-0 (chatglm2): POST http://127.0.0.1:8001/, GET http://127.0.0.1:8001/openapi.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "dialect", "extra", "line"),
+    [
+        ("http://h:1/v1", "openai", "", "POST http://h:1/v1/chat/completions, GET http://h:1/v1/models"),
+        ("http://h:1", "chatglm-stream", "", "POST http://h:1/stream and http://h:1/chat, GET http://h:1/"),
+        ("http://h:1/chat", "chatglm2", "health = { probes = false }", "POST http://h:1/chat"),
+        ("https://h", "openai", 'path = "/x?y=1"', "POST https://h/x?y=1, GET https://h/v1/models"),
+    ],
+)
+def test_check_prints_what_will_be_called(
+    tmp_path: Path, url: str, dialect: str, extra: str, line: str
+) -> None:
+    text = GOOD.replace("http://127.0.0.1:8001", url).replace('"chatglm2"', f'"{dialect}"') + extra + "\n"
+    result = call("check", "--config", config_file(tmp_path, text))
+    assert result.output.splitlines()[1:] == [f"  gpu-0 ({dialect}): {line}"]
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_backend_that_is_the_gateway_itself_is_refused(tmp_path: Path, command: str) -> None:
+    text = GOOD.replace('"127.0.0.1:0"', '"127.0.0.1:8001"', 1)
+    result = call(command, "--config", config_file(tmp_path, text))
+    assert result.exit_code == 2
+    assert "backends[0].url: is the gateway's own address (server.listen is 127.0.0.1:8001)" in result.stderr
 
 
 def test_the_config_file_may_come_from_the_environment(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import Config, digest, fixed_changes, named_files, parse
 
-BACKEND = '[[backends]]\nname = "a"\nurl = "http://127.0.0.1:1"\ndialect = "openai"\nmodels = ["m"]\n'
+BACKEND = '[[backends]]\nname = "a"\nurl = "http://127.0.0.1:2"\ndialect = "openai"\nmodels = ["m"]\n'
 
 
 def made(head: str = "", tail: str = "", folder: Path = Path()) -> Config:

@@ -28,11 +28,12 @@ def test_a_wait_may_be_nothing() -> None:
     ("url", "kept"),
     [
         ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
-        ("https://gpu.example/prefix/", "https://gpu.example/prefix"),
+        ("https://gpu.example/prefix/", "https://gpu.example/prefix/"),
         ("http://[::1]:8001/", "http://[::1]:8001"),
+        ("http://h:1//", "http://h:1"),
     ],
 )
-def test_a_url_loses_its_trailing_slash_and_nothing_else(url: str, kept: str) -> None:
+def test_a_url_loses_the_slash_of_a_bare_host_and_nothing_else(url: str, kept: str) -> None:
     assert TypeAdapter(kinds.Url).validate_python(url) == kept
 
 

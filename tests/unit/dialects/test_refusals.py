@@ -14,6 +14,7 @@ from gateway.errors import (
     GatewayError,
     UpstreamBusy,
     UpstreamError,
+    UpstreamNotFound,
     UpstreamRejected,
 )
 
@@ -32,8 +33,8 @@ def refused(status: int, answer: Any) -> GatewayError:
         (401, UpstreamError),
         (402, UpstreamError),
         (403, UpstreamError),
-        (404, UpstreamError),
-        (405, UpstreamError),
+        (404, UpstreamNotFound),
+        (405, UpstreamNotFound),
         (413, UpstreamError),
         (429, UpstreamBusy),
         (500, UpstreamError),

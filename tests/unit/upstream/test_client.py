@@ -11,6 +11,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     ConnectFailed,
@@ -21,6 +22,7 @@ from gateway.errors import (
     UpstreamBusy,
     UpstreamError,
     UpstreamGarbled,
+    UpstreamNotFound,
     UpstreamRejected,
     UpstreamReset,
     UpstreamTLS,
@@ -36,7 +38,8 @@ ASKED = Outgoing("/v1/chat/completions", b'{"a":1}', False, 1)
 
 
 def client(reply: Reply, api_key: str | None = None) -> Client:
-    return Client("http://a:80", httpx.MockTransport(reply), api_key=api_key, clock=time.monotonic)
+    calls, transport = Calls.bare("http://a:80"), httpx.MockTransport(reply)
+    return Client(calls, transport, api_key=api_key, clock=time.monotonic)
 
 
 def patience(
@@ -116,7 +119,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.Monk
         (400, UpstreamRejected),
         (401, UpstreamError),
         (403, UpstreamError),
-        (404, UpstreamError),
+        (404, UpstreamNotFound),
         (422, UpstreamRejected),
         (429, UpstreamBusy),
         (500, UpstreamError),

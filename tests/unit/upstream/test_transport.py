@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.errors import ConnectFailed, UpstreamTLS
 from gateway.scheduling.patience import Limits, Patience
@@ -29,7 +30,7 @@ def context_of(ca_file: str | None = None) -> ssl.SSLContext:
 
 async def fetch(url: str, ca_file: str | None = None, connect: float = 5) -> bytes:
     transport = make_transport(slots=1, ca_file=ca_file, cert_file=None, key_file=None)
-    one = Client(url, transport, api_key=None, clock=time.monotonic)
+    one = Client(Calls.bare(url), transport, api_key=None, clock=time.monotonic)
     patience = Patience(Limits(connect, 10, 10, 10), time.monotonic(), streams=False)
     try:
         async with asyncio.timeout(20):
