@@ -27,7 +27,7 @@ from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
 from gateway.answer import Answer, Outlet, SideBySide
-from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
+from gateway.dialects.base import DOUBTFUL, AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
     TABLE,
@@ -54,7 +54,7 @@ from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest
 
 GRACE = 0.25
-"""Seconds that a stream may take to end after its last event."""
+"""Seconds that a stream may take to end after its last event, while nobody waits for it."""
 
 Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
@@ -361,7 +361,7 @@ class _Try:
         self._row: Row | None = None
         self._passing = False  # bytes go on as they come
         self._begun = False  # content has come
-        self._complete = False  # the answer is whole; its stream has still to end
+        self._finished: float | None = None  # when the finish reason came
         self._exchange: Exchange | None = None
         self._reader: ByteDecoder | None = None
         outgoing = plan.outgoing[backend.name]
@@ -399,25 +399,21 @@ class _Try:
             exchange, reader = self._exchange, self._reader
             if exchange is None or reader is None:
                 exchange, reader = await self._begin_stream()
-            if self._complete:
-                await self._see_the_end(exchange)
-                return []
             try:
-                chunk = await exchange.read(begun=self._begun)
+                chunk = await self._next(exchange, reader)
                 if chunk:
                     if self._begun and sse.says_done(chunk):  # without content it may be asked once more
                         await self._free_card()
                     events = reader.feed(chunk)
                     if reader.done:
-                        events += reader.end(clean=True)
-                        self._complete, self.over = True, exchange.ended
-                        await self._free_card()
-                    else:
-                        self._look_ahead(exchange)
+                        return events + await self._done(exchange, reader)
+                    self._look_ahead(exchange)
                     return events
             except (UpstreamTruncated, StallTimeout, TotalTimeout) as error:
                 self.over = True
                 return _broken_off(reader, error)
+            if chunk is None:
+                return self._silent(exchange, reader)
             await self._close(exchange, ended=True)
             self.over = True
             return reader.end(clean=True)
@@ -432,7 +428,7 @@ class _Try:
     async def flow(self, outlet: Outlet) -> None:
         """Let bytes go on in the step in which they come: nobody is woken for what needs no look."""
         exchange, reader = self._exchange, self._reader
-        if exchange is None or reader is None or self._complete or not (self._passing and self._begun):
+        if exchange is None or reader is None or not (self._passing and self._begun) or reader.finished:
             return
         receipt, clock = self._receipt, self._relay.clock
 
@@ -490,14 +486,70 @@ class _Try:
         reader.holds = self._may_move
         return exchange, reader
 
-    async def _see_the_end(self, exchange: Exchange) -> None:
-        """Wait until a stream that has said all it had to say really ends: its connection can serve again."""
+    async def _next(self, exchange: Exchange, reader: ByteDecoder) -> bytes | None:
+        """The next bytes, b"" at the end; None where a stream stays open after its finish reason."""
+        if not reader.finished:
+            self._finished = None
+            return await exchange.read(begun=self._begun)
+        now = self._relay.clock()
+        if self._finished is None:
+            self._finished = now
+        several = self._plan.alone and self._plan.request.n > 1  # one that has not begun may still come
+        left = self._finished + (max(reader.late, DOUBTFUL) if several else reader.late) - now
+        for seconds in (max(0.0, left), 0.0):  # once more for what has come while nothing could be read
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    return await exchange.read(begun=True)
+        return None
+
+    async def _done(self, exchange: Exchange, reader: ByteDecoder) -> list[Event]:
+        """The end of a stream that has said all it had to say. What is left is read behind the client."""
+        events = reader.end(clean=True)
         self.over = True
-        with suppress(GatewayError, TimeoutError):
-            async with asyncio.timeout(GRACE):
-                while await exchange.read(begun=True):
-                    pass
-            await self._close(exchange, ended=True)
+        if reader.cut:  # the card works on: to be left as any answer that nobody wants
+            return events
+        await self._free_card()
+        self._exchange = None
+        if exchange.ended:
+            await exchange.aclose()
+        else:
+            self._behind(self._wait_end(exchange))
+        return events
+
+    def _silent(self, exchange: Exchange, reader: ByteDecoder) -> list[Event]:
+        """The end of a stream that is still open although its finish reason has come.
+
+        Whether its end mark is missing is not known then.
+        """
+        events = [event for event in reader.end(clean=True) if type(event) is not Repair]
+        self.over, self._exchange = True, None
+        self._lease.linger(self._behind(self._wait_mark(exchange)))
+        return events
+
+    def _behind(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return self._relay.background.start(work, f"end of {self.backend.name}'s stream")
+
+    async def _wait_mark(self, exchange: Exchange) -> None:
+        """Keep the slot until a server that has finished its answer says so, but not for long."""
+        try:
+            with suppress(GatewayError, TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    while (chunk := await exchange.read(begun=True)) and not sse.says_done(chunk):
+                        pass
+        except BaseException:
+            await exchange.aclose()
+            raise
+        self._behind(self._wait_end(exchange))
+
+    async def _wait_end(self, exchange: Exchange) -> None:
+        """Read the rest of a stream that is over, so that its connection can serve again; or close it."""
+        try:
+            with suppress(GatewayError, TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    while await exchange.read(begun=True):
+                        pass
+        finally:
+            await exchange.aclose()
 
     async def _begin_anew(self, instruction: AskWhole) -> Event:
         self.backend.no_streams = self.backend.no_streams or instruction.remember

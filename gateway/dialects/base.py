@@ -22,6 +22,14 @@ Abandon: TypeAlias = Literal["close", "probe", "drain"]
 answered again (the server blocks while it generates); or only when the answer has come."""
 
 
+LATE = 0.03
+"""Seconds that the end of a stream may take after its finish reason: usage and `[DONE]`."""
+LATE_USAGE = 0.25
+"""The same where the client has asked for the usage and it has not come yet."""
+DOUBTFUL = 2.0
+"""The same after a finish reason that stood beside content: some servers send one with every chunk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The settings of a model and a backend that translation depends on. Names are config.toml's."""
@@ -90,9 +98,23 @@ class AskWhole(Exception):
 
 
 class Decoder(ABC):
-    """Reads one event stream. `done` tells that whatever may still come is of no use."""
+    """Reads one event stream. `done` tells that whatever may still come is of no use.
+
+    `cut` tells that the answer was ended here, at its limit: the server works on.
+    """
 
     done: bool = False
+    cut: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its finish reason: only the end of the stream is still to come."""
+        return False
+
+    @property
+    def late(self) -> float:
+        """How long after that the end may take, in seconds; then the answer is complete as it is."""
+        return LATE
 
     @abstractmethod
     def feed(self, event: sse.Event) -> list[Event]:
@@ -107,13 +129,24 @@ class Decoder(ABC):
 
 
 class ByteDecoder(ABC):
-    """Reads one event stream whose bytes may go on as they came. `done` as for a `Decoder`.
+    """Reads one event stream whose bytes may go on as they came. `done` and `cut` as for a `Decoder`.
 
     `holds` what comes before there is content, as the stream may still move to another backend.
     """
 
     done: bool = False
+    cut: bool = False
     holds: bool = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its finish reason: only the end of the stream is still to come."""
+        return False
+
+    @property
+    def late(self) -> float:
+        """How long after that the end may take, in seconds; then the answer is complete as it is."""
+        return LATE
 
     def passes(self, chunk: bytes) -> bool:  # noqa: ARG002 - for those that let some pass
         """Take note of a chunk that goes on as it is; false, and nothing noted, where it has to be fed."""
@@ -135,13 +168,21 @@ class ByEvent(ByteDecoder):
         self._decoder = decoder
         self._parser = sse.Parser()
 
+    @property
+    def finished(self) -> bool:
+        return self._decoder.finished
+
+    @property
+    def late(self) -> float:
+        return self._decoder.late
+
     def feed(self, chunk: bytes) -> list[Event]:
         try:
             events = self._parser.feed(chunk)
         except ValueError:
             raise UpstreamGarbled("An event of the backend's stream is too long.") from None
         ready = [out for event in events for out in self._decoder.feed(event)]
-        self.done = self._decoder.done
+        self.done, self.cut = self._decoder.done, self._decoder.cut
         return ready
 
     def end(self, *, clean: bool) -> list[Event]:

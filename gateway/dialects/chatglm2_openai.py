@@ -72,7 +72,7 @@ class _Decoder(ChunkDecoder):
         said: list[Event] = [Delta(text)] if text else []
         if not self._cutter.full:
             return said
-        self.done = True
+        self.done = self.cut = True
         return [*said, Finish("length")]
 
     def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened

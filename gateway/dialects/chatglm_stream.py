@@ -77,7 +77,8 @@ class _Decoder(Decoder):
         self.done = update.get("finished") is True
         text = self._cutter.take(self._new(response if self.done else response.rstrip(_UNFINISHED)))
         said: list[Event] = [Delta(text)] if text else []
-        self.done = self.done or self._cutter.full
+        self.cut = self._cutter.full and not self.done
+        self.done = self.done or self.cut
         return [*said, _finish(self._cutter, self._outgoing)] if self.done else said
 
     def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the last event says that it is the last

@@ -84,6 +84,10 @@ class _Decoder(ChunkDecoder):
         self._closing = not delta
         return super().delta(choice, delta, index)
 
+    @property
+    def finished(self) -> bool:
+        return self.begun and (self._closing or None not in self.reasons)
+
     def end(self, *, clean: bool) -> list[Event]:
         if self.done or None not in self.reasons:
             return super().end(clean=clean)

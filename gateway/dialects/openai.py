@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from gateway.dialects import allowed, budget
-from gateway.dialects.base import ByteDecoder, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.base import LATE, LATE_USAGE, ByteDecoder, Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.openai_like import (
     ChunkDecoder,
@@ -89,12 +89,20 @@ class OpenAI(Dialect):
 
     def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:
         if not outgoing.passes:
-            return _Decoder()
-        return PassingDecoder(_Decoder(), outgoing)
+            return _Decoder(outgoing)
+        return PassingDecoder(_Decoder(outgoing), outgoing)
 
 
 class _Decoder(ChunkDecoder):
     counts = True
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        super().__init__()
+        self._usage_wanted = outgoing.usage_wanted
+
+    @property
+    def late(self) -> float:
+        return LATE_USAGE if self._usage_wanted and self._usage is None else LATE
 
     def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
         return _piece(choice, delta, index)

@@ -263,6 +263,10 @@ class ChunkDecoder(Decoder):
     # What is the same for all.
 
     @property
+    def finished(self) -> bool:
+        return self.begun and None not in self._reasons.values()
+
+    @property
     def begun(self) -> bool:
         """Whether any chunk has come."""
         return bool(self._reasons)

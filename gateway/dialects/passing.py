@@ -11,7 +11,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from gateway.dialects.base import ByEvent, ByteDecoder, Decoder, Outgoing
+from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, ByEvent, ByteDecoder, Decoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
@@ -73,7 +73,18 @@ class PassingDecoder(ByteDecoder):
         self._begun = False
         self._finish: FinishReason | None = None
         self._usage: Usage | None = None
+        self._doubtful = False
         self._events = 0
+
+    @property
+    def finished(self) -> bool:
+        return self._fallback.finished if self._mending else self._finish is not None
+
+    @property
+    def late(self) -> float:
+        if self._doubtful:
+            return DOUBTFUL
+        return LATE_USAGE if self._usage_wanted and self._usage is None else LATE
 
     def passes(self, chunk: bytes) -> bool:
         usual = self._begun and not (self._held or self._mending or self.done)
@@ -211,6 +222,8 @@ class PassingDecoder(ByteDecoder):
         for choice in choices:
             if isinstance(choice, dict):
                 self._finish = self._finish or reason_of(choice.get("finish_reason"))
+        if self._finish and _says_words(chunk):
+            self._doubtful = True
         return usage is not None and not choices
 
 

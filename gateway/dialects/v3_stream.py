@@ -51,13 +51,16 @@ class V3Decoder(Decoder):
         self._received: list[str] = []
         self._begun = False
         self._finished = False
-        self._done = False
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
 
     def feed(self, event: sse.Event) -> list[Event]:
         if event.data.strip() == _DONE:
-            self._done = True
+            self.done = True
             return []
-        if self._finished or self._done or not event.data.strip():
+        if self._finished or self.done or not event.data.strip():
             return []
         self._begun = True
         chunk = _chunk(event.data)
@@ -65,10 +68,10 @@ class V3Decoder(Decoder):
 
     def end(self, *, clean: bool) -> list[Event]:
         if self._finished:
-            return [] if self._done else [Repair("missing_done")]
-        if self._done and self._received:
+            return [] if self.done else [Repair("missing_done")]
+        if self.done and self._received:
             return [Repair("no_finish"), self._finish()]
-        if self._done or (clean and not self._begun):
+        if self.done or (clean and not self._begun):
             raise AskWhole("short_stream")
         raise UpstreamTruncated("The backend's answer broke off.")
 
@@ -89,7 +92,7 @@ class V3Decoder(Decoder):
         expected = received[:_ALIKE] or "\n"
         if not full.startswith(expected) or len(full) < len(received):
             raise UpstreamGarbled("The backend sent an event that is neither JSON nor its answer.")
-        self._done = True
+        self.done = True
         return [Repair("get_event"), *self._text(full[len(received) :]), self._finish()]
 
     def _finish(self) -> Finish:

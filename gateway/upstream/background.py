@@ -31,11 +31,12 @@ class Background:
             task.exception()  # retrieved: an abandoned answer may fail without anyone to tell
 
     async def aclose(self) -> None:
-        """Cancel what still runs and wait for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel what still runs, and what that may start meanwhile, and wait for its end."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # the callbacks that forget them
 
     def __len__(self) -> int:
         return len(self._tasks)

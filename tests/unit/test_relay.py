@@ -1087,6 +1087,26 @@ async def test_a_probe_that_fails_frees_the_slot(monkeypatch: pytest.MonkeyPatch
         await wait_until(lambda: house.busy == {"a": 0})
 
 
+@pytest.mark.parametrize("dialect", ["chatglm-stream", "chatglm2-openai"])
+async def test_a_card_whose_answer_was_cut_at_its_limit_stays_taken(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked = asyncio.Event()
+    monkeypatch.setattr("tests.support.servers.probed", held(unblocked, refusing(404)))
+    said = "word " * 50
+    if dialect == "chatglm-stream":
+        pieces = [b"data: " + jsontext.write({"success": True, "response": said}) + b"\n\n"]
+    else:
+        pieces = [chunk("", role=True), chunk(said)]
+    servers = Servers(a=streaming(*pieces, until=asyncio.Event(), at=len(pieces)))
+    async with open_house(servers, dialect) as house:
+        events = await house.answer(stream=True, max_tokens=5)
+        assert reasons(events) == {0: "length"}
+        assert house.dispatcher.zombies("a") == 1
+        unblocked.set()
+        await wait_until(lambda: house.busy == {"a": 0})
+
+
 async def test_a_stream_that_was_read_to_its_end_needs_no_probe() -> None:
     servers = Servers(a=streaming(*talk("hello")))
     async with open_house(servers, "chatglm2-openai") as house:

@@ -5,8 +5,19 @@ import dataclasses
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.base import (
+    DOUBTFUL,
+    LATE,
+    LATE_USAGE,
+    AskWhole,
+    ByEvent,
+    Decoder,
+    Dialect,
+    Outgoing,
+    Profile,
+)
 from gateway.errors import UpstreamGarbled
+from gateway.wire import sse
 from gateway.wire.events import Event
 from gateway.wire.openai import ChatRequest
 
@@ -33,6 +44,37 @@ def test_a_stream_nobody_asked_for_is_garbled() -> None:
 def test_a_dialect_is_cautious_unless_it_says_otherwise() -> None:
     assert (Mute.slots, Mute.context, Mute.honours, Mute.pairs) == (1, None, frozenset(), False)
     assert (OUTGOING.abandon, OUTGOING.ignored, OUTGOING.tool_names) == ("drain", (), frozenset())
+
+
+class Saying(Decoder):
+    """Has said how its answer ends."""
+
+    finished = True
+    late = 0.5
+    cut = True
+
+    def feed(self, event: sse.Event) -> list[Event]:
+        self.done = event.data == "end"
+        return []
+
+    def end(self, *, clean: bool) -> list[Event]:
+        return []
+
+
+def test_a_reader_of_bytes_tells_what_its_decoder_knows_of_the_end() -> None:
+    reader = ByEvent(Saying())
+    assert (reader.finished, reader.late, reader.done, reader.cut) == (True, 0.5, False, False)
+    reader.feed(b"data: end\n\n")
+    assert (reader.done, reader.cut) == (True, True)
+
+
+def test_a_reader_that_says_nothing_of_its_end_has_not_finished() -> None:
+    class Plain(Saying):
+        finished = Decoder.finished
+        late = Decoder.late
+
+    assert (ByEvent(Plain()).finished, ByEvent(Plain()).late) == (False, LATE)
+    assert LATE < 0.05 < LATE_USAGE < DOUBTFUL
 
 
 def test_a_dialect_shows_its_name() -> None:
