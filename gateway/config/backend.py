@@ -50,6 +50,7 @@ DIALECT_KEYS: dict[str, tuple[str, ...]] = {
     "v3_tools": ("chatglm3",),
     "v3_system": ("chatglm3",),
     "glm4_join": ("glm4",),
+    "glm4_stream": ("glm4",),
     "family": CHATGLM_CPP,
     "prompt_window": CHATGLM_CPP,
 }
@@ -129,6 +130,8 @@ class Backend(Section):
     system message that the server drops (`sacrificial`, editions from 2024-05 on)."""
     glm4_join: bool = False
     """Dialect glm4: make newlines in earlier answers blanks, as the server makes a message of every line."""
+    glm4_stream: Literal["native", "safe"] = "native"
+    """Dialect glm4: `native` streams, `safe` asks for whole answers: for servers from before July 2024."""
     family: Literal["chatglm", "chatglm2", "chatglm3", "glm4"] = "chatglm2"
     """Dialects chatglm-cpp and chatglm-cpp-native: which model it runs."""
     prompt_window: Tokens = 512

@@ -52,6 +52,7 @@ class Profile:
     glm4_join: bool = False
     family: Literal["chatglm", "chatglm2", "chatglm3", "glm4"] = "chatglm2"
     prompt_window: int = 512
+    glm4_stream: Literal["native", "safe"] = "native"
 
 
 @dataclass(slots=True)  # frozen ones take three times as long to make
@@ -62,7 +63,8 @@ class Outgoing:
     have (B); `total` the `max_length` sent, which counts both; `tool_names` are the functions that may be
     called; `ignored` the parameters that this request loses on this backend. `passes`: bytes of the answer
     may go on unread, as the client speaks what the backend speaks; then `model` is the name the client must
-    see, and `usage_wanted` whether its stream shall end with the usage.
+    see, and `usage_wanted` whether its stream shall end with the usage. `kept`: tokens of the prompt that the
+    server keeps, where it cuts longer ones.
     """
 
     path: str
@@ -78,11 +80,17 @@ class Outgoing:
     passes: bool = False
     model: str = ""
     usage_wanted: bool = False
+    kept: int | None = None
 
     @property
     def prompt_tokens(self) -> int:
         """P, the estimated tokens of the prompt."""
         return self.prompt if isinstance(self.prompt, int) else self.prompt()
+
+    @property
+    def kept_tokens(self) -> int:
+        """The estimated tokens of the prompt that count against `total`."""
+        return self.prompt_tokens if self.kept is None else self.kept
 
 
 class AskWhole(Exception):

@@ -55,10 +55,15 @@ def fewest_dropped(most: int, fits: Callable[[int], bool]) -> int:
     return bisect_left(range(most), True, key=fits)
 
 
-def total_length(request: ChatRequest, prompt_tokens: int, budget: int, context: int) -> int:
-    """`max_length`: prompt with margin and answer, within the context; a native client's own as it is."""
+def total_length(
+    request: ChatRequest, prompt_tokens: int, budget: int, context: int, window: int | None = None
+) -> int:
+    """`max_length`: prompt with margin and answer, within the context; a native client's own as it is.
+
+    Of a prompt longer than `window` the server keeps, and counts, that many tokens.
+    """
     wanted = prompt_tokens if request.total_length else with_margin(prompt_tokens)
-    return min(context, wanted + budget)
+    return min(context, (wanted if window is None else min(wanted, window)) + budget)
 
 
 def clamped(budget: int, prompt_tokens: int, context: int | None) -> int:

@@ -13,9 +13,10 @@ from gateway.dialects import allowed, budget, v3_messages, v3_tools
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import messages_to_fit
+from gateway.dialects.lead import without_lead
 from gateway.dialects.losses import lost
 from gateway.dialects.v3_messages import V3Message
-from gateway.dialects.v3_stream import V3Decoder, finish_reason, without_lead
+from gateway.dialects.v3_stream import V3Decoder, finish_reason
 from gateway.errors import UpstreamGarbled
 from gateway.wire import jsontext, tokens
 from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage

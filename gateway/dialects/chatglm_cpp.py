@@ -1,6 +1,8 @@
 """chatglm.cpp behind its own `openai_api.py`.
 
-`max_tokens` counts the prompt in, as in ChatGLM's own wire, and more than the server's own length is a 500.
+`max_tokens` counts the prompt in, as in ChatGLM's own wire, but no more of it than the server keeps (512
+tokens), and more than the model's own length is an error. Models of the third and fourth generation write a
+newline before their answer, which the server strips from whole answers only.
 Roles are system, user and assistant only; what models of the first two generations get must strictly
 alternate. Tool calls have no id, and come in whole answers alone.
 Source: li-plus/chatglm.cpp `chatglm_cpp/openai_api.py`, `chatglm.cpp`.
@@ -15,6 +17,7 @@ from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_bare, count_messages, count_rounds
 from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
 from gateway.dialects.folding import Folded, plain_messages
+from gateway.dialects.lead import Lead, without_lead
 from gateway.dialects.losses import lost
 from gateway.dialects.native import refuse_tools
 from gateway.dialects.openai_like import (
@@ -56,7 +59,7 @@ class ChatGLMCpp(Dialect):
         tools, losses = _tools(request, profile)
         messages, prompt_tokens = _messages(request, profile, context, tools)
         wanted = budget.wanted_output(request, profile, prompt_tokens)
-        total = budget.total_length(request, prompt_tokens, wanted, context)
+        total = budget.total_length(request, prompt_tokens, wanted, context, profile.prompt_window)
         streams = stream and not tools
         body = {
             "model": profile.model,
@@ -79,19 +82,24 @@ class ChatGLMCpp(Dialect):
             ignored=lost(request, profile, honoured, losses),
             notes=("prompt_window",) if prompt_tokens > profile.prompt_window else (),
             abandon="probe" if streams else "drain",
+            kept=min(prompt_tokens, profile.prompt_window),
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         answer = read_object(body)
         _, message = only_choice(answer)
-        text = text_of(message)
-        usage = _usage(usage_of(answer), outgoing)
+        text = without_lead(text_of(message))
+        counts = usage_of(answer)
+        usage = _usage(counts, outgoing)
         counted: list[Event] = [usage] if usage else []
         if calls := _calls(message, outgoing):
             return [Delta(tools=calls), Finish("tool_calls"), *counted]
-        length = usage.completion if usage else tokens.estimate(text, self.cjk)
         said: list[Event] = [Delta(text)] if text else []
-        return [*said, Finish(_reason(length, outgoing)), *counted]
+        if counts is None:
+            reason = _reason(tokens.estimate(text, self.cjk), outgoing)
+        else:  # the server's own count of the prompt: what it compares with its limit
+            reason = budget.finish_reason(counts.completion, outgoing.budget, counts.prompt, outgoing.total)
+        return [*said, Finish(reason), *counted]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
         return _Decoder(outgoing, self.cjk)
@@ -102,11 +110,13 @@ class _Decoder(ChunkDecoder):
         super().__init__()
         self._outgoing = outgoing
         self._cjk = cjk
+        self._lead = Lead()
         self._texts: list[str] = []
 
     def pieces(self, delta: Delta) -> list[Event]:
-        self._texts.append(delta.text)
-        return super().pieces(delta)
+        text = self._lead.strip(delta.text)
+        self._texts.append(text)
+        return super().pieces(delta._replace(text=text))
 
     def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
         return _reason(tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
@@ -168,4 +178,4 @@ def _usage(usage: Usage | None, outgoing: Outgoing) -> Usage | None:
 
 
 def _reason(counted: int, outgoing: Outgoing) -> FinishReason:
-    return budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)
+    return budget.finish_reason(counted, outgoing.budget, outgoing.kept_tokens, outgoing.total)

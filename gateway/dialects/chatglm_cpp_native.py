@@ -29,6 +29,9 @@ class ChatGLMCppNative(NativeDialect):
         cut = outgoing.prompt_tokens > profile.prompt_window
         return replace(outgoing, notes=("prompt_window",)) if cut else outgoing
 
+    def window(self, profile: Profile) -> int | None:
+        return profile.prompt_window
+
     def count_prompt(self, folded: Folded) -> int:
         return count_rounds(folded, self.cjk)
 

@@ -1,7 +1,10 @@
 """GLM-4 behind its own `glm_server.py` (vLLM): tools and streams of its own, several requests at once.
 
 Known faults, mended here: an assistant message of null is a 500; with tools the system text is dropped;
-pieces of a streamed call carry null ids and names; a stream that ends in a call has no `[DONE]`.
+pieces of a streamed call carry null ids and names; a stream that ends in a call has no `[DONE]`; an answer
+whose first line is a function's name, or one of two names of its own, is a call whatever follows
+(`glm4_calls`); an empty answer with tools is a stream without an event; editions before July 2024 stream
+nothing of use.
 Not mended: without tools the server shows a system text to the model twice, and a multi-line answer in
 the history becomes a message a line (`glm4_join` makes the newlines blanks).
 Source: THUDM/GLM-4 `basic_demo/glm_server.py`.
@@ -11,13 +14,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import allowed, budget
-from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects import allowed, budget, glm4_calls
+from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import Sent, messages_to_fit
 from gateway.dialects.folding import JOINT
 from gateway.dialects.losses import lost
 from gateway.dialects.openai_like import (
+    DONE,
     ChunkDecoder,
     choice_name,
     offered_tools,
@@ -31,7 +35,7 @@ from gateway.dialects.openai_like import (
     usage_of,
 )
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, openai, tokens
+from gateway.wire import jsontext, openai, sse, tokens
 from gateway.wire.events import Delta, Event, Finish, FinishReason
 from gateway.wire.openai import ChatRequest, Message, ToolCall
 
@@ -71,23 +75,24 @@ class GLM4(Dialect):
         )
         wanted = budget.wanted_output(request, profile, prompt_tokens)
         most = budget.clamped(wanted, prompt_tokens, context)
+        streams = stream and profile.glm4_stream == "native"
         body = {
             "model": profile.model,
             "messages": _shaped(kept, tools),
             "max_tokens": most,
             **sampling(request, profile),
-            **_more(request, tools, stream),
+            **_more(request, tools, streams),
         }
-        forced = request.tool_mode == "required" and request.named_tool is None
+        forced = request.tool_mode == "required" and _named(request, tools) is None
         return Outgoing(
             path="/v1/chat/completions",
             body=jsontext.write(body),
-            streams=stream,
+            streams=streams,
             prompt=prompt_tokens,
             budget=most,
             tool_names=tool_names(tools),
             ignored=lost(request, profile, _HONOURED, (choice_name(request),) if forced else ()),
-            abandon="close" if stream else "drain",
+            abandon="close" if streams else "drain",
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -95,11 +100,16 @@ class GLM4(Dialect):
         choice, message = only_choice(answer)
         usage = usage_of(answer)
         text = text_of(message).removeprefix("\n")
-        piece = Delta(text, tool_pieces(message))
+        pieces = tool_pieces(message)
+        calls = glm4_calls.offered(pieces, outgoing.tool_names)
+        counts: list[Event] = [usage] if usage else []
+        if calls:
+            return [Delta(tools=calls), Finish("tool_calls"), *counts]
+        text = text or glm4_calls.as_text(pieces)
         counted = usage.completion if usage else tokens.estimate(text, self.cjk)
         reason = _limited(reason_of(choice.get("finish_reason")) or "stop", counted, outgoing)
-        events: list[Event] = [] if piece.empty else [piece]
-        return [*events, Finish(reason), *([usage] if usage else [])]
+        said: list[Event] = [Delta(text)] if text else []
+        return [*said, Finish(reason), *counts]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
         return _Decoder(outgoing, self.cjk)
@@ -113,18 +123,49 @@ class _Decoder(ChunkDecoder):
         self._outgoing = outgoing
         self._cjk = cjk
         self._texts: list[str] = []
+        self._calls = glm4_calls.Calls()
+
+    def feed(self, event: sse.Event) -> list[Event]:
+        if event.data.strip() == DONE and self._lost:
+            raise AskWhole("short_stream")
+        return [ready for one in super().feed(event) for ready in self._settled(one)]
+
+    def end(self, *, clean: bool) -> list[Event]:
+        if clean and not self.done and self._lost:
+            raise AskWhole("short_stream")
+        return super().end(clean=clean)
+
+    @property
+    def _lost(self) -> bool:
+        """Whether nothing has come where tools were offered: of an empty answer the server loses the end."""
+        return not self.begun and bool(self._outgoing.tool_names)
 
     def pieces(self, delta: Delta) -> list[Event]:
         text = delta.text if self._texts else delta.text.removeprefix("\n")
+        if text and not self._texts and glm4_calls.is_chunk(text):
+            raise AskWhole("no_stream", remember=True)
         if delta.text:
             self._texts.append(text)
-        return super().pieces(delta._replace(text=text))
+        self._calls.add(delta.tools)
+        return super().pieces(delta._replace(text=text, tools=()))
 
     def reason(self, reason: FinishReason) -> FinishReason:
+        if self._calls and glm4_calls.offered(self._calls.pieces, self._outgoing.tool_names):
+            return "tool_calls"
+        if self._calls:
+            self._texts.append(glm4_calls.as_text(self._calls.pieces))
         return _limited(reason, tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
 
     def done_expected(self) -> bool:
-        return "tool_calls" not in self.reasons
+        return not self._calls
+
+    def _settled(self, event: Event) -> list[Event]:
+        """The end of the answer, and before it the call, or the text that looked like one to the server."""
+        if not isinstance(event, Finish) or not self._calls:
+            return [event]
+        if event.reason == "tool_calls":
+            return [Delta(tools=self._calls.pieces), event]
+        return [Delta(glm4_calls.as_text(self._calls.pieces)), event]
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]]:
@@ -136,8 +177,11 @@ def _tools(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishReason:
-    """The server says "stop" where the limit cut the answer; an estimate where nobody counted (T11)."""
-    if reason != "stop":
+    """The server says "stop" where the limit cut the answer; an estimate where nobody counted (T11).
+
+    Its "tool_calls" has been checked already: without a call it is a "stop".
+    """
+    if reason not in ("stop", "tool_calls"):
         return reason
     return budget.finish_reason(counted, outgoing.budget, outgoing.prompt_tokens, None)
 
@@ -148,14 +192,20 @@ def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> di
     if request.repetition_penalty is not None:
         members["repetition_penalty"] = request.repetition_penalty
     if tools:
-        members |= {"tools": tools, "tool_choice": _choice(request)}
+        members |= {"tools": tools, "tool_choice": _choice(request, tools)}
     return members | {"stream": True} if stream else members
 
 
-def _choice(request: ChatRequest) -> str | dict[str, Any]:
-    if request.named_tool is not None:
-        return {"type": "function", "function": {"name": request.named_tool}}
-    return request.tool_mode
+def _named(request: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
+    """The one function that must be called, by name: the server takes "required" for "auto"."""
+    if request.tool_mode == "required" and request.named_tool is None and len(tools) == 1:
+        return str(tools[0]["function"]["name"])
+    return request.named_tool
+
+
+def _choice(request: ChatRequest, tools: list[dict[str, Any]]) -> str | dict[str, Any]:
+    name = _named(request, tools)
+    return request.tool_mode if name is None else {"type": "function", "function": {"name": name}}
 
 
 def _messages(request: ChatRequest, profile: Profile) -> list[Sent]:
@@ -174,7 +224,8 @@ def _message(message: Message, where: str, profile: Profile) -> Sent:
     text = openai.text_of(message, where)
     if role == "assistant" and message.calls:
         said = {"content": text} if text else {}
-        return {"role": role, **said, "tool_calls": [_call(call) for call in message.calls]}
+        calls = [_call(call, f"call_{place}") for place, call in enumerate(message.calls)]
+        return {"role": role, **said, "tool_calls": calls}
     if role == "user" and message.content is None:
         raise BadRequest(f"{where}.content is required for a user message.", param=f"{where}.content")
     if role == "assistant" and profile.glm4_join:
@@ -183,10 +234,10 @@ def _message(message: Message, where: str, profile: Profile) -> Sent:
     return {"role": role, "content": text, **answers}
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall, name: str) -> dict[str, Any]:
+    """A call of the history; `name` stands in for its id, which the old form has not and the server wants."""
     function = {"name": call.function.name, "arguments": call.function.arguments}
-    known = {"id": call.id} if call.id else {}
-    return {**known, "type": "function", "function": function}
+    return {"id": call.id or name, "type": "function", "function": function}
 
 
 def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:

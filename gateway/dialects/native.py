@@ -35,7 +35,8 @@ class NativeDialect(Dialect):
         context = profile.context or self.context
         folded, prompt_tokens = fold_to_fit(request, profile, context, self.count_prompt)
         wanted = budget.wanted_output(request, profile, prompt_tokens)
-        total = budget.total_length(request, prompt_tokens, wanted, context)
+        window = self.window(profile)
+        total = budget.total_length(request, prompt_tokens, wanted, context, window)
         return Outgoing(
             path="/",
             body=jsontext.write(
@@ -51,6 +52,7 @@ class NativeDialect(Dialect):
             budget=wanted,
             total=total,
             ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
+            kept=None if window is None else min(prompt_tokens, window),
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -58,12 +60,16 @@ class NativeDialect(Dialect):
         counted = tokens.estimate(text, self.cjk)
         prompt_tokens = outgoing.prompt_tokens
         if text:
-            reason = budget.finish_reason(counted, outgoing.budget, prompt_tokens, outgoing.total)
+            reason = budget.finish_reason(counted, outgoing.budget, outgoing.kept_tokens, outgoing.total)
             return [Delta(text), Finish(reason), Usage(prompt_tokens, counted, "estimate")]
         # Nothing at all: either the prompt left no room, or the model has a fault that must be told.
-        if outgoing.total is not None and prompt_tokens * 10 >= outgoing.total * 9:
+        if outgoing.total is not None and outgoing.kept_tokens * 10 >= outgoing.total * 9:
             return [Finish("length")]
         raise UpstreamEmpty("The backend gave an empty answer.")
+
+    def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - for those that override it
+        """The most tokens of a prompt that this server keeps; None where it keeps all."""
+        return None
 
     @abstractmethod
     def count_prompt(self, folded: Folded) -> int:

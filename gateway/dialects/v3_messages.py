@@ -80,9 +80,15 @@ def _result(message: Message, text: str, where: str, names: dict[str, str]) -> V
 
 
 def folded(messages: list[V3Message]) -> list[V3Message]:
-    """The same without system messages: their texts stand before the first question (rule V5)."""
+    """The same without system messages: their texts stand before the first question (rule V5).
+
+    A last one that follows the assistant's answer is itself the question (rule T1): the server answers no
+    conversation that ends with the assistant.
+    """
     texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
     others = [message for message in messages if message["role"] != "system"]
+    if others and others[-1]["role"] == "assistant":
+        others.append(_said("user", texts.pop() if texts else ""))
     if not texts:
         return others or [_said("user", "")]
     system = JOINT.join(texts)

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.dialects import budget
 from gateway.dialects.base import AskWhole, Decoder
+from gateway.dialects.lead import Lead, without_lead
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import jsontext, sse, tokens
 from gateway.wire.events import Delta, Event, Finish, FinishReason, Repair
@@ -21,27 +22,6 @@ _ALIKE = 8
 """Characters of the text sent that a bare text must begin with: the server sends none before the eighth."""
 
 
-class Lead:
-    """Takes off the newline and the blank that the model writes before an answer, however they are cut."""
-
-    def __init__(self) -> None:
-        self._expected = "\n "
-
-    def strip(self, piece: str) -> str:
-        """The piece without what is left of the lead."""
-        while piece and self._expected:
-            if piece[0] != self._expected[0]:
-                self._expected = ""
-                break
-            piece, self._expected = piece[1:], self._expected[1:]
-        return piece
-
-
-def without_lead(text: str) -> str:
-    """A whole answer without its lead."""
-    return Lead().strip(text)
-
-
 class V3Decoder(Decoder):
     """Reads one stream. The first finish, real or made up for, ends the answer; the rest is skipped."""
 
@@ -49,6 +29,8 @@ class V3Decoder(Decoder):
         self._most = most
         self._lead = Lead()
         self._received: list[str] = []
+        self._events = 0
+        self._opening = (0, 0)  # tokens of the first event's text, and of the lead before it
         self._begun = False
         self._finished = False
 
@@ -81,9 +63,14 @@ class V3Decoder(Decoder):
         return [*events, self._finish()] if finished else events
 
     def _text(self, received: str) -> list[Event]:
-        if received:
-            self._received.append(received)
+        if not received:
+            return []
+        self._received.append(received)
         text = self._lead.strip(received)
+        # The server sends an event for each token, but the first eight characters in one.
+        self._events += 1
+        if self._events == 1:
+            self._opening = (tokens.estimate(text), len(received) - len(text))
         return [Delta(text)] if text else []
 
     def _tail(self, full: str) -> list[Event]:
@@ -98,7 +85,13 @@ class V3Decoder(Decoder):
     def _finish(self) -> Finish:
         self._finished = True
         answer = without_lead("".join(self._received))
-        return Finish(finish_reason(tokens.estimate(answer), self._most))
+        counted = max(tokens.estimate(answer), self._counted())
+        return Finish(finish_reason(counted, self._most))
+
+    def _counted(self) -> int:
+        """Tokens by the number of events; the lead counts only where there are events to count by."""
+        text, lead = self._opening
+        return text + lead + self._events - 1 if self._events > 1 else text
 
 
 def finish_reason(counted: int, most: int | None) -> FinishReason:

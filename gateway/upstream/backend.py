@@ -15,7 +15,16 @@ _FROM_MODEL = (
     "context", "max_output", "default_output", "max_n", "strict", "trim", "system",
     "leading_assistant", "tools", "max_temperature",
 )  # fmt: skip
-_FROM_BACKEND = ("variant", "v3_stream", "v3_tools", "v3_system", "glm4_join", "family", "prompt_window")
+_FROM_BACKEND = (
+    "variant",
+    "v3_stream",
+    "v3_tools",
+    "v3_system",
+    "glm4_join",
+    "glm4_stream",
+    "family",
+    "prompt_window",
+)
 _BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovered"}
 """Settings that a backend object does not depend on."""
 

@@ -197,3 +197,39 @@ def test_streams_are_read_with_their_own_budget() -> None:
 def test_it_answers_one_at_a_time() -> None:
     assert (ChatGLM3.slots, ChatGLM3.probe, ChatGLM3.pairs) == (1, "/health", False)
     assert ChatGLM3.honours == frozenset({"tools"})
+
+
+@pytest.mark.parametrize("variant", ["auto", "2023-11", "2024-01", "2024-05"])
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_system_text_after_an_answer_is_the_question_where_tools_are_offered(variant: Any, role: str) -> None:
+    chat = [("system", "S"), ("user", "q"), ("assistant", "a"), (role, "Try again.")]
+    messages = [{"role": one, "content": content} for one, content in chat]
+    outgoing = ask(Profile("m", variant=variant), messages=messages, tools=[TOOL])
+    assert sent(outgoing)["messages"] == [
+        {"role": "user", "content": "S\n\nq"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "Try again."},
+    ]
+
+
+def test_several_system_texts_after_an_answer_leave_the_last_as_the_question() -> None:
+    chat = [("user", "q"), ("assistant", "a"), ("system", "one"), ("system", "two")]
+    messages = [{"role": one, "content": content} for one, content in chat]
+    assert [one["content"] for one in sent(ask(messages=messages, tools=[TOOL]))["messages"]] == [
+        "one\n\nq",
+        "a",
+        "two",
+    ]
+
+
+def test_system_text_after_a_tools_result_stands_before_the_first_question() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "7"},
+        {"role": "system", "content": "S"},
+    ]
+    roles = [(one["role"], one["content"]) for one in sent(ask(messages=messages, tools=[TOOL]))["messages"]]
+    assert roles[0] == ("user", "S\n\nq")
+    assert roles[-1] == ("function", "7")

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.budget import with_margin
 from gateway.dialects.chatglm_cpp import ChatGLMCpp
 from gateway.errors import ContextExceeded
-from gateway.wire.events import Delta, Finish, ToolPiece
+from gateway.wire import sse
+from gateway.wire.events import Delta, Event, Finish, ToolPiece
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import chat_of_pairs, read_chat
 
@@ -33,7 +35,46 @@ def test_the_server_is_asked_one_thing_at_a_time() -> None:
 def test_the_context_is_4096_tokens_whatever_the_model(family: str) -> None:
     with pytest.raises(ContextExceeded):
         ask("x" * 14_600, family=family)
-    assert ask("x" * 14_200, family=family).total == 4096
+    assert ask("x" * 14_200, family=family, prompt_window=4096).total == 4096
+
+
+@pytest.mark.parametrize("family", ["chatglm", "chatglm2", "chatglm3", "glm4"])
+def test_of_a_prompt_over_the_window_only_what_the_server_keeps_is_counted_into_its_limit(
+    family: str,
+) -> None:
+    assert ask("x" * 14_200, family=family).total == 512 + 1024
+    few = {"max_tokens": 7}
+    assert ask("x" * 14_200, members=few, family=family, prompt_window=100).total == 107
+    short = ask("hi", members=few, family=family)
+    assert short.total == with_margin(short.prompt_tokens) + 7
+
+
+def whole(content: str, prompt: int, completion: int, **members: Any) -> list[Event]:
+    outgoing = ask("x" * 8000, members=members, family="chatglm3")
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return ChatGLMCpp().answer(outgoing, json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+def test_finish_goes_by_the_servers_own_count_of_the_prompt() -> None:
+    # The estimate of this prompt alone is past max_length: only the server knows what it kept of it.
+    assert whole("y", 512, 99, max_tokens=100)[1] == Finish("stop")
+    assert whole("y", 512, 100, max_tokens=100)[1] == Finish("length")
+    assert whole("y", 530, 82, max_tokens=100)[1] == Finish("length")
+
+
+@pytest.mark.parametrize("family", ["chatglm2", "chatglm3", "glm4"])
+@pytest.mark.parametrize("pieces", [["\n 你好", "！"], ["\n", " ", "你", "好！"], ["\n你好！"], ["你好！"]])
+def test_leading_newline_is_removed_from_streams_and_whole_answers(family: str, pieces: list[str]) -> None:
+    outgoing = ask(stream=True, family=family)
+    decoder = ChatGLMCpp().decoder(outgoing)
+    deltas = [{"role": "assistant"}, *({"content": piece} for piece in pieces)]
+    events = [sse.Event(json.dumps({"choices": [{"delta": delta}]})) for delta in deltas]
+    said = [out for event in events for out in decoder.feed(event)]
+    assert "".join(one.text for one in said if isinstance(one, Delta)) == "你好！"
+    choice = {"message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": "stop"}
+    answer = ChatGLMCpp().answer(outgoing, json.dumps({"choices": [choice]}).encode())
+    assert answer[0] == Delta("你好！")
 
 
 @pytest.mark.parametrize(

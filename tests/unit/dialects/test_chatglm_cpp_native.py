@@ -8,6 +8,7 @@ import pytest
 from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.chatglm_cpp_native import ChatGLMCppNative
 from gateway.errors import ContextExceeded, UpstreamGarbled
+from gateway.wire.events import Finish
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import chat_of_pairs, read_chat
 
@@ -32,7 +33,21 @@ def test_the_server_is_alive_when_it_refuses_a_get() -> None:
 def test_the_context_is_4096_tokens_unless_configured() -> None:
     with pytest.raises(ContextExceeded):
         ask("x" * 14_600)
-    assert ask("x" * 14_600, context=8192).total == 16 + 3744 + 376 + 1024
+    assert ask("x" * 14_600, context=8192, prompt_window=8192).total == 16 + 3744 + 376 + 1024
+
+
+def test_of_a_prompt_over_the_window_only_what_the_server_keeps_is_counted_into_its_limit() -> None:
+    outgoing = ask("x" * 4000, {"max_tokens": 7})
+    assert (outgoing.total, outgoing.kept_tokens) == (512 + 7, 512)
+    assert outgoing.prompt_tokens > 1000
+
+
+def test_finish_counts_what_the_server_kept_of_the_prompt() -> None:
+    dialect, outgoing = ChatGLMCppNative(), ask("x" * 4000, {"max_tokens": 100})
+    whole = dialect.answer(outgoing, json.dumps({"response": "y" * 39}).encode())
+    assert whole[1] == Finish("stop")
+    cut = dialect.answer(outgoing, json.dumps({"response": "y" * 390}).encode())
+    assert cut[1] == Finish("length")
 
 
 def test_max_length_is_a_whole_number_and_history_a_list() -> None:

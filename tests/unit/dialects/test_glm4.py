@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.base import Outgoing, Profile
+from gateway.dialects.base import AskWhole, Outgoing, Profile
 from gateway.dialects.glm4 import GLM4
-from gateway.errors import ContextExceeded
+from gateway.errors import ContextExceeded, UpstreamTruncated
 from gateway.wire import sse
 from gateway.wire.events import Delta, Finish, ToolPiece
 from gateway.wire.native import NativeRequest
@@ -70,19 +70,137 @@ def test_a_native_client_leaves_its_empty_halves_out_and_counts_the_prompt_in() 
     assert sent["max_tokens"] == 100 - outgoing.prompt_tokens
 
 
-def test_pieces_of_a_call_carry_id_and_name_once() -> None:
+def test_streamed_call_is_given_when_it_is_complete() -> None:
     decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}, "type": "function"}
     rest = {"index": 0, "id": None, "function": {"name": None, "arguments": "{}"}, "type": "function"}
-    assert decoder.feed(event({"role": "assistant", "content": None, "tool_calls": [call]})) == [
-        Delta(tools=(ToolPiece(0, "", "c", "f"),))
-    ]
-    assert decoder.feed(event({"role": None, "content": None, "tool_calls": [rest]})) == [
-        Delta(tools=(ToolPiece(0, "{}"),))
+    assert decoder.feed(event({"role": "assistant", "content": None, "tool_calls": [call]})) == []
+    assert decoder.feed(event({"role": None, "content": None, "tool_calls": [rest]})) == []
+    assert decoder.feed(event({"role": None, "content": None}, "tool_calls")) == [
+        Delta(tools=(ToolPiece(0, "{}", "c", "f"),)),
+        Finish("tool_calls"),
     ]
 
 
-@pytest.mark.parametrize("reason", ["length", "tool_calls", "content_filter"])
+def streamed_call(name: str, *arguments: str) -> list[sse.Event]:
+    first = {"index": 0, "id": "c", "function": {"name": name, "arguments": ""}}
+    rest = [{"index": 0, "id": None, "function": {"name": None, "arguments": part}} for part in arguments]
+    deltas = [{"content": None, "tool_calls": [piece]} for piece in (first, *rest)]
+    return [*(event(delta) for delta in deltas), event({"content": None}, "tool_calls")]
+
+
+def test_call_that_breaks_off_is_an_error_and_gives_nothing() -> None:
+    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    assert [decoder.feed(one) for one in streamed_call("f", '{"a')[:-1]] == [[], []]
+    with pytest.raises(UpstreamTruncated):
+        decoder.end(clean=True)
+
+
+CALLS = [
+    pytest.param("f", '{"a": 1}', True, id="offered"),
+    pytest.param("f", "{}", True, id="no-arguments"),
+    pytest.param("f", "is a function", False, id="text-that-begins-with-the-name"),
+    pytest.param("f", "{bad json", False, id="broken"),
+    pytest.param("f", "[1]", False, id="a-list"),
+    pytest.param("f", "", False, id="nothing"),
+    pytest.param("g", "{}", False, id="not-offered"),
+    pytest.param("cogview", '{"prompt": "a cat"}', False, id="cogview"),
+    pytest.param("simple_browser", '{"query": "x"}', False, id="simple-browser"),
+    pytest.param("Answer:", "42", False, id="two-lines"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "good"), CALLS)
+def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
+    name: str, arguments: str, good: bool
+) -> None:
+    dialect, outgoing = GLM4(), ask(request(tools=[TOOL]), stream=True)
+    decoder = dialect.decoder(outgoing)
+    half = len(arguments) // 2
+    said = [
+        out for one in streamed_call(name, arguments[:half], arguments[half:]) for out in decoder.feed(one)
+    ]
+    assert decoder.end(clean=True) == []
+    function = {"name": name, "arguments": arguments}
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    whole = dialect.answer(outgoing, json.dumps(answer).encode())
+    if good:
+        assert said == whole == [Delta(tools=(ToolPiece(0, arguments, "c", name),)), Finish("tool_calls")]
+    else:
+        line = "a cat" if name == "cogview" else arguments
+        assert said == whole == [Delta(f"{name}\n{line}"), Finish("stop")]
+
+
+def test_cut_call_is_text_that_reached_its_limit() -> None:
+    decoder = GLM4().decoder(ask(request(tools=[TOOL], max_tokens=4), stream=True))
+    said = [out for one in streamed_call("f", '{"city": "Beijing, the') for out in decoder.feed(one)]
+    assert said == [Delta('f\n{"city": "Beijing, the'), Finish("length")]
+
+
+def test_call_without_any_tool_offered_is_text() -> None:
+    decoder = GLM4().decoder(ask(request(), stream=True))
+    assert [out for one in streamed_call("f", "{}") for out in decoder.feed(one)][-1] == Finish("stop")
+
+
+@pytest.mark.parametrize("events", [[], [sse.Event("[DONE]")]], ids=["nothing", "only-its-end"])
+def test_empty_stream_with_tools_is_asked_whole(events: list[sse.Event]) -> None:
+    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    with pytest.raises(AskWhole) as caught:
+        _ = [decoder.feed(one) for one in events] + [decoder.end(clean=True)]
+    assert (caught.value.repair, caught.value.remember) == ("short_stream", False)
+
+
+def test_cut_stream_with_tools_is_an_error() -> None:
+    with pytest.raises(UpstreamTruncated):
+        GLM4().decoder(ask(request(tools=[TOOL]), stream=True)).end(clean=False)
+
+
+def test_stream_of_an_edition_before_july_2024_is_asked_whole_and_remembered() -> None:
+    inner = {
+        "model": "m",
+        "id": "",
+        "object": "chat.completion.chunk",
+        "choices": [{"delta": {"content": ""}}],
+    }
+    decoder = GLM4().decoder(ask(request(), stream=True))
+    with pytest.raises(AskWhole) as caught:
+        decoder.feed(event({"role": "assistant", "content": json.dumps(inner)}))
+    assert (caught.value.repair, caught.value.remember) == ("no_stream", True)
+
+
+def test_json_that_the_model_writes_is_an_answer() -> None:
+    decoder = GLM4().decoder(ask(request(), stream=True))
+    text = '{"model": "x", "object": "chat"}'
+    assert decoder.feed(event({"content": text})) == [Delta(text)]
+
+
+def test_server_before_july_2024_is_never_asked_to_stream() -> None:
+    outgoing = ask(request(tools=[TOOL]), stream=True, glm4_stream="safe")
+    assert not outgoing.streams
+    assert outgoing.abandon == "drain"
+    assert "stream" not in json.loads(outgoing.body)
+
+
+def test_old_answer_with_a_call_of_two_lines_is_its_text() -> None:
+    outgoing = ask(request(tools=[TOOL]))
+    text = "The answer is:\n42"
+    message = {"content": text, "function_call": {"name": "The answer is:", "arguments": "42"}}
+    answer = {"choices": [{"message": message, "finish_reason": "function_call"}]}
+    assert GLM4().answer(outgoing, json.dumps(answer).encode()) == [Delta(text), Finish("stop")]
+
+
+def test_one_tool_that_is_required_is_sent_by_name_and_several_are_reported() -> None:
+    outgoing = ask(request(tools=[TOOL], tool_choice="required"))
+    assert json.loads(outgoing.body)["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert outgoing.ignored == ()
+    other = {"type": "function", "function": {"name": "g"}}
+    outgoing = ask(request(tools=[TOOL, other], tool_choice="required"))
+    assert json.loads(outgoing.body)["tool_choice"] == "required"
+    assert outgoing.ignored == ("tool_choice",)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_only_stop_is_ever_corrected(reason: str) -> None:
     decoder = GLM4().decoder(ask(request(max_tokens=1), stream=True))
     assert decoder.feed(event({"content": "a" * 50}, reason))[-1] == Finish(reason)  # type: ignore[arg-type]  # a plain text here

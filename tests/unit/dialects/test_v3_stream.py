@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import AskWhole
-from gateway.dialects.v3_stream import Lead, V3Decoder, finish_reason, without_lead
+from gateway.dialects.v3_stream import V3Decoder, finish_reason
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Repair
@@ -25,33 +25,33 @@ def read(*events: sse.Event, clean: bool = True, most: int | None = None) -> lis
     return [event for one in events for event in decoder.feed(one)] + decoder.end(clean=clean)
 
 
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("\n Hello", "Hello"),
-        ("\nHello", "Hello"),
-        ("\n\n Hello", "\n Hello"),
-        ("\n  Hello", " Hello"),
-        (" Hello", " Hello"),
-        (" \n Hello", " \n Hello"),
-        ("Hello\n ", "Hello\n "),
-        ("\n ", ""),
-        ("\n", ""),
-        ("", ""),
-    ],
-)
-def test_the_lead_goes_once_however_it_is_cut(text: str, rest: str) -> None:
-    assert without_lead(text) == rest
-    lead = Lead()
-    assert "".join(map(lead.strip, text)) == rest
-
-
 def test_a_plain_stream_is_read_as_it_comes() -> None:
     assert read(chunk("\n Hello"), chunk(" you"), chunk("", "stop"), DONE) == [
         Delta("Hello"),
         Delta(" you"),
         STOP,
     ]
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        pytest.param(32, "length", id="at-the-limit"),
+        pytest.param(31, "length", id="one-token-lost-at-the-limit"),
+        pytest.param(20, "stop", id="below"),
+    ],
+)
+def test_stream_cut_at_its_limit_is_told_by_the_number_of_its_events(events: int, reason: str) -> None:
+    # Digits are a token each; their characters alone would be estimated at a quarter of that.
+    lead = 4  # the newline, the blank and the six digits of the first event
+    digits = [chunk("\n 123456"), *(chunk("7") for _ in range(events - lead))]
+    assert read(*digits, chunk("", "stop"), DONE, most=32)[-1] == Finish(reason)  # type: ignore[arg-type]
+
+
+def test_edition_of_2023_sends_every_token_as_an_event() -> None:
+    assert read(chunk("\n"), chunk(" "), *[chunk("7")] * 9, chunk(None, "stop"), DONE, most=12)[-1] == Finish(
+        "length"
+    )
 
 
 def test_a_role_alone_is_no_piece() -> None:
