@@ -48,6 +48,7 @@ from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
+from gateway.upstream.connection import HEARD, REFUSED, SILENT, Taken
 from gateway.upstream.exchange import Exchange
 from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -432,13 +433,15 @@ class _Try:
             return
         receipt, clock = self._receipt, self._relay.clock
 
-        def take(piece: bytes) -> bool:
+        def take(piece: bytes) -> Taken:
             if not (outlet.flows and reader.passes(piece)):
-                return False
-            receipt.last_token = clock()
+                return REFUSED
             self._look_ahead(exchange)
             outlet.pour(piece)
-            return True
+            if not reader.says(piece):
+                return SILENT
+            receipt.last_token = clock()
+            return HEARD
 
         await exchange.flow(take)
 
@@ -569,13 +572,17 @@ class _Try:
                 self._passing = True
                 if not event.content:
                     continue
-            elif type(event) is not Delta:
+            elif type(event) is not Delta or not (event.text or _says(event)):
                 continue
             self._begun = True  # as the backend gave it: pieces of our own are no tokens
+            self._patience.content()
             receipt.last_token = now = self._relay.clock()
             if receipt.first_token is None:
                 receipt.first_token = now
             break
+        else:
+            if not self.over:
+                self._patience.nothing(self._relay.clock(), begun=self._begun)
         ready = events if self._passing else self._completed(events)  # bytes that pass lack nothing
         for event in ready:
             if type(event) is Delta:
@@ -717,6 +724,11 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
         stages.append(Pieces())
     stages.append(usage.Count(outgoing.prompt_tokens, dialect.cjk))
     return Row(*stages)
+
+
+def _says(delta: Delta) -> bool:
+    """Whether a piece without text holds something else of the answer; a call that only begins does not."""
+    return any(piece.arguments for piece in delta.tools) or any(delta.extras.values())
 
 
 def _broken_off(reader: ByteDecoder, error: GatewayError) -> list[Event]:

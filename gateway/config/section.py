@@ -117,7 +117,8 @@ class Timeouts(Section):
     """From sending a request to the first piece of a streamed answer (seconds). Servers that answer whole are
     silent until they have finished: for them only `total` counts."""
     between_tokens: Seconds = 30.0
-    """Between two pieces of a streamed answer (seconds)."""
+    """Between two pieces of a streamed answer (seconds). Only content counts, here and for `first_token`:
+    comments, empty pieces and single bytes do not."""
     total: Seconds = 600.0
     """For one try on one backend, from beginning to end (seconds)."""
 

@@ -160,6 +160,10 @@ class ByteDecoder(ABC):
         """Take note of a chunk that goes on as it is; false, and nothing noted, where it has to be fed."""
         return False
 
+    def says(self, chunk: bytes) -> bool:  # noqa: ARG002 - for those that let some pass
+        """Whether a chunk that went on as it is holds a piece of the answer."""
+        return True
+
     @abstractmethod
     def feed(self, chunk: bytes) -> list[Event]:
         """Read some bytes. Raises `UpstreamGarbled`, `UpstreamError`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, ByEvent, ByteDecoder, Decoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object, reason_of, usage_of
-from gateway.errors import UpstreamGarbled, UpstreamTruncated
+from gateway.errors import GatewayError, UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
 from gateway.wire.events import Event, FinishReason, Passed, Repair, Usage
 from gateway.wire.openai import ChunkWriter
@@ -41,6 +41,27 @@ def _matters(chunk: bytes) -> bool:
     # One search after the other, as bytes are searched faster than anything written in Python; not by `in`,
     # which takes what it looks for as a number first, raises that it is none, and drops that.
     return max(map(chunk.find, _WORDS)) >= 0
+
+
+_TEXTS = tuple(
+    (opening, len(opening))
+    for name in (b"content", b"reasoning_content", b"reasoning", b"arguments")
+    for opening in (b'"%b":"' % name, b'"%b": "' % name)
+)
+"""How pieces of an answer begin; one that is empty has a quote next."""
+
+
+def _speaks(event: bytes) -> bool:
+    """Whether an event that passes unread holds a piece of the answer; its bytes nearly always tell."""
+    for opening, length in _TEXTS:
+        place = event.find(opening)
+        if place >= 0 and event.find(b'"', place + length) != place + length:
+            return True
+    try:
+        chunk = _chunk(event)
+        return chunk is not None and _says_words(chunk)
+    except (GatewayError, KeyError, TypeError, AttributeError):
+        return False  # passed unread, as ever; but it is no content
 
 
 def _looks_single(chunk: bytes) -> bool:
@@ -94,7 +115,10 @@ class PassingDecoder(ByteDecoder):
         return True
 
     def feed(self, chunk: bytes) -> list[Event]:
-        return [Passed(chunk)] if self.passes(chunk) else self._feed(chunk)
+        return [Passed(chunk, None, self.says(chunk))] if self.passes(chunk) else self._feed(chunk)
+
+    def says(self, chunk: bytes) -> bool:
+        return _speaks(chunk)
 
     def _feed(self, chunk: bytes) -> list[Event]:
         if self._mending:
@@ -116,7 +140,7 @@ class PassingDecoder(ByteDecoder):
         if not _looks_whole(whole):
             return self._careful(whole, skim=False)
         self._events += whole.count(_END)
-        return [Passed(whole)]
+        return [Passed(whole, None, any(map(_speaks, filter(None, whole.split(_END)))))]
 
     def end(self, *, clean: bool) -> list[Event]:
         if self._mending:
@@ -194,23 +218,27 @@ class PassingDecoder(ByteDecoder):
     def _careful(self, whole: bytes, *, skim: bool) -> list[Event]:
         """Read the chunks; to `skim` is to read only those that matter."""
         kept: list[bytes] = []
+        says = False
         for event in whole.split(_END):
             if not event or self.done:
                 continue
             if skim and not _matters(event) and event.startswith(b"data:"):
                 kept.append(event)
                 self._events += 1
+                says = says or _speaks(event)
                 continue
             chunk = _chunk(event)
             if chunk is None:
                 self.done = event.startswith(b"data:")
                 continue  # comments are dropped: the gateway has its own
+            finish, words = self._finish, _says_words(chunk)
             alone = self._note(chunk)
             if alone and not self._usage_wanted:
                 continue
             kept.append(event)
-            self._events += _says_words(chunk)
-        return [Passed(_END.join(kept) + _END, self._finish)] if kept else []
+            self._events += words
+            says = says or words or self._finish is not finish
+        return [Passed(_END.join(kept) + _END, self._finish, says)] if kept else []
 
     def _note(self, chunk: dict[str, Any]) -> bool:
         """Note usage and finish; tell whether the chunk holds usage alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from gateway.errors import FirstTokenTimeout, StallTimeout, TotalTimeout, UpstreamTimeout
@@ -23,6 +24,10 @@ class Patience:
     `connect`: the seconds to open a connection; `opening`: when waiting for content ends; `pause`: the
     seconds between two pieces of content; `end`: when all waiting ends. A server that answers whole
     (`streams` false) is silent until it has finished: for it only that counts.
+
+    Only content counts: what else a server sends (comments, empty pieces, single bytes) does not move the
+    limits. `silent` is the time waited since the last content; time in which nobody waited, as a client took
+    slowly, is no part of it.
     """
 
     def __init__(self, limits: Limits, began: float, streams: bool) -> None:
@@ -33,6 +38,8 @@ class Patience:
         self._first = began + limits.first_token if streams else self.end
         self._streams = streams
         self.opening = min(self.end, self._first)
+        self.silent = 0.0
+        self._since = math.inf  # when the present waiting began
 
     @property
     def total(self) -> float:
@@ -45,10 +52,30 @@ class Patience:
         return Patience(limits, self._began, streams=self._streams)
 
     def deadline(self, now: float, *, begun: bool) -> float:
-        """When waiting for the next bytes ends; `begun` tells whether content has come."""
+        """When waiting for the next bytes, which begins now, ends; `begun`: whether content has come."""
         if begun:
-            return min(self.end, now + self.pause)
+            self._since = now
+            return min(self.end, now + self.pause - self.silent)
         return self.opening
+
+    def content(self) -> None:
+        """Take note that content has come."""
+        self.silent = 0.0
+        self._since = math.inf
+
+    def nothing(self, now: float, *, begun: bool) -> None:
+        """Take note that something came without content. Raises the error of a limit that has passed."""
+        if now > self._since:
+            self.silent += now - self._since
+        self._since = math.inf
+        if now >= self.end or (self.silent >= self.pause if begun else now >= self.opening):
+            raise self.error(now, begun=begun)
+
+    def flowed(self, now: float, heard: float) -> float:
+        """Take note of a wait that ended now, with content at `heard`; say when it would have ended."""
+        self.silent = max(0.0, now - heard)
+        self._since = math.inf
+        return min(self.end, heard + self.pause)
 
     def error(self, deadline: float, *, begun: bool) -> UpstreamTimeout:
         """Say what passing `deadline` means."""

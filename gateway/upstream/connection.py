@@ -32,7 +32,7 @@ import contextlib
 import math
 import socket
 from collections.abc import AsyncIterable, Callable, Coroutine
-from typing import Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 import httptools
 
@@ -62,8 +62,12 @@ ReadyAt: TypeAlias = Literal["head", "body", "end"]
 """How much of an answer is worth waking up for: its head, the first of its body, or all of it; and in any
 case an error, and so much of a body that reading pauses."""
 
-Taker: TypeAlias = Callable[[bytes], bool]
-"""Takes a piece of a body, or says that it does not."""
+REFUSED: Final = 0
+HEARD: Final = 1
+SILENT: Final = 2
+Taken: TypeAlias = Literal[0, 1, 2]
+Taker: TypeAlias = Callable[[bytes], Taken]
+"""Takes a piece of a body and says whether it holds content (`HEARD`) or none (`SILENT`), or refuses it."""
 
 _H = ord("H")
 _VERSIONS = {b"HTTP/1.1 ": "1.1", b"HTTP/1.0 ": "1.0"}
@@ -105,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
     `status` is 0. `ready`: `wait_head` would not wait. `close_delimited`: the body ends where the
     connection does, so that a cut cannot be seen. `keeps`: the server will take another request after this.
     `pieces` and `error` are what has come of the body and what has gone wrong; bytes go before errors.
-    `served`: answers given so far. `heard`: when a body that flows was last taken from, in the loop's time.
+    `served`: answers given so far. `heard`: when a body that flows last gave content, in the loop's time.
     `counted`, `idle_since` and `opened` belong to the pool.
     """
 
@@ -309,14 +313,15 @@ class Connection(asyncio.BufferedProtocol):
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
-    def flow(self, taker: Taker, until: float, pause: float) -> asyncio.Future[None]:
+    def flow(self, taker: Taker, until: float, pause: float, silent: float = 0.0) -> asyncio.Future[None]:
         """Let `taker` have the body as it comes; what to await before looking again, and then `stop_flow`.
 
         It is done when a piece was refused, which lies in `pieces` with all that follows; at the end of the
-        body; and when the loop's time `until` has come, or nothing was taken for `pause` seconds.
+        body; and when the loop's time `until` has come, or no content was taken for `pause` seconds, of which
+        `silent` have passed already.
         """
         self._taker, self._until, self._quiet = taker, until, pause
-        self.heard = self._loop.time()
+        self.heard = self._loop.time() - silent
         self.limit(self._due)
         return self.next_event()
 
@@ -496,10 +501,12 @@ class Connection(asyncio.BufferedProtocol):
         pieces = self.pieces
         if self.complete or self.error is not None or self._held:
             return False
-        if not taker(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+        taken = taker(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not taken:
             return False
         pieces.clear()
-        self.heard = self._loop.time()
+        if taken == HEARD:
+            self.heard = self._loop.time()
         return True
 
     def _refuse(self, reason: str) -> None:

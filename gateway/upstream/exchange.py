@@ -278,10 +278,10 @@ class Straight(Exchange):
             return
         patience, ahead = self._patience, self._pool.time() - self._clock()
         try:
-            await connection.flow(taker, patience.end + ahead, patience.pause)
+            await connection.flow(taker, patience.end + ahead, patience.pause, patience.silent)
         finally:
             connection.stop_flow()
-            self._deadline = patience.deadline(connection.heard - ahead, begun=True)
+            self._deadline = patience.flowed(self._clock(), connection.heard - ahead)
 
     @property
     def underway(self) -> bool:

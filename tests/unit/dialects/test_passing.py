@@ -321,3 +321,54 @@ def test_nothing_passes_behind_half_an_event_in_a_stream_that_is_mended_or_after
     ended = decoder()
     ended.feed(WHOLE)
     assert not ended.passes(WORDS[1])
+
+
+EMPTY: list[dict[str, Any]] = [
+    {},
+    {"role": "assistant"},
+    {"role": "assistant", "content": ""},
+    {"content": None},
+    {"reasoning_content": "", "content": ""},
+    {"tool_calls": []},
+]
+FULL: list[dict[str, Any]] = [
+    {"content": "a"},
+    {"content": '"'},
+    {"content": "\\"},
+    {"content": "", "reasoning_content": "a"},
+    {"reasoning": "a"},
+    {"audio": {"data": "a"}},
+    {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
+]
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["dense", "spaced"])
+@pytest.mark.parametrize(
+    ("delta", "says"), [*((one, False) for one in EMPTY), *((one, True) for one in FULL)], ids=str
+)
+def test_a_chunk_that_passes_tells_whether_it_holds_content(
+    delta: dict[str, Any], says: bool, spaced: bool
+) -> None:
+    one = chunk(delta)
+    if spaced:
+        one = f"data: {json.dumps(json.loads(one[6:]))}\n\n".encode()
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    assert reader.passes(one)
+    assert reader.says(one) is says
+    assert reader.feed(one) == [Passed(one, None, says)]
+    assert reader.feed(one + one) == [Passed(one + one, None, says)]
+    assert reader.feed(one + WORDS[0]) == [Passed(one + WORDS[0])]
+    assert reader.feed(one + STOP) == [Passed(one + STOP, "stop")]
+
+
+def test_what_passes_though_it_is_no_json_is_no_content() -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[0])
+    for bad in (
+        b"data: {oops}\n\n",
+        b'data: {"choices":"oops"}\n\n',
+        b'data: {"choices":[{"delta":[]}]}\n\n',
+    ):
+        assert reader.passes(bad)
+        assert not reader.says(bad)

@@ -54,3 +54,55 @@ def test_doubled_patience_began_at_the_same_time_and_ends_later() -> None:
 
 def test_doubled_patience_still_waits_for_the_first_token_of_a_stream() -> None:
     assert Patience(LIMITS, BEGAN, streams=True).doubled().deadline(BEGAN, begun=False) == BEGAN + 20
+
+
+def test_what_comes_without_content_does_not_move_the_limit() -> None:
+    patience = Patience(LIMITS, BEGAN, streams=True)
+    for now in (1010.0, 1011.0, 1012.0):
+        assert patience.deadline(now, begun=True) == 1015
+        patience.nothing(now + 1, begun=True)
+    assert patience.silent == 3
+    patience.content()
+    assert patience.deadline(1013, begun=True) == 1018
+
+
+def test_time_in_which_nobody_waited_is_not_the_backends() -> None:
+    patience = Patience(LIMITS, BEGAN, streams=True)
+    patience.deadline(1010, begun=True)
+    patience.nothing(1011, begun=True)
+    patience.nothing(1050, begun=True)  # it was there already when somebody looked
+    assert patience.deadline(1060, begun=True) == 1064
+    patience.content()
+    patience.nothing(1090, begun=True)
+    assert patience.silent == 0
+
+
+@pytest.mark.parametrize(
+    ("begun", "since", "now", "error"),
+    [
+        (True, 1010, 1014.9, None),
+        (True, 1010, 1015, StallTimeout),
+        (True, 1098, 1100, TotalTimeout),
+        (False, 1000, 1019.9, None),
+        (False, 1000, 1020, FirstTokenTimeout),
+    ],
+)
+def test_a_flood_without_content_meets_the_limits_too(
+    begun: bool, since: float, now: float, error: type[UpstreamTimeout] | None
+) -> None:
+    patience = Patience(LIMITS, BEGAN, streams=True)
+    patience.deadline(since, begun=begun)
+    if error is None:
+        patience.nothing(now, begun=begun)
+    else:
+        with pytest.raises(error):
+            patience.nothing(now, begun=begun)
+
+
+def test_silence_in_a_flow_goes_on_behind_it() -> None:
+    patience = Patience(LIMITS, BEGAN, streams=True)
+    assert patience.flowed(1013, 1010) == 1015
+    assert patience.silent == 3
+    assert patience.deadline(1013, begun=True) == 1015
+    assert patience.flowed(1013, 1013.5) == 1018.5
+    assert patience.silent == 0

@@ -16,15 +16,19 @@ from hypothesis import strategies as st
 from gateway.outbox import Outbox
 from gateway.upstream import tuning
 from gateway.upstream.connection import (
+    HEARD,
     HIGH_WATER,
     ONE_WRITE,
     READ,
+    REFUSED,
+    SILENT,
     Connection,
     ConnectionFault,
     Cut,
     Garbled,
     Overdue,
     Stale,
+    Taken,
     Taker,
     Unanswered,
 )
@@ -650,8 +654,8 @@ def flowing(taker: Taker) -> tuple[Connection, asyncio.Future[None], Notes]:
     return connection, connection.flow(taker, math.inf, math.inf), notes
 
 
-def anything(_: bytes) -> bool:
-    return True
+def anything(_: bytes) -> Taken:
+    return HEARD
 
 
 class Hands:
@@ -685,9 +689,9 @@ class Hands:
 async def test_what_is_taken_wakes_nobody() -> None:
     taken: list[bytes] = []
 
-    def taker(piece: bytes) -> bool:
+    def taker(piece: bytes) -> Taken:
         taken.append(piece)
-        return True
+        return HEARD
 
     connection, waiter, _ = flowing(taker)
     receive(connection, b"2\r\nhe\r\n")
@@ -700,9 +704,9 @@ async def test_what_is_taken_wakes_nobody() -> None:
 async def test_what_is_refused_wakes_and_nothing_behind_it_is_offered() -> None:
     offered: list[bytes] = []
 
-    def taker(piece: bytes) -> bool:
+    def taker(piece: bytes) -> Taken:
         offered.append(piece)
-        return piece == b"one"
+        return HEARD if piece == b"one" else REFUSED
 
     connection, waiter, _ = flowing(taker)
     for piece in (b"one", b"two", b"one"):
@@ -746,6 +750,23 @@ async def test_each_piece_that_is_taken_gives_the_next_its_time(
     for moment in (5, 10):
         loop.advance(moment)
         receive(connection, b"3\r\none\r\n")
+    loop.advance(end - 0.1)
+    assert not waiter.done()
+    loop.advance(end)
+    assert waiter.done()
+    assert isinstance(connection.error, Overdue)
+
+
+@pytest.mark.parametrize(("silent", "end"), [(0.0, 30), (8.0, 22)])
+async def test_pieces_without_content_give_the_next_no_time(silent: float, end: float) -> None:
+    loop = Hands()
+    connection, _ = asked(cast("asyncio.AbstractEventLoop", loop))
+    receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    waiter = connection.flow(lambda _: SILENT, 100, 30, silent)
+    for moment in range(1, 20):
+        loop.advance(moment)
+        receive(connection, b"3\r\none\r\n")
+    assert not connection.pieces
     loop.advance(end - 0.1)
     assert not waiter.done()
     loop.advance(end)
@@ -808,9 +829,9 @@ async def test_of_a_stream_the_first_reads_are_acknowledged_at_once_and_no_more(
     receive(connection, CHUNKED[: CHUNKED.index(b"5\r\n")])
     taken: list[bytes] = []
 
-    def take(piece: bytes) -> bool:
+    def take(piece: bytes) -> Taken:
         taken.append(piece)
-        return True
+        return HEARD
 
     for place in range(3 * tuning.FIRST_READS):
         if place == 2:

@@ -21,7 +21,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.patience import Limits, Patience
-from gateway.upstream.connection import HIGH_WATER, Connection
+from gateway.upstream.connection import HEARD, HIGH_WATER, REFUSED, Connection, Taken
 from gateway.upstream.exchange import Straight
 from gateway.upstream.message import Route
 from gateway.upstream.pool import Pool, Statistics
@@ -398,11 +398,11 @@ async def test_pieces_flow_until_one_is_refused_which_is_read() -> None:
     assert await exchange.read(begun=False) == b"he"
     taken: list[bytes] = []
 
-    def taker(piece: bytes) -> bool:
+    def taker(piece: bytes) -> Taken:
         if piece == b"stop":
-            return False
+            return REFUSED
         taken.append(piece)
-        return True
+        return HEARD
 
     flow = asyncio.ensure_future(exchange.flow(taker))
     await asyncio.sleep(0)
@@ -417,7 +417,7 @@ async def test_pieces_flow_until_one_is_refused_which_is_read() -> None:
     assert over(exchange)
 
 
-def _never(piece: bytes) -> bool:
+def _never(piece: bytes) -> Taken:
     raise AssertionError(piece)
 
 
@@ -436,7 +436,7 @@ async def test_a_flow_that_breaks_off_is_told_by_reading() -> None:
     exchange = exchange_over(pool)
     connection = await begun(exchange, dialer, OPEN)
     await exchange.read(begun=False)
-    flow = asyncio.ensure_future(exchange.flow(lambda _: True))
+    flow = asyncio.ensure_future(exchange.flow(lambda _: HEARD))
     await asyncio.sleep(0)
     connection.connection_lost(None)
     await flow
@@ -453,7 +453,7 @@ async def test_a_flow_that_pauses_for_too_long_is_told_by_reading(
     exchange = exchange_over(pool, between=between, total=total)
     connection = await begun(exchange, dialer, OPEN)
     await exchange.read(begun=False)
-    flow = asyncio.ensure_future(exchange.flow(lambda _: True))
+    flow = asyncio.ensure_future(exchange.flow(lambda _: HEARD))
     await asyncio.sleep(0)
     receive(connection, b"3\r\nllo\r\n")
     async with asyncio.timeout(5):
