@@ -91,8 +91,8 @@ class Unauthorized(GatewayError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            "A valid API key is needed. Send it as `Authorization: Bearer KEY`, as `x-api-key: KEY`, "
-            "or as the password of the URL (http://user:KEY@host)."
+            "A valid API key is needed. Send it as `Authorization: Bearer KEY`, as `x-api-key: KEY` or "
+            "`api-key: KEY`, or as the password of the URL (http://user:KEY@host)."
         )
         self.reason = reason
 

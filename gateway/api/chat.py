@@ -47,9 +47,9 @@ class ChatDoor:
         if raw is None:
             raw = await read_body(visit.headers, receive, desk.max_body)
         if len(raw) <= SMALL:
-            plan = self._understood(raw, tenant, visit)
+            plan = self._understood(raw, tenant, visit, scope)
         else:
-            plan = await desk.offload.run(self._understood, raw, tenant, visit)
+            plan = await desk.offload.run(self._understood, raw, tenant, visit, scope)
         if not plan.request.stream:
             with desk.stay(scope):
                 await _answer_whole(desk, plan, visit, presence)
@@ -63,9 +63,14 @@ class ChatDoor:
                 raise
             await streaming.fail(error, send)
 
-    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> Plan:
-        """Read the request and plan it. Large ones do so beside the event loop."""
+    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit, scope: Scope) -> Plan:
+        """Read the request and plan it. Large ones do so beside the event loop.
+
+        A deployment that the path names, as with Azure, is the model whatever the body says.
+        """
         request = openai.read_chat(raw)
+        if "path_params" in scope and (deployment := scope["path_params"].get("deployment")):
+            request = request.of(deployment)
         visit.receipt.stream = request.stream
         model = self._desk.model(request.model, tenant, visit)
         asking = Asking(request, tenant)

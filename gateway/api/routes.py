@@ -1,4 +1,7 @@
-"""Which path leads to which door. Exact paths only; everything else is 404 or 405 in the envelope."""
+"""Which path leads to which door: an exact list, after doubled parts of a path are tidied away (`paths`).
+
+Everything else is 404 or 405 in the envelope.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.api.paths import nothing_at, tidied
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
 
@@ -24,9 +28,10 @@ class Exact(Route):
 
 
 def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Route]:
-    """The doors of the data plane, each with and without `/v1`."""
-    routes: list[Route] = [Exact("/", native, methods=["POST"])]
-    for prefix in ("/v1", ""):
+    """The doors of the data plane, each with and without `/v1`, and as Azure's clients ask for them."""
+    deployment = "/openai/deployments/{deployment:path}/chat/completions"
+    routes: list[Route] = [Exact("/", native, methods=["POST"]), Exact(deployment, chat, methods=["POST"])]
+    for prefix in ("/v1", "", "/openai"):
         routes += [
             Exact(f"{prefix}/chat/completions", chat, methods=["POST"]),
             Exact(f"{prefix}/models", models, methods=["GET"]),
@@ -50,11 +55,20 @@ class Plane(Starlette):
     """One plane. A path that stands in the list as it is leads straight to its door.
 
     What the list does not know word for word (other methods, paths with a part that varies, nothing at all)
-    takes Starlette's way. The reception stands before the doors on both ways.
+    is tidied and looked up once more, then takes Starlette's way. The reception stands before the doors on
+    all ways.
     """
 
     def __init__(self, routes: list[Route], reception: Middleware) -> None:
-        super().__init__(routes=routes, middleware=[reception], exception_handlers={HTTPException: _refused})
+        super().__init__(
+            routes=routes, middleware=[reception], exception_handlers={HTTPException: self._refuse}
+        )
+        self._served = [
+            (method, route.path)
+            for route in routes
+            for method in sorted(route.methods or ())
+            if method != "HEAD" and not route.param_convertors and not route.path.startswith("/openai")
+        ]
         self.router.redirect_slashes = False
         self._doors: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): reception.cls(route.app, *reception.args, **reception.kwargs)
@@ -71,7 +85,23 @@ class Plane(Starlette):
             door = self._doors.get((scope["method"], scope["path"]))
             if door is not None:
                 return door(scope, receive, send)
+            meant = tidied(scope["path"], scope.get("raw_path", b"%"))
+            if meant != scope["path"]:
+                scope["path"] = meant
+                return self(scope, receive, send)
         return super().__call__(scope, receive, send)
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        """Starlette's own refusals (404, 405) in our envelope."""
+        if not isinstance(error, HTTPException):
+            raise error
+        ours = _as_ours(error)
+        if error.status_code == 404:
+            ours = NotFound(nothing_at(request.scope["path"], self._served))
+        request.scope["visit"].receipt.error = ours.code or ""
+        body = request.scope["visit"].error_body(ours)
+        headers = dict(error.headers or {}) | {"content-type": "application/json"}
+        return Response(body, status_code=ours.row.status, headers=headers)
 
 
 def application(routes: list[Route], reception: Middleware) -> Starlette:
@@ -79,20 +109,7 @@ def application(routes: list[Route], reception: Middleware) -> Starlette:
     return Plane(routes, reception)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) in our envelope."""
-    if not isinstance(error, HTTPException):
-        raise error
-    ours = _as_ours(error)
-    request.scope["visit"].receipt.error = ours.code or ""
-    body = request.scope["visit"].error_body(ours)
-    headers = dict(error.headers or {}) | {"content-type": "application/json"}
-    return Response(body, status_code=ours.row.status, headers=headers)
-
-
 def _as_ours(error: HTTPException) -> GatewayError:
-    if error.status_code == 404:
-        return NotFound("There is nothing at this path. The API lives under /v1.")
     if error.status_code == 405:
         return MethodNotAllowed("This path does not take this method. The Allow header tells which it takes.")
     return BadRequest("The request cannot be served.")

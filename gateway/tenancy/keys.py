@@ -98,21 +98,24 @@ class Keyring:
         return found
 
 
+_BEARING = (b"authorization", b"x-api-key", b"api-key")
+
+
 def credential(fields: Fields, headers: Headers) -> bytes | None:
-    """The key a request bears: Bearer, else `x-api-key`, else the password of Basic.
+    """The key a request bears: Bearer, else `x-api-key`, else Azure's `api-key`, else the password of Basic.
 
     `headers` are the `fields` by name, the first of each. None where there is no key, or where two fields of
     one name leave it open which counts.
     """
     if len(headers) < len(fields) and any(
-        sum(name == bearing for name, _ in fields) > 1 for bearing in (b"authorization", b"x-api-key")
+        sum(name == bearing for name, _ in fields) > 1 for bearing in _BEARING
     ):
         return None
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
     scheme = scheme.lower()
     if scheme == b"bearer" and (token := value.strip()):
         return token
-    if api_key := headers.get(b"x-api-key", b"").strip():
+    if api_key := headers.get(b"x-api-key", b"").strip() or headers.get(b"api-key", b"").strip():
         return api_key
     return _password(value) if scheme == b"basic" else None
 

@@ -132,6 +132,7 @@ def begin(
     headers: Headers = (),
     body: bytes | Sequence[bytes] = b"",
     query: bytes = b"",
+    raw_path: bytes | None = None,
 ) -> Call:
     """Start a request; the call fills while it is awaited elsewhere."""
     call = Call()
@@ -145,7 +146,7 @@ def begin(
         "method": method,
         "scheme": "http",
         "path": path,
-        "raw_path": path.encode(),
+        "raw_path": path.encode() if raw_path is None else raw_path,
         "query_string": query,
         "root_path": "",
         "headers": [(b"host", b"gateway"), *raw],

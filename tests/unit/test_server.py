@@ -108,7 +108,6 @@ ODD_TARGETS = (
     "/v1/../metrics",
     "/%2e%2e/metrics",
     "/v1/%2e%2e/metrics",
-    "/v1/chat/completions/",
     "/v1%2fchat%2fcompletions%2f",
     "/v1/chat/completions%00",
     "/v1/chat/completions%0a",

@@ -56,7 +56,7 @@ async def test_a_single_entry_is_the_one_of_the_list(name: str, prefix: str) -> 
     assert call.json["id"] == name
 
 
-@pytest.mark.parametrize("name", ["nobody", "", "M", "m/", "../m"])
+@pytest.mark.parametrize("name", ["nobody", "M", "m/x", "../m"])
 async def test_an_unknown_model_is_a_404(name: str) -> None:
     async with rig(Servers(a=native()), "chatglm2", EXTRA) as house:
         call = await get(house, f"/v1/models/{name}")

@@ -89,6 +89,23 @@ async def fetch_data(method: str, path: str, **options: Any) -> Call:
         ("GET", "/health", "live"),
         ("GET", "/healthz", "live"),
         ("GET", "/readyz", "ready"),
+        ("POST", "/v1/chat/completions/", "chat"),
+        ("POST", "//v1/chat/completions", "chat"),
+        ("POST", "/v1//chat///completions//", "chat"),
+        ("POST", "/v1/v1/chat/completions", "chat"),
+        ("POST", "/v1/v1/v1/chat/completions/", "chat"),
+        ("POST", "/v1/chat/completions/chat/completions", "chat"),
+        ("POST", "/openai/v1/chat/completions", "chat"),
+        ("POST", "/openai/chat/completions", "chat"),
+        ("POST", "/openai/deployments/m/chat/completions", "chat m"),
+        ("POST", "//openai/deployments/m/chat/completions/", "chat m"),
+        ("POST", "/openai/deployments/THUDM/chatglm2-6b/chat/completions", "chat THUDM/chatglm2-6b"),
+        ("GET", "/v1/models/", "models"),
+        ("GET", "/v1/v1/models", "models"),
+        ("GET", "/v1//models", "models"),
+        ("GET", "/v1/models/m/", "models m"),
+        ("GET", "/openai/models", "models"),
+        ("GET", "/livez/", "live"),
     ],
 )
 async def test_the_data_plane_leads_to_its_doors(method: str, path: str, said: str) -> None:
@@ -109,11 +126,10 @@ async def test_the_admin_plane_leads_to_its_pages(path: str, said: str) -> None:
     "path",
     [
         "//",
-        "//v1/models",
-        "/v1//models",
         "/v1",
         "/v1/",
-        "/v1/chat/completions/",
+        "/v1/chat/completions/.",
+        "/v1/chat/completions//..",
         "/v1/chat",
         "/V1/models",
         "/v1/../metrics",
@@ -124,7 +140,6 @@ async def test_the_admin_plane_leads_to_its_pages(path: str, said: str) -> None:
         "/v1/chat/completions\n",
         "/livez\n",
         "/v1/models/m\n",
-        "/livez/",
         "/livez/x",
         "/metrics",
         "/version",
@@ -144,7 +159,42 @@ async def test_any_other_path_is_a_404_in_the_envelope(path: str, method: str) -
     assert call.header("location") is None
     assert set(call.error) == {"message", "type", "param", "code"}
     assert call.error["code"] == "not_found"
-    assert call.body == (await fetch_data(method, "/nowhere")).body
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (b"/v1%2fchat/completions/", "/v1/chat/completions/"),
+        (b"/v1/%2e%2e/metrics/", "/v1/../metrics/"),
+        (b"/v1/chat/completions/%00", "/v1/chat/completions/\0"),
+        (b"/%2fv1/models", "//v1/models"),
+    ],
+)
+async def test_encoded_path_is_not_tidied(raw: bytes, path: str) -> None:
+    call = await fetch_data("POST", path, raw_path=raw)
+    assert call.status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/chat/completion", "There is nothing at /v1/chat/completion. The nearest is POST /v1/chat/"),
+        ("/V1/Models", "There is nothing at /V1/Models. The nearest is GET /v1/models."),
+        ("/v1", "There is nothing at /v1. The nearest is POST /v1/chat/completions."),
+        ("/v1/embeddings", "/v1/embeddings is not served by this gateway yet. It serves POST /v1/"),
+        ("/v1/responses/", "/v1/responses is not served by this gateway yet."),
+        ("", "There is nothing at an empty path."),
+    ],
+)  # fmt: skip
+async def test_404_names_the_path_and_the_nearest(path: str, message: str) -> None:
+    assert (await fetch_data("POST", path)).error["message"].startswith(message)
+
+
+async def test_404_of_the_admin_plane_names_its_own_pages() -> None:
+    call = await fetch(admin(), "GET", "/metric")
+    assert call.error["message"] == "There is nothing at /metric. The nearest is GET /metrics."
+    call = await fetch(admin(), "POST", "/v1/embeddings")
+    assert "not served" not in call.error["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/", "/v1/chat/completions"])
@@ -159,6 +209,8 @@ async def test_nothing_of_the_data_plane_is_on_the_admin_plane(path: str) -> Non
         ("HEAD", "/", {"POST"}),
         ("OPTIONS", "/v1/chat/completions", {"POST"}),
         ("GET", "/v1/chat/completions", {"POST"}),
+        ("GET", "/v1/chat/completions/", {"POST"}),
+        ("GET", "/openai/deployments/m/chat/completions", {"POST"}),
         ("PUT", "/v1/chat/completions", {"POST"}),
         ("DELETE", "/chat/completions", {"POST"}),
         ("TRACE", "/v1/chat/completions", {"POST"}),
