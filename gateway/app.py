@@ -14,15 +14,17 @@ from starlette.types import ASGIApp
 from gateway import __version__, config
 from gateway.admin.pages import MetricsPage, VersionPage
 from gateway.api import routes
+from gateway.api.browsers import BrowserRules, LocalPage
 from gateway.api.chat import ChatDoor
 from gateway.api.door import Desk
-from gateway.api.health import Live, Ready
+from gateway.api.health import Live, Ready, Sight, everybody
 from gateway.api.ids import Ids
 from gateway.api.life import Life
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
 from gateway.api.native import NativeDoor
 from gateway.api.offload import Offload
+from gateway.config import Address
 from gateway.dispatcher import Dispatcher
 from gateway.relay import Relay
 from gateway.scheduling.balancers import Balancer, balancer
@@ -64,6 +66,7 @@ class Gateway:
     shadow: Shadow
     settings: config.Config
     _desk: Desk
+    _admin_rules: BrowserRules
     _balancers: _Balancers
     _new_backend: Callable[[config.Backend], Backend]
 
@@ -104,6 +107,7 @@ class Gateway:
         self._desk.relay.reconfigure(settings, fleet)
         self.shadow.reconfigure(settings, fleet)
         self._desk.reconfigure(settings, keyring)
+        self._admin_rules.reconfigure(settings.server)
         self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
         self.dispatcher.reconfigure(handed_out, length=queue.length, timeout=queue.timeout, size=queue.bytes)
         self.prober.reconfigure(fleet, checks, self.dispatcher, self.background)
@@ -170,16 +174,27 @@ def create_app(
         new_id=new_id,
         life=life,
         place=dispatcher.place,
+        browsers=BrowserRules(settings.server, settings.server.address),
     )
-    ready = Ready(
-        dispatcher.usable, lambda: life.leaving, discovery.services, lambda: _faults(relay.terms.fleet)
+    ready = partial(
+        Ready, dispatcher.usable, lambda: life.leaving, discovery.services, lambda: _faults(relay.terms.fleet)
     )
-    reception = Middleware(
-        Reception, hook=hooks, crash_log=logs, clock=time.monotonic, new_id=new_id, life=life
-    )
+
+    def reception(browsers: BrowserRules) -> Middleware:
+        return Middleware(
+            Reception,
+            hook=hooks,
+            crash_log=logs,
+            clock=time.monotonic,
+            new_id=new_id,
+            life=life,
+            browsers=browsers,
+        )
+
+    closed = BrowserRules(settings.server, settings.admin.address, pages=False)
     return Gateway(
-        data=_data_plane(desk, ready, reception),
-        admin=_admin_plane(metrics, ready, reception),
+        data=_data_plane(desk, ready(desk.shows_backends), reception(desk.browsers)),
+        admin=_admin_plane(metrics, ready, closed, settings.admin.address, reception(closed)),
         dispatcher=dispatcher,
         background=background,
         offload=offload,
@@ -192,6 +207,7 @@ def create_app(
         discovery=discovery,
         settings=written,
         _desk=desk,
+        _admin_rules=closed,
         _balancers=balancers,
         _new_backend=new_backend,
     )
@@ -206,9 +222,19 @@ def _data_plane(desk: Desk, ready: Ready, reception: Middleware) -> ASGIApp:
     return routes.application([*doors, *routes.health_routes(live=Live(), ready=ready)], reception)
 
 
-def _admin_plane(metrics: Metrics, ready: Ready, reception: Middleware) -> ASGIApp:
-    pages = routes.admin_routes(metrics=MetricsPage(metrics), version=VersionPage(__version__))
-    return routes.application([*pages, *routes.health_routes(live=Live(), ready=ready)], reception)
+def _admin_plane(
+    metrics: Metrics,
+    ready: Callable[[Sight], Ready],
+    rules: BrowserRules,
+    address: Address,
+    reception: Middleware,
+) -> ASGIApp:
+    page, version = MetricsPage(metrics), VersionPage(__version__)
+    pages = routes.admin_routes(
+        metrics=LocalPage(page, rules, address), version=LocalPage(version, rules, address)
+    )
+    sight = rules.answers if address.is_local else everybody
+    return routes.application([*pages, *routes.health_routes(live=Live(), ready=ready(sight))], reception)
 
 
 class _Balancers:

@@ -6,6 +6,7 @@
     │   ├── ContextExceeded         prompt and answer do not fit the model's context
     │   └── UpstreamRejected        a backend's own 400 or 422, in our words
     ├── Unauthorized                no key, or one we do not know
+    ├── HostNotAllowed, OriginNotAllowed    what web pages may not do
     ├── ModelNotAllowed             the key may not use this model
     ├── ModelNotFound
     ├── NotFound, MethodNotAllowed  path and method
@@ -95,6 +96,14 @@ class Unauthorized(GatewayError):
             "`api-key: KEY`, or as the password of the URL (http://user:KEY@host)."
         )
         self.reason = reason
+
+
+class HostNotAllowed(GatewayError):
+    """Nobody needs a key here, and the name in `Host` may be any web page's (DNS rebinding)."""
+
+
+class OriginNotAllowed(GatewayError):
+    """A web page of an origin that is not in `server.cors_origins`."""
 
 
 class ModelNotAllowed(GatewayError):
@@ -266,6 +275,8 @@ TABLE: dict[type[GatewayError], Row] = {
     ContextExceeded: Row(400, _REQUEST, "context_length_exceeded", "client_error"),
     UpstreamRejected: Row(400, _REQUEST, None, "upstream_4xx"),
     Unauthorized: Row(401, _REQUEST, "invalid_api_key", "client_error"),
+    HostNotAllowed: Row(403, _REQUEST, "host_not_allowed", "client_error"),
+    OriginNotAllowed: Row(403, _REQUEST, "origin_not_allowed", "client_error"),
     ModelNotAllowed: Row(403, _REQUEST, "model_not_allowed", "client_error"),
     ModelNotFound: Row(404, _REQUEST, "model_not_found", "client_error"),
     NotFound: Row(404, _REQUEST, "not_found", "client_error"),

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.answer import Answer
 from gateway.api import replies
 from gateway.api.body import read_body, require_json, whole_body
+from gateway.api.browsers import require_json_of_browsers
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_lines, note_error
@@ -43,6 +44,7 @@ class ChatDoor:
         presence: Presence = scope["presence"]
         visit, tenant = desk.admit(scope, "chat")
         require_json(visit.headers)
+        require_json_of_browsers(visit.headers)
         raw = whole_body(visit.headers, presence, desk.max_body)
         if raw is None:
             raw = await read_body(visit.headers, receive, desk.max_body)

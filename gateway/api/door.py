@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import Scope
 
 from gateway import config
+from gateway.api.browsers import BrowserRules
 from gateway.api.leaving import Leaving
 from gateway.api.life import Life
 from gateway.api.middleware import Visit
@@ -41,6 +42,7 @@ class Desk:
     new_id: Callable[[str], str]
     life: Life
     place: Callable[[Ticket], tuple[int, float] | None]
+    browsers: BrowserRules
     max_body: int = 0
     _written: dict[str, bytes] = field(default_factory=dict)
 
@@ -50,12 +52,14 @@ class Desk:
     def reconfigure(self, settings: config.Config, keyring: Keyring | None) -> None:
         """Receive by other settings from now on."""
         self.settings, self.keyring, self.max_body = settings, keyring, settings.server.max_body
+        self.browsers.reconfigure(settings.server)
         self._written = {}
 
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
         """Open the door for whoever may come in, by the headers alone.
 
-        Raises `Unauthorized`; `Draining` when the gateway is about to end.
+        Raises `Unauthorized`; `HostNotAllowed` and `OriginNotAllowed` where nobody needs a key; `Draining`
+        when the gateway is about to end.
         """
         visit: Visit = scope["visit"]
         receipt = visit.receipt
@@ -63,10 +67,23 @@ class Desk:
         tenant = ANONYMOUS
         if self.keyring is not None and keys:
             tenant = self._tenant(scope, visit.headers, self.keyring)
+        else:
+            self.browsers.require_ours(scope["method"], visit.headers)
         receipt.tenant = tenant.name
         if self.life.draining:
             raise Draining("The gateway is shutting down. Ask again.", retry_after=1)
         return visit, tenant
+
+    def shows_backends(self, scope: Scope) -> bool:
+        """Whether a request may see names of backends: it bears a key, or nobody needs one here."""
+        headers = scope["visit"].headers
+        if self.keyring is None:
+            return self.browsers.answers(scope)
+        try:
+            self.keyring.known(scope["headers"], headers, self.now)
+        except Unauthorized:
+            return False
+        return True
 
     def _tenant(self, scope: Scope, headers: Headers, keyring: Keyring) -> Tenant:
         memory: dict[str, Any] = scope["memory"]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.telemetry.metrics import Service
 from gateway.wire import jsontext
+
+Sight: TypeAlias = Callable[[Scope], bool]
+"""Whether who sent a request may see names of backends."""
+
+
+def everybody(scope: Scope) -> bool:  # noqa: ARG001 - a Sight
+    """Whoever asks."""
+    return True
 
 
 class Live:
@@ -25,7 +34,8 @@ class Ready:
 
     `?verbose` lists the checks: `backends` gives each backend's name and whether it is up; `faults` says what
     seems to be wrong with the configuration of those that do not know what they are asked; `discovery` those
-    that DNS is asked for, if there are any: how many servers it names, and how the last asking ended.
+    that DNS is asked for, if there are any: how many servers it names, and how the last asking ended. Only
+    those whom `sees` lets see them get names.
     """
 
     def __init__(
@@ -34,7 +44,9 @@ class Ready:
         draining: Callable[[], bool],
         services: Callable[[], Mapping[str, Service]],
         faults: Callable[[], Mapping[str, str]],
+        sees: Sight = everybody,
     ) -> None:
+        self._sees = sees
         self._backends = backends
         self._draining = draining
         self._services = services
@@ -48,7 +60,9 @@ class Ready:
         ready = any(backends.values()) and not draining
         answer: dict[str, object] = {"status": "ready" if ready else "not ready"}
         if b"verbose" in scope["query_string"]:
-            answer |= {"draining": draining, "backends": backends}
+            answer["draining"] = draining
+        if "draining" in answer and self._sees(scope):
+            answer["backends"] = backends
             if faults := self._faults():
                 answer["faults"] = faults
             if services := self._services():

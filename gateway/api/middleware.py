@@ -9,6 +9,7 @@ from typing import Protocol, get_args
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import replies
+from gateway.api.browsers import BrowserRules
 from gateway.api.leaving import Presence
 from gateway.api.life import Life
 from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError
@@ -43,7 +44,7 @@ class Visit:
     read it; a `quiet` visit is not accounted for; `began` tells that the answer has.
     """
 
-    __slots__ = ("_life", "_now", "_send", "began", "error_body", "headers", "quiet", "receipt")
+    __slots__ = ("_cors", "_life", "_now", "_send", "began", "error_body", "headers", "quiet", "receipt")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Visit:
         life: Life,
         now: Callable[[], float],
         send: Send,
+        cors: Lines,
     ) -> None:
         self.receipt = receipt
         self.headers = headers
@@ -61,6 +63,7 @@ class Visit:
         self._life = life
         self._now = now
         self._send = send
+        self._cors = cors
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the doors send with: adds the standing headers."""
@@ -96,6 +99,7 @@ class Visit:
             _NOSNIFF,
             _VERSION,
             b"openai-processing-ms: %d" % ((self._now() - receipt.received) * 1000),
+            *self._cors,
         ]
 
 
@@ -111,6 +115,7 @@ class Reception:
         clock: Callable[[], float],
         new_id: Callable[[str], str],
         life: Life,
+        browsers: BrowserRules | None = None,
     ) -> None:
         self._app = app
         self._hook = hook
@@ -118,6 +123,7 @@ class Reception:
         self._clock = clock
         self._new_id = new_id
         self._life = life
+        self._browsers = browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other kinds of scope pass."""
@@ -128,7 +134,10 @@ class Reception:
         try:
             if b"expect" in visit.headers:
                 _require_expectation(visit.headers[b"expect"])
-            await self._app(scope, receive, visit.send)
+            if scope["method"] == "OPTIONS" and self._browsers is not None:
+                await self._ask_leave(self._browsers, visit, scope, receive)
+            else:
+                await self._app(scope, receive, visit.send)
         except ClientGone as error:
             self._note_leaving(visit, scope["presence"], error)
         except GatewayError as error:
@@ -141,6 +150,16 @@ class Reception:
             if not visit.quiet:
                 self._hook.settled(visit.receipt)
 
+    async def _ask_leave(self, rules: BrowserRules, visit: Visit, scope: Scope, receive: Receive) -> None:
+        """Answer a browser that asks whether a page may send a request; nobody needs a key to ask."""
+        leave = rules.preflight(scope["method"], visit.headers)
+        if leave is None:
+            await self._app(scope, receive, visit.send)
+            return
+        visit.quiet = True
+        await visit.send({"type": "http.response.start", "status": 204, "headers": leave})
+        await visit.send({"type": "http.response.body", "body": b""})
+
     def _open(self, scope: Scope, send: Send) -> Visit:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = headers.get(b"x-request-id")
@@ -152,7 +171,9 @@ class Reception:
             scope["method"],
             scope["path"][:256],
         )
-        return Visit(receipt, headers, self._life, self._clock, send)
+        rules = self._browsers
+        cors = rules.lines(headers) if rules is not None and rules.on else []
+        return Visit(receipt, headers, self._life, self._clock, send, cors)
 
     def _note_leaving(self, visit: Visit, presence: Presence, error: ClientGone) -> None:
         """Some were sent away: the server has answered them, and left the reason as `fault`."""

@@ -10,6 +10,7 @@ import time
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.body import read_body, whole_body
+from gateway.api.browsers import require_json_of_browsers
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit
@@ -35,6 +36,7 @@ class NativeDoor:
         presence: Presence = scope["presence"]
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
+        require_json_of_browsers(visit.headers)
         raw = whole_body(visit.headers, presence, desk.max_body)
         if raw is None:
             raw = await read_body(visit.headers, receive, desk.max_body)

@@ -95,6 +95,32 @@ def _checked_nameserver(value: str) -> str:
     return str(address)
 
 
+def _checked_host(value: str) -> str:
+    """Give the name of a host as it is compared: lower case, no dot at its end, no brackets."""
+    name = value.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+    if value != "*" and not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}", name):
+        raise ValueError(f'"{value}" is no name or address of a host; leave scheme, port and path out')
+    if ":" in name:
+        name = _checked_ip(name)
+    return name
+
+
+def _checked_origin(value: str) -> str:
+    """Give an origin as browsers write it: lower case, no usual port, no slash at its end."""
+    if value == "*":
+        return value
+    origin = value.lower().rstrip("/")
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@,*]+", origin):
+        raise ValueError(
+            f'"{value}" is no origin; write scheme, host and port, such as "https://chat.example.org"'
+        )
+    scheme, _, place = origin.partition("://")
+    return f"{scheme}://{place.removesuffix(_USUAL_PORTS.get(scheme, ' '))}"
+
+
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+
 def _split(value: str) -> SplitResult:
     if any(char.isspace() or not char.isprintable() for char in value):
         raise ValueError("the URL holds a blank or a control character")
@@ -179,6 +205,18 @@ NameServers = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_nameserver)], ...],
     BeforeValidator(tuple_of),
     Kind('a list of addresses such as "10.96.0.10" or "127.0.0.1:5353"'),
+]
+
+HostNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_host)], ...],
+    BeforeValidator(tuple_of),
+    Kind('a list of names such as "gateway.example.org"'),
+]
+
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_origin)], ...],
+    BeforeValidator(tuple_of),
+    Kind('a list of origins such as "https://chat.example.org"'),
 ]
 
 ProbePath = Annotated[

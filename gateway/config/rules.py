@@ -320,6 +320,19 @@ def _authentication(draft: Draft) -> Complaints:
         )
 
 
+def _web_pages(draft: Draft) -> Complaints:
+    server = draft.config.server
+    if draft.is_broken_at("keys") or draft.is_broken_at("server") or "*" not in server.cors_origins:
+        return
+    path = ("server", "cors_origins")
+    if not draft.config.auth_required:
+        yield Complaint(
+            path, '"*" lets every web page in, and there are no keys; list origins, or add [[keys]]'
+        )
+    elif server.native_auth == "none":
+        yield Complaint(path, '"*" lets every web page in, and native_auth is "none"; list origins instead')
+
+
 def _one_secret(draft: Draft) -> Complaints:
     for index, key in enumerate(draft.config.keys):
         given = [name for name in ("key", "key_sha256", "key_file") if _is_given(key, name)]
@@ -402,6 +415,7 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     _planes,
     speakable,
     _authentication,
+    _web_pages,
     _one_secret,
     _tenants,
     _timeouts,

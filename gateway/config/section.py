@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
-from gateway.config.kinds import Bytes, Kind, Listen, ModelName, NameServers, ProbePath, Seconds, Share, Wait
+from gateway.config.kinds import (
+    Bytes,
+    HostNames,
+    Kind,
+    Listen,
+    ModelName,
+    NameServers,
+    Origins,
+    ProbePath,
+    Seconds,
+    Share,
+    Wait,
+)
 
 
 class Section(BaseModel):
@@ -32,6 +44,12 @@ class Server(Section):
     """`keys`: a key is needed. `none`: nobody needs one. Unset: keys are needed once there are `[[keys]]`."""
     native_auth: Literal["keys", "none"] = "keys"
     """Whether the native door (`POST /`) needs a key too; its old clients cannot send headers."""
+    hosts: HostNames = ()
+    """Names by which clients may ask a gateway without keys, besides those of this machine: names that the
+    `Host` header may have, without a port. `["*"]`: any, where nobody browses the web. See security.md."""
+    cors_origins: Origins = ()
+    """Origins whose web pages may use the data plane, such as `https://chat.example.org`. `["*"]`: all, which
+    needs keys. Empty: no CORS headers, and without keys no page of another origin."""
     default_model: ModelName | None = None
     """Model of requests that name none, and of the native door (which else takes the first model)."""
     max_body: Bytes = 4_194_304

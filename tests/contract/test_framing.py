@@ -22,8 +22,8 @@ Class = Literal["refused", "clean"]
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 LENGTH = b"%d" % len(BODY)
-HOST = b"Host: gateway\r\n"
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: gateway\r\n\r\n"
+HOST = b"Host: localhost\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def post(*headers: bytes, body: bytes = BODY, host: bytes = HOST, version: bytes = b"1.1") -> bytes:
@@ -99,7 +99,7 @@ HOSTS = [
     case("host-with-user", get(host=b"Host: user@a\r\n"), "refused"),
     case("host-list", get(host=b"Host: a, b\r\n"), "refused"),
     case("host-empty", get(host=b"Host: \r\n"), "refused"),
-    case("host-with-port", get(host=b"Host: gateway:8000\r\n"), "clean"),
+    case("host-with-port", get(host=b"Host: localhost:8000\r\n"), "clean"),
     case("host-ipv6", get(host=b"Host: [::1]:8000\r\n"), "clean"),
 ]
 HEADERS = [

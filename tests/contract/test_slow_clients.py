@@ -23,7 +23,7 @@ from tests.support.asgi import with_server
 from tests.support.servers import Servers, chunk, streaming, whole
 from tests.support.stack import configured, wait_until
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY)
 GET = b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n"

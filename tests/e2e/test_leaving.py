@@ -34,7 +34,7 @@ class Visitor:
         body = jsontext.write(
             {"model": "m", "messages": [{"role": "user", "content": text}], "stream": stream}
         )
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         visitor._writer.write(head.encode() + body)
         await visitor._writer.drain()
         return visitor

@@ -149,7 +149,7 @@ def begin(
         "raw_path": path.encode() if raw_path is None else raw_path,
         "query_string": query,
         "root_path": "",
-        "headers": [(b"host", b"gateway"), *raw],
+        "headers": raw if b"host" in dict(raw) else [(b"host", b"localhost"), *raw],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
         "presence": call.client,

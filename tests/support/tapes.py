@@ -77,7 +77,7 @@ def _request(server: Server, *, stream: bool) -> tuple[str, bytes]:
 async def _recorded(url: str, path: str, body: bytes) -> Tape:
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     raw = await reader.read(-1)
     writer.close()

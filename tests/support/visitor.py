@@ -99,7 +99,7 @@ class Visitor:
         """Send a request."""
         visitor = cls(*await asyncio.open_connection("127.0.0.1", site.port, limit=2**24))
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         visitor._writer.write(head.encode() + body)

@@ -118,7 +118,9 @@ ODD_TARGETS = (
 async def test_odd_targets_are_a_404_in_the_envelope() -> None:
     async with served(Servers(a=whole())) as run:
         for target in ODD_TARGETS:
-            answer = await raw(run, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = await raw(
+                run, f"GET {target} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n".encode()
+            )
             head, _, body = answer.partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 404 "), target
             assert json.loads(body)["error"]["code"] == "not_found"
@@ -127,8 +129,8 @@ async def test_odd_targets_are_a_404_in_the_envelope() -> None:
 
 async def test_length_and_chunks_together_are_refused_and_nothing_is_smuggled() -> None:
     servers = Servers(a=whole())
-    smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+    smuggled = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
     async with served(servers) as run:
         answer = await raw(run, head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -138,7 +140,7 @@ async def test_length_and_chunks_together_are_refused_and_nothing_is_smuggled() 
 
 async def test_a_head_request_gets_a_head_alone() -> None:
     async with served(Servers(a=whole())) as run:
-        answer = await raw(run, b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await raw(run, b"HEAD /v1/models HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"\r\n\r\n")
 

@@ -57,3 +57,15 @@ async def test_a_gateway_that_is_ending_is_alive_but_not_ready() -> None:
         call = await house.get("/readyz", query=b"verbose")
     assert call.status == 503
     assert call.json["draining"] is True
+
+
+async def test_verbose_names_no_backend_on_the_data_plane_without_a_good_key() -> None:
+    good = {"authorization": "Bearer sk-12345678"}
+    async with rig(Servers(a=native()), "chatglm2", KEYS) as house:
+        for headers in ({}, {"authorization": "Bearer sk-wrong"}):
+            call = await house.get("/readyz", headers=headers, query=b"verbose")
+            assert (call.status, call.json) == (200, {"status": "ready", "draining": False})
+        call = await house.get("/readyz", headers=good, query=b"verbose")
+        assert call.json["backends"] == {"a": True}
+        call = await fetch(house.gateway.admin, "GET", "/readyz", query=b"verbose")
+        assert call.json["backends"] == {"a": True}

@@ -156,3 +156,45 @@ def test_the_kind_of_a_field_is_found_also_where_it_may_be_unset() -> None:
 def test_the_kind_of_a_list_comes_before_its_items() -> None:
     wanted = [kind.wanted for kind in kinds.kinds_of(Model.model_fields["aliases"])]
     assert wanted == ["a list of model names", "a name without blanks"]
+
+
+@pytest.mark.parametrize(
+    ("host", "kept"),
+    [
+        ("Gateway.Example.org.", "gateway.example.org"),
+        ("gateway", "gateway"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("[FD00:0::5]", "fd00::5"),
+        ("*", "*"),
+    ],
+)
+def test_a_host_is_kept_as_it_is_compared(host: str, kept: str) -> None:
+    assert TypeAdapter(kinds.HostNames).validate_python([host]) == (kept,)
+
+
+@pytest.mark.parametrize("host", ["http://a", "a:8000", "a/b", "", "*.example.org", "a b", "[::1]:80"])
+def test_a_host_is_a_name_and_nothing_else(host: str) -> None:
+    assert message(kinds.HostNames, [host])
+
+
+@pytest.mark.parametrize(
+    ("origin", "kept"),
+    [
+        ("https://Chat.example.org/", "https://chat.example.org"),
+        ("https://chat.example.org:443", "https://chat.example.org"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://a:80", "http://a"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_write_it(origin: str, kept: str) -> None:
+    assert TypeAdapter(kinds.Origins).validate_python([origin]) == (kept,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "chat.example.org", "https://a/b", "https://*.a", "https://u@a", ""]
+)
+def test_what_is_no_origin_is_refused_with_an_example(origin: str) -> None:
+    assert "https://chat.example.org" in message(kinds.Origins, [origin])

@@ -159,6 +159,18 @@ def faults(text: str) -> list[str]:
             id="keys-for-nothing",
         ),
         pytest.param(
+            '[server]\ncors_origins = ["*"]\n' + BACKEND,
+            "server.cors_origins",
+            "list origins, or add [[keys]]",
+            id="every-page-without-keys",
+        ),
+        pytest.param(
+            '[server]\ncors_origins = ["*"]\nnative_auth = "none"\n' + BACKEND + KEY,
+            "server.cors_origins",
+            "list origins instead",
+            id="every-page-and-a-door-without-keys",
+        ),
+        pytest.param(
             BACKEND + '[[keys]]\nname = "k"\n',
             "keys[0]",
             "give one of key, key_sha256, key_file",
@@ -287,6 +299,7 @@ def test_what_does_not_fit_together_is_named_with_the_mend(text: str, key: str, 
     [
         pytest.param(BACKEND + SECOND, id="dialects-mixed-in-one-model"),
         pytest.param(OUTSIDE + BACKEND + KEY, id="outside-with-keys"),
+        pytest.param('[server]\ncors_origins = ["*"]\n' + BACKEND + KEY, id="every-page-with-keys"),
         pytest.param(OUTSIDE + 'auth = "none"\n' + BACKEND, id="outside-without-keys-spelled-out"),
         pytest.param('[server]\nlisten = "unix:/tmp/x"\n' + BACKEND, id="socket-without-keys"),
         pytest.param('[server]\nlisten = "[::1]:8000"\nauth = "none"\n' + BACKEND, id="loopback"),

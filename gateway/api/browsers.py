@@ -1,0 +1,210 @@
+"""What web pages may do: which names the gateway answers to, which origins may read it, and CORS.
+
+A page that a person has open anywhere can send requests to this machine. Without keys nothing but these rules
+keeps it out: `Host` tells of a page under its own name (DNS rebinding), `Origin` of a page of another origin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.api.body import require_json
+from gateway.config import Address, Server
+from gateway.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
+from gateway.wire.headers import Lines, Pairs
+
+Headers = Mapping[bytes, bytes]
+"""A request's headers by name in lower case; of several with one name, the first."""
+
+ANY = "*"
+MOST_HOSTS = 256
+"""Values of `Host` that are known again."""
+MAX_AGE = 7200
+"""Seconds that a browser may remember the answer to a preflight."""
+
+# Names by which containers reach the machine they run on; no name server of the internet can answer for them.
+_THIS_MACHINE = frozenset({"localhost", "host.docker.internal", "host.containers.internal"})
+_PORT = re.compile(r":[0-9]*$")
+_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
+_ELSEWHERE = frozenset({b"cross-site", b"same-site"})
+
+EXPOSED = (
+    b"openai-processing-ms",
+    b"openai-version",
+    b"retry-after",
+    b"retry-after-ms",
+    b"www-authenticate",
+    b"x-gateway-attempts",
+    b"x-gateway-backend",
+    b"x-gateway-ignored",
+    b"x-gateway-queue-ms",
+    b"x-gateway-usage",
+    b"x-request-id",
+    b"x-should-retry",
+)
+"""Headers of answers that scripts of allowed origins may read."""
+
+
+class BrowserRules:
+    """The rules of one plane. Shared by its doors; only `reconfigure` changes it.
+
+    `address` is where the plane listens, which is fixed; `pages` whether `server.cors_origins` is for it.
+    """
+
+    def __init__(self, server: Server, address: Address, *, pages: bool = True) -> None:
+        self._address = address
+        self._pages = pages
+        self.reconfigure(server)
+
+    def reconfigure(self, server: Server) -> None:
+        """Go by other settings from now on."""
+        self._hosts = frozenset(server.hosts)
+        self._known: set[bytes] = set()
+        origins = server.cors_origins if self._pages else ()
+        self._origins = frozenset(origin.encode() for origin in origins)
+        self._everybody = ANY in origins
+        self.on = bool(origins)
+
+    # --- without keys ------------------------------------------------------------------------------
+
+    def require_ours(self, method: str, headers: Headers) -> None:
+        """Raise for what only a foreign web page would send; for requests that nobody needs a key for.
+
+        `HostNotAllowed` for a name that may be anybody's, `OriginNotAllowed` for a page of another origin.
+        """
+        self.require_host(headers)
+        origin = headers.get(b"origin")
+        if origin is not None:
+            self._require_origin(origin, headers)
+        elif method != "GET" and headers.get(b"sec-fetch-site") in _ELSEWHERE:
+            raise _foreign("another origin")
+
+    def answers(self, scope: Scope) -> bool:
+        """Whether the request asks by a name that is ours."""
+        try:
+            self.require_host(scope["visit"].headers)
+        except HostNotAllowed:
+            return False
+        return True
+
+    def require_host(self, headers: Headers) -> None:
+        """Raise `HostNotAllowed` for a name that may be anybody's."""
+        host = headers.get(b"host")
+        if host is None or host in self._known:  # browsers always send one
+            return
+        name = _PORT.sub("", host.decode("latin-1")).lower()
+        if not self._answers_to(name.removesuffix(".")):
+            raise HostNotAllowed(
+                f"Without keys this gateway does not answer to the name {name!r}: any web page might use it."
+                " Ask for localhost or 127.0.0.1, or add the name to server.hosts in config.toml."
+            )
+        if len(self._known) >= MOST_HOSTS:
+            self._known.clear()
+        self._known.add(host)
+
+    def _answers_to(self, name: str) -> bool:
+        address = self._address
+        bare = name.removeprefix("[").removesuffix("]")
+        if ANY in self._hosts or bare in self._hosts or address.path:
+            return True
+        ip = _ip(bare)
+        if ip is not None:
+            return ip.is_loopback or ip.is_unspecified or self._listens_at(ip)
+        if name in _THIS_MACHINE or name.endswith(".localhost") or name == address.host.lower():
+            return True
+        # Elsewhere a name of one word is one of the own network, such as a service of compose.
+        return not address.is_local and "." not in name
+
+    def _listens_at(self, ip: IPv4Address | IPv6Address) -> bool:
+        own = _ip(self._address.host)
+        return own is not None and (own.is_unspecified or own == ip)
+
+    def _require_origin(self, origin: bytes, headers: Headers) -> None:
+        if self.allows(origin) and not self._everybody:
+            return
+        _, scheme, place = origin.lower().partition(b"://")
+        if not scheme or place != headers.get(b"host", b"").lower():
+            raise _foreign(repr(origin.decode("latin-1")[:256]))
+
+    # --- CORS --------------------------------------------------------------------------------------
+
+    def allows(self, origin: bytes) -> bool:
+        """Whether scripts of this origin may read answers."""
+        return self._everybody or origin.lower() in self._origins
+
+    def lines(self, headers: Headers) -> Lines:
+        """The headers that let the page which asked read the answer; to be asked while `on`."""
+        if self._everybody:
+            return [b"access-control-allow-origin: *", _EXPOSE]
+        origin = headers.get(b"origin")
+        if origin is None or not self.allows(origin):
+            return [b"vary: Origin"]
+        return [b"access-control-allow-origin: " + origin, _EXPOSE, b"vary: Origin"]
+
+    def preflight(self, method: str, headers: Headers) -> Pairs | None:
+        """The headers that answer a browser's question; None where the request is no such question.
+
+        Raises `OriginNotAllowed`.
+        """
+        wanted = b"access-control-request-headers"
+        if not self.on or method != "OPTIONS" or b"access-control-request-method" not in headers:
+            return None
+        origin = headers.get(b"origin", b"")
+        if not self.allows(origin):
+            raise _foreign(repr(origin.decode("latin-1")[:256]))
+        answer: Pairs = [
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-max-age", b"%d" % MAX_AGE),
+        ]
+        if _NAMES.fullmatch(headers.get(wanted, b"")):
+            answer.append((b"access-control-allow-headers", headers[wanted]))
+        if headers.get(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+        return answer
+
+
+_EXPOSE = b"access-control-expose-headers: " + b", ".join(EXPOSED)
+
+
+def require_json_of_browsers(headers: Headers) -> None:
+    """Raise `UnsupportedMediaType` for a body of a web page that does not say that it is JSON in UTF-8.
+
+    Such a type makes the browser ask first (a preflight); others it sends for every page.
+    """
+    if b"origin" in headers or b"sec-fetch-site" in headers or b"sec-fetch-mode" in headers:
+        if not headers.get(b"content-type"):
+            raise UnsupportedMediaType("Send the body as `Content-Type: application/json`.")
+        require_json(headers)
+
+
+class LocalPage:
+    """A page of the admin plane: on an address of this machine, only for names of this machine."""
+
+    def __init__(self, page: ASGIApp, rules: BrowserRules, address: Address) -> None:
+        self._page = page
+        self._rules = rules if address.is_local else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises `HostNotAllowed`."""
+        if self._rules is not None:
+            self._rules.require_host(scope["visit"].headers)
+        await self._page(scope, receive, send)
+
+
+def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _foreign(origin: str) -> OriginNotAllowed:
+    return OriginNotAllowed(
+        f"Web pages of {origin} may not use this gateway. To let them, add the origin to server.cors_origins"
+        " in config.toml."
+    )
