@@ -155,7 +155,7 @@ def create_app(
     discovery = Discovery(written, logs, metrics, time.time)
     metrics.configured(config.digest(written), time.time())
     hooks.add(metrics)
-    prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed)
+    prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed, logs.crash)
     common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
     relay = Relay(settings, fleet, dispatcher, *common)
     told = (logs, metrics)

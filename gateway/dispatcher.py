@@ -64,7 +64,9 @@ class Slots(Protocol):
     def seize(self, claim: Claim) -> Lease | None:
         """See `Dispatcher.seize`."""
 
-    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
+    def tried(
+        self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
+    ) -> None:
         """See `Dispatcher.tried`."""
 
     def repeated(self, backend: str) -> None:
@@ -223,9 +225,11 @@ class Dispatcher:
 
     # --- what the relay reports --------------------------------------------------------------------
 
-    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
-        """Take note of how a try ended: its error, None for a whole answer. `request`: see `Health.tried`."""
-        self._ward.tried(backend, error, request)
+    def tried(
+        self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
+    ) -> None:
+        """Take note of how a try ended: its error, None for a whole answer. The rest: see `Health.tried`."""
+        self._ward.tried(backend, error, request, tenant)
 
     def repeated(self, backend: str) -> None:
         """Take note that a used connection was closed as a request went out, which is sent once more."""

@@ -633,9 +633,13 @@ class _Try:
             if not self.backend.retired:
                 if isinstance(error, UpstreamNotFound):
                     self._relay.tell_fault(self.backend, self._outgoing, error)
-                self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body))
+                self._tell(error)
         finally:
             await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))
+
+    def _tell(self, error: GatewayError) -> None:
+        tenant = self._plan.asking.tenant.name
+        self._relay.dispatcher.tried(self.backend.name, error, hash(self._outgoing.body), tenant)
 
     async def leave(self) -> None:
         """End a try that nobody waits for any more."""

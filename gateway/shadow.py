@@ -336,7 +336,9 @@ class _Spare:
         well = tuple(name for name in claim.backends if self._dispatcher.state(name).share == 1)
         return self._dispatcher.seize(replace(claim, backends=well), counted=False) if well else None
 
-    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
+    def tried(
+        self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
+    ) -> None:
         """Nothing: what befalls a copy says nothing of users' requests."""
 
     def repeated(self, backend: str) -> None:

@@ -1,16 +1,20 @@
 """Whether a backend may be asked, and how much: one state machine a backend. Pure: events in, verdicts out.
 
     up ──refused, or `fall` failures in a row──▶ down ──a probe answers──▶ half_open ──`rise` good──▶ ramping
-    up ──`fall` different requests failed──────▶ sick ──one real answer─────────────────────────────▶ ramping
+    up ──`fall` strikes──▶ (doubted) ──a trial of its own fails──▶ sick ──one real answer───────────▶ ramping
     up ──"busy, come back later"──▶ paused ──▶ up                    ramping ──`slow_start` seconds──▶ up
 
 Rules. Busy is not dead: a probe that times out while work of ours is under way says nothing. Refused is
 dead: nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*.
 The same request sent again is the same strike, as the fault may be its own; `AGAIN` more are enough
-whatever they were. Strikes are wiped out by an answer, never by a probe, for a poisoned card answers probes
-well; and what strikes took out only a real answer brings back. A connection that fails is a *miss*, which
-any sign of life wipes out. A client's error is nobody's failure. While a backend is out nobody is sent
-there, so what still ends there is old news and not heard.
+whatever they were. Strikes may all be the fault of what one tenant sends, so they put nothing out: they
+have the backend *doubted*, which means a trial, a small request of our own. Until that has ended a doubted
+backend stays in, but is the last choice. Only where nothing is tried out do the strikes of at least two
+tenants put a backend out. Strikes are wiped out by an answer, never by a probe, for a poisoned card answers
+probes well; and what a failed trial took out only a real answer brings back. A connection that fails is a
+*miss*, which any sign of life wipes out; one that is reset after the request was sent may be the request's
+doing and is never the miss that puts a backend out, but has it probed. A client's error is nobody's failure.
+While a backend is out nobody is sent there, so what still ends there is old news and not heard.
 
 Theory of operation. `tried`, `probed` and `trialled` change the state; `usable`, `slots_now`, `share` and
 `next_change` are what a scheduler asks; `errand` and `errand_at` tell a prober what to do and when. Times
@@ -51,6 +55,9 @@ CONFIRM = 0.5
 """Seconds to the next probe after one that was the first to be answered again."""
 SPREAD = 0.25
 """How much of a back-off chance may take off, so that gateways do not come back in step."""
+
+RESERVED = 0.1
+"""Seconds between two looks for a slot that is free for a trial."""
 
 AGAIN = 2
 """How many failures more put a backend out if all were of the same request: what an SDK sends again by itself
@@ -109,12 +116,16 @@ class Health:
         "_paused_until",
         "_pauses",
         "_ramp_from",
+        "_reserved_until",
         "_rests",
         "_rules",
         "_slots",
         "_state",
         "_strikes",
+        "_tenants",
+        "_tried_out_at",
         "_until",
+        "doubted",
         "errand_at",
         "needs_answer",
         "reason",
@@ -138,6 +149,11 @@ class Health:
         self._pauses = 0
         self._strikes: set[object] = set()
         self._hits = 0
+        self._tenants: set[str] = set()
+        self._tried_out_at = now - LONGEST_REST
+        self._reserved_until = 0.0
+        self.doubted = False
+        """Whether a trial is due, or under way, that tells whether it is sick."""
         self.needs_answer = False
         """Whether only a real answer brings it back."""
         self.suspected = False
@@ -155,11 +171,17 @@ class Health:
     # --- events ------------------------------------------------------------------------------------
 
     def tried(
-        self, error: GatewayError | None, now: float, chance: float, request: object | None = None
+        self,
+        error: GatewayError | None,
+        now: float,
+        chance: float,
+        request: object | None = None,
+        tenant: str = "",
     ) -> None:
         """Take note of the end of a user's try: its error, None for a whole answer.
 
-        Tries with equal `request` are the same request sent again; None is like no other.
+        Tries with equal `request` are the same request sent again; None is like no other. `tenant` is who
+        sent it.
         """
         self.tries += 1
         if error is None and self.steady:
@@ -170,18 +192,18 @@ class Health:
         if error is None:
             self._answered(now)
         elif isinstance(error, UpstreamBusy):
-            self._busy(error, now, chance, request)
+            self._busy(error, now, chance, request, tenant)
         elif isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
-            self._missed(_reason(error), now, chance)
+            self._missed(_reason(error), now, chance, by=tenant if isinstance(error, UpstreamReset) else None)
         elif isinstance(error, UpstreamRejected | UpstreamNotFound):
             self._alive(now)
         elif error.row.blames:
-            self._struck(error.row.outcome, now, chance, request)
+            self._struck(error.row.outcome, now, chance, request, tenant)
             if isinstance(error, UpstreamTruncated):
                 self._suspect(now)
 
-    def probed(self, end: Probe, now: float, chance: float) -> None:
-        """Take note of the end of a probe."""
+    def probed(self, end: Probe, now: float, chance: float, rest: float = 0.0) -> None:
+        """Take note of the end of a probe; `rest`: seconds for which the server asks to be left alone."""
         self.suspected = False
         self._looked_at = now
         self._advance(now)
@@ -193,10 +215,16 @@ class Health:
             self.errand_at = now + min(CONFIRM, self._interval)
         elif self._state in ("up", "half_open") or end == "busy":
             self.errand_at = now + _spread(self._interval, chance)
+        if self.doubted:
+            self._call_trial(now)
+        if rest:
+            self.errand_at = max(self.errand_at, now + min(rest, LONGEST_PAUSE))
 
     def trialled(self, error: GatewayError | None, now: float, chance: float) -> None:
         """Take note of the end of a trial: its error, None for a whole answer."""
         if self._state != "sick":
+            if self.doubted:
+                self._judged(error, now, chance)
             return
         if error is None:
             self._recover(now)
@@ -207,6 +235,16 @@ class Health:
             self._until = self.errand_at = now + min(error.retry_after, LONGEST_PAUSE)
         else:
             self._go_out("sick", _reason(error), now, chance)
+
+    def reserved(self, now: float) -> None:
+        """Take note that no slot is free for a trial that is due: the next one is the trial's."""
+        if self.doubted:
+            self._reserved_until = now + 2 * RESERVED
+            self.errand_at = now + RESERVED
+
+    def trying(self) -> None:
+        """Take note that a trial has begun, on a slot of its own."""
+        self._reserved_until = 0.0
 
     def deserted(self, now: float) -> None:
         """Take note that it closed a connection that nobody used: servers do so when they end.
@@ -246,18 +284,22 @@ class Health:
         if now < self._paused_until:
             return 0
         phase = self._phase(now)
+        reserved = now < self._reserved_until
         if phase == "half_open":
-            return 1
-        return self._ramped(now) if phase in ("up", "ramping") else 0
+            return 0 if reserved else 1
+        slots = self._ramped(now) if phase in ("up", "ramping") else 0
+        return min(slots, self._slots - 1) if reserved else slots
 
     def share(self, now: float) -> float:
-        """How much of a whole backend it is, above 0 and up to 1; below 1 while it ramps or is on trial.
+        """How much of a whole backend it is, above 0 and up to 1; below 1 while it ramps, or is doubted.
 
         Of free backends the greater share goes first: one with a single slot that has just come back gets
         what the others cannot take at once, until its slow start is over.
         """
         if self.steady and self._ramp_from is None:
             return 1.0
+        if self.doubted:
+            return _EPSILON
         phase = self._phase(now)
         if phase == "up":
             return 1.0
@@ -270,6 +312,8 @@ class Health:
         changes = []
         if now < self._paused_until:
             changes.append(self._paused_until)
+        if now < self._reserved_until:
+            changes.append(self._reserved_until)
         if self._out and self._rules.interval is None and now < self._until:
             changes.append(self._until)
         if self._phase(now) == "ramping" and self._ramp_from is not None:
@@ -285,7 +329,7 @@ class Health:
 
     def errand(self) -> Errand:
         """What a prober should do when `errand_at` has come."""
-        return "trial" if self._state == "sick" else "probe"
+        return "trial" if self._state == "sick" or self.doubted else "probe"
 
     def __repr__(self) -> str:
         why = f" ({self.reason})" if self._out else ""
@@ -294,9 +338,8 @@ class Health:
     # --- parts of events ---------------------------------------------------------------------------
 
     def _answered(self, now: float) -> None:
-        self._strikes.clear()
-        self._hits = self._pauses = 0
-        self._misses = 0
+        self._acquit()
+        self._pauses = self._misses = 0
         self._rise(now)
         self._settle()
 
@@ -315,29 +358,87 @@ class Health:
             if self._goods >= self._rules.rise:
                 self._recover(now)
 
-    def _missed(self, reason: str, now: float, chance: float) -> None:
+    def _acquit(self) -> None:
+        """Hold nothing against it that requests have brought about."""
+        self._strikes.clear()
+        self._tenants.clear()
+        self._hits = 0
+        self.doubted = False
+        self._reserved_until = 0.0
+
+    def _missed(self, reason: str, now: float, chance: float, *, by: str | None = None) -> None:
+        """Count a miss; `by` is the tenant whose request may have brought it about."""
         if self._state == "sick":  # found out by a probe of an earlier state: the trial will tell
             return
+        if by is not None:
+            self._tenants.add(by)
+        alone = self._state == "up" and len(self._tenants) < 2
+        if by is not None and (self._tries_out or alone):  # a probe will tell
+            self._misses = min(self._misses + 1, max(0, self._rules.fall - 1))
+            self._suspect(now)
+            return
         self._misses += 1
-        if reason == "refused" or self._enough():
+        if reason == "refused" or self._state != "up" or self._misses >= self._rules.fall:
             self._go_out("sick" if self._must_answer() else "down", reason, now, chance)
         else:
             self._suspect(now)
 
-    def _struck(self, reason: str, now: float, chance: float, request: object | None) -> None:
-        self._strikes.add(object() if request is None else request)
+    def _struck(self, reason: str, now: float, chance: float, request: object | None, tenant: str) -> None:
+        self._strikes.add((tenant, object() if request is None else request))
+        self._tenants.add(tenant)
         self._hits += 1
         self._settle()
-        if self._enough():
+        if not self._enough():
+            return
+        if self._tries_out:
+            self._doubt(now)
+        elif self._state != "up" or len(self._tenants) > 1:
             self._go_out("sick", reason, now, chance)
+        else:
+            self.doubted = True  # one tenant alone: it stays in, as the last choice
 
-    def _busy(self, error: UpstreamBusy, now: float, chance: float, request: object | None) -> None:
+    @property
+    def _tries_out(self) -> bool:
+        """Whether somebody probes it and tries it out."""
+        return self._rules.interval is not None
+
+    def _doubt(self, now: float) -> None:
+        if not self.doubted:
+            self.doubted = True
+            self._call_trial(now)
+
+    def _call_trial(self, now: float) -> None:
+        """Have it tried out at once, but not more often than it would be probed."""
+        self.errand_at = max(now, self._tried_out_at + self._interval)
+
+    def _judged(self, error: GatewayError | None, now: float, chance: float) -> None:
+        """Take note of the end of a doubted backend's trial."""
+        self._tried_out_at = now
+        if error is None:
+            self._answered(now)
+            if self._state == "half_open":
+                self._recover(now)
+        elif isinstance(error, UpstreamBusy) and error.retry_after:
+            self._paused_until = max(self._paused_until, now + min(error.retry_after, LONGEST_PAUSE))
+            self.errand_at = self._paused_until
+            return
+        elif error.row.blames or isinstance(error, UpstreamBusy) or len(self._tenants) > 1:
+            self._go_out("sick", _reason(error) if error.row.blames else "upstream_5xx", now, chance)
+            return
+        else:  # our own request is not to its taste, and what it failed at was one tenant's
+            self._acquit()
+            self._settle()
+        self.errand_at = now + _spread(self._interval, chance)
+
+    def _busy(
+        self, error: UpstreamBusy, now: float, chance: float, request: object | None, tenant: str
+    ) -> None:
         """It told us to stay away: until then it gets nothing, whatever else ends well there meanwhile."""
         seconds = min(error.retry_after or 0.0, LONGEST_PAUSE)
         if not seconds:  # it did not say for how long, and may be broken as well
             self._pauses += 1
             seconds = 2 * _rest(self._pauses, LONGEST_REST, chance)
-            self._struck(error.row.outcome, now, chance, request)
+            self._struck(error.row.outcome, now, chance, request, tenant)
         if not self._out:
             self._paused_until = max(self._paused_until, now + seconds)
         self._settle()
@@ -362,10 +463,10 @@ class Health:
         self._state, self.reason, self.needs_answer = state, reason, state == "sick"
         self._rests += 1
         self._until = self.errand_at = now + _rest(self._rests, self._interval, chance)
-        self._misses = self._goods = self._hits = 0
+        self._misses = self._goods = 0
         self._ramp_from = None
         self.suspected = False
-        self._strikes.clear()
+        self._acquit()
         self._settle()
 
     def _open_half(self, now: float) -> None:

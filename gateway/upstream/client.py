@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
+from gateway.dialects.refusals import seconds
 from gateway.errors import UpstreamReset
 from gateway.scheduling.patience import Patience
 from gateway.upstream.asking import Again
@@ -21,6 +22,13 @@ _FINDING = vars(httpx.AsyncClient)["_transport_for_url"]
 """How httpx finds a transport, to know it from what respx puts in its place."""
 MAX_PROBED = 64 * 1024
 """How much of a probe's answer is read, in bytes."""
+
+
+class Probed(NamedTuple):
+    """What a probe was answered: its status, and for how long (seconds) the server asks to be left alone."""
+
+    status: int
+    rest: float
 
 
 class Client:
@@ -101,8 +109,8 @@ class Client:
             route.pool, route.retry_reused = carrier.pool(route.origin), carrier.retry_reused
         return route
 
-    async def probe(self, path: str) -> int:
-        """GET `path`, the whole of it, and give the status. Raises what connecting and reading may raise."""
+    async def probe(self, path: str) -> Probed:
+        """GET `path`, the whole of it. Raises what connecting and reading may raise."""
         try:
             response = await self._http.send(self._http.build_request("GET", path), stream=True)
             try:
@@ -111,7 +119,8 @@ class Client:
                 await response.aclose()
         except FOREIGN as error:
             raise mapped(error, UpstreamReset) from None
-        return response.status_code
+        retry_after, date = response.headers.get("retry-after"), response.headers.get("date")
+        return Probed(response.status_code, seconds(retry_after, date) or 0.0)
 
     async def retire(self) -> None:
         """Keep no connection from now on. What is in flight goes on, and may still open one."""

@@ -66,7 +66,7 @@ class Prober:
     """Looks after the backends in `checks`; the others are known by their requests alone.
 
     `note` is told the backend and how each probe or trial ended (a word of `Probe`, or `trial_ok`,
-    `trial_failed`).
+    `trial_failed`); `crash` of our own bugs, which end no looking after.
     """
 
     def __init__(
@@ -76,12 +76,14 @@ class Prober:
         ward: Ward,
         clock: Callable[[], float],
         note: Callable[[str, str], None],
+        crash: Callable[[str, BaseException], None],
     ) -> None:
         self._fleet = fleet
         self._checks = dict(checks)
         self._ward = ward
         self._clock = clock
         self._note = note
+        self._crash = crash
         self._wakes: dict[str, asyncio.Event] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
 
@@ -116,15 +118,22 @@ class Prober:
             self._wakes[backend].set()
 
     async def _watch(self, name: str, slots: Slots) -> None:
-        health = self._ward.healths[name]
         while True:
             await self._wait_due(name)
-            if health.errand() == "trial":
-                await self._try_out(name, slots)
-            elif slots.in_flight(name) and health.usable(self._clock()) and not health.suspected:
+            try:
+                await self._run_errand(name, slots)
+            except Exception as error:  # noqa: BLE001 - told; a bug must not end the looking after a backend
+                self._crash(f"the prober of {name}", error)
                 self._ward.skipped(name)
-            else:
-                await self._probe(name, slots)
+
+    async def _run_errand(self, name: str, slots: Slots) -> None:
+        health = self._ward.healths[name]
+        if health.errand() == "trial":
+            await self._try_out(name, slots)
+        elif slots.in_flight(name) and health.usable(self._clock()) and not health.suspected:
+            self._ward.skipped(name)
+        else:
+            await self._probe(name, slots)
 
     async def _wait_due(self, name: str) -> None:
         health, wake = self._ward.healths[name], self._wakes[name]
@@ -138,9 +147,10 @@ class Prober:
 
     async def _probe(self, name: str, slots: Slots) -> None:
         check, tries = self._checks[name], self._ward.healths[name].tries
+        rest = 0.0
         try:
             async with asyncio.timeout(check.timeout):
-                status = await self._fleet[name].client.probe(check.path)
+                status, rest = await self._fleet[name].client.probe(check.path)
             end: Probe = "ok" if status < 500 else "bad_status"
         except TimeoutError:
             worked = slots.in_flight(name) > 0 or self._ward.healths[name].tries != tries
@@ -148,7 +158,7 @@ class Prober:
         except GatewayError as error:
             end = "refused" if isinstance(error, ConnectFailed) and error.refused else "failed"
         self._note(name, end)
-        self._ward.probed(name, end)
+        self._ward.probed(name, end, rest)
 
     # --- a trial -----------------------------------------------------------------------------------
 
@@ -157,9 +167,13 @@ class Prober:
         if trial is None:
             self._ward.trialled(name, UpstreamRejected("The trial cannot be said in this dialect."))
         elif not slots.hold(name):
-            self._ward.skipped(name)
+            if self._ward.healths[name].doubted:
+                self._ward.reserved(name)
+            else:
+                self._ward.skipped(name)
         else:
             try:
+                self._ward.trying(name)
                 error = await self._generate(name, trial)
             finally:
                 slots.let_go(name)

@@ -52,7 +52,9 @@ class Ward:
 
     # --- events ------------------------------------------------------------------------------------
 
-    def tried(self, backend: str, error: GatewayError | None, request: object | None = None) -> None:
+    def tried(
+        self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
+    ) -> None:
         """Take note of the end of a user's try; see `Health.tried`."""
         health = self.healths.get(backend)
         if health is None:
@@ -60,17 +62,28 @@ class Ward:
         if error is None and health.steady:
             health.tries += 1
             return
-        self._learn(backend, lambda now: health.tried(error, now, self._chance(), request), "answered")
+        self._learn(
+            backend, lambda now: health.tried(error, now, self._chance(), request, tenant), "answered"
+        )
 
-    def probed(self, backend: str, end: Probe) -> None:
-        """Take note of the end of a probe."""
+    def probed(self, backend: str, end: Probe, rest: float = 0.0) -> None:
+        """Take note of the end of a probe; see `Health.probed`."""
         health = self.healths[backend]
-        self._learn(backend, lambda now: health.probed(end, now, self._chance()), "probed")
+        self._learn(backend, lambda now: health.probed(end, now, self._chance(), rest), "probed")
 
     def trialled(self, backend: str, error: GatewayError | None) -> None:
         """Take note of the end of a trial."""
         health = self.healths[backend]
         self._learn(backend, lambda now: health.trialled(error, now, self._chance()), "trial")
+
+    def reserved(self, backend: str) -> None:
+        """Take note that a trial is due and no slot is free for it."""
+        self._learn(backend, self.healths[backend].reserved, "trial")
+
+    def trying(self, backend: str) -> None:
+        """Take note that a trial has got its slot."""
+        health = self.healths[backend]
+        self._learn(backend, lambda _: health.trying(), "trial")
 
     def deserted(self, backend: str) -> None:
         """Take note that a server closed a connection that nobody used."""
@@ -89,13 +102,13 @@ class Ward:
 
     def _learn(self, backend: str, event: Callable[[float], None], back_by: str) -> None:
         health, now = self.healths[backend], self._clock()
-        before = health.usable(now), health.slots_now(now), health.errand_at
+        before = health.usable(now), health.slots_now(now), health.errand_at, health.doubted
         event(now)
         usable = health.usable(now)
         if usable != self._told_up.get(backend, True):
             self._told_up[backend] = usable
             self._hook.backend_changed(backend, usable, back_by if usable else health.reason)
-        if before != (usable, health.slots_now(now), health.errand_at):
+        if before != (usable, health.slots_now(now), health.errand_at, health.doubted):
             for listener in self._listeners:
                 listener(backend)
 

@@ -38,6 +38,7 @@ from gateway.scheduling.health import (
     LONGEST_REST,
     PROBES,
     REASONS,
+    RESERVED,
     REST,
     SPREAD,
     STATES,
@@ -53,7 +54,16 @@ BROKEN = UpstreamError("")
 PROBED = Rules()
 ALONE = Rules(interval=None)
 
-Event: TypeAlias = GatewayError | Probe | None
+
+class Trial:
+    """The end of a trial, as an event."""
+
+    def __init__(self, error: GatewayError | None = None) -> None:
+        self.error = error
+
+
+Event: TypeAlias = GatewayError | Probe | Trial | None
+FAILED = Trial(BROKEN)
 
 
 def health(slots: int = 1, rules: Rules = PROBED) -> Health:
@@ -61,17 +71,19 @@ def health(slots: int = 1, rules: Rules = PROBED) -> Health:
 
 
 def play(one: Health, *events: Event, now: float = 0.0) -> Health:
-    """Let tries (None or their errors) and probes (their words) end, all at one moment."""
-    for event in events:
+    """Let tries (None or their errors, each of another tenant), probes and trials end, all at one moment."""
+    for number, event in enumerate(events):
         if isinstance(event, str):
             one.probed(event, now, 0.0)
+        elif isinstance(event, Trial):
+            one.trialled(event.error, now, 0.0)
         else:
-            one.tried(event, now, 0.0)
+            one.tried(event, now, 0.0, tenant=f"tenant-{number}")
     return one
 
 
 def sick(rules: Rules = PROBED, slots: int = 1) -> Health:
-    return play(health(slots, rules), BROKEN, BROKEN, BROKEN)
+    return play(health(slots, rules), BROKEN, BROKEN, BROKEN, FAILED)
 
 
 # --- going out -------------------------------------------------------------------------------------
@@ -87,6 +99,8 @@ def sick(rules: Rules = PROBED, slots: int = 1) -> Health:
         pytest.param([SILENT, SILENT], "up", id="two-silent-connects"),
         pytest.param([SILENT, SILENT, SILENT], "down", id="three-silent-connects"),
         pytest.param([RESET, UpstreamTLS(""), SILENT], "down", id="three-misses-of-any-kind"),
+        pytest.param([RESET] * 9, "up", id="resets-alone-may-be-the-requests-doing"),
+        pytest.param([RESET, RESET, "failed"], "down", id="a-probe-confirms-resets"),
         pytest.param([RESET, RESET, None, RESET, RESET], "up", id="an-answer-wipes-out-misses"),
         pytest.param([RESET, RESET, "ok", RESET, RESET], "up", id="a-probe-wipes-out-misses"),
         pytest.param([RESET, RESET, UpstreamRejected(""), RESET], "up", id="a-422-wipes-out-misses"),
@@ -97,18 +111,30 @@ def sick(rules: Rules = PROBED, slots: int = 1) -> Health:
         pytest.param(["bad_status", "failed", "timeout"], "down", id="three-bad-probes"),
         pytest.param(["busy"] * 9, "up", id="busy-is-not-dead"),
         pytest.param([BROKEN, BROKEN], "up", id="two-500s"),
-        pytest.param([BROKEN, BROKEN, BROKEN], "sick", id="three-500s"),
-        pytest.param([BROKEN, "ok", BROKEN, "ok", BROKEN], "sick", id="probes-do-not-wipe-out-500s"),
-        pytest.param([BROKEN, UpstreamRejected(""), BROKEN, BROKEN], "sick", id="nor-does-a-422"),
+        pytest.param([BROKEN] * 9, "up", id="500s-without-a-trial"),
+        pytest.param([BROKEN, BROKEN, BROKEN, FAILED], "sick", id="three-500s-and-a-trial"),
+        pytest.param([BROKEN, BROKEN, FAILED], "up", id="a-trial-that-nobody-asked-for"),
+        pytest.param(
+            [BROKEN, BROKEN, BROKEN, Trial(), BROKEN, BROKEN], "up", id="a-good-trial-wipes-out-500s"
+        ),
+        pytest.param([BROKEN] * 3 + [None, FAILED], "up", id="an-answer-before-the-trial-has-ended"),
+        pytest.param([BROKEN, "ok", BROKEN, "ok", BROKEN, FAILED], "sick", id="probes-do-not-wipe-out-500s"),
+        pytest.param([BROKEN, UpstreamRejected(""), BROKEN, BROKEN, FAILED], "sick", id="nor-does-a-422"),
         pytest.param([BROKEN, BROKEN, None, BROKEN, BROKEN], "up", id="an-answer-wipes-out-500s"),
-        pytest.param([UpstreamGarbled(""), UpstreamEmpty(""), BROKEN], "sick", id="bad-answers"),
-        pytest.param([FirstTokenTimeout(""), StallTimeout(""), TotalTimeout("")], "sick", id="hung"),
-        pytest.param([UpstreamTruncated("")] * 3, "sick", id="answers-that-break-off"),
-        pytest.param([BROKEN, RESET, RESET], "sick", id="a-mixture-needs-an-answer"),
+        pytest.param([UpstreamGarbled(""), UpstreamEmpty(""), BROKEN, FAILED], "sick", id="bad-answers"),
+        pytest.param([FirstTokenTimeout(""), StallTimeout(""), TotalTimeout(""), FAILED], "sick", id="hung"),
+        pytest.param([UpstreamTruncated("")] * 3 + [FAILED], "sick", id="answers-that-break-off"),
+        pytest.param([RESET, RESET, BROKEN, FAILED], "sick", id="a-mixture-is-tried-out"),
+        pytest.param([BROKEN, SILENT, SILENT, SILENT], "sick", id="a-mixture-needs-an-answer"),
+        pytest.param([BROKEN] * 3 + [Trial(UpstreamRejected(""))], "sick", id="no-trial-but-several-tenants"),
+        pytest.param([BROKEN] * 3 + [Trial(UpstreamBusy(""))], "sick", id="a-trial-that-is-busy"),
+        pytest.param(
+            [BROKEN] * 3 + [Trial(UpstreamBusy("", retry_after=3))], "paused", id="told-to-come-again"
+        ),
         pytest.param([BROKEN, REFUSED], "sick", id="refused-after-a-500-needs-an-answer"),
         pytest.param([UpstreamBusy("", retry_after=5)] * 9, "paused", id="told-to-wait"),
         pytest.param([UpstreamBusy("")], "paused", id="busy-without-a-time"),
-        pytest.param([UpstreamBusy("")] * 3, "sick", id="busy-without-end"),
+        pytest.param([UpstreamBusy("")] * 3 + [Trial(UpstreamBusy(""))], "sick", id="busy-without-end"),
         pytest.param([BadRequest(""), ContextExceeded("")] * 9, "up", id="client-errors"),
         pytest.param([ClientGone(""), Unauthorized("wrong"), QueueFull("")] * 9, "up", id="not-its-doing"),
     ],
@@ -125,10 +151,10 @@ def test_what_puts_a_backend_out(events: list[Event], state: str) -> None:
     [
         pytest.param([1, 1, 1], "up", id="what-an-sdk-sends"),
         pytest.param([1, 1, 1, 1], "up", id="and-one-more"),
-        pytest.param([1, 1, 1, 1, 1], "sick", id="five-of-one"),
+        pytest.param([1, 1, 1, 1, 1], "doubted", id="five-of-one"),
         pytest.param([1, 1, 2], "up", id="two-different"),
-        pytest.param([1, 2, 3], "sick", id="three-different"),
-        pytest.param([None, None, None], "sick", id="unknown"),
+        pytest.param([1, 2, 3], "doubted", id="three-different"),
+        pytest.param([None, None, None], "doubted", id="unknown"),
     ],
 )
 def test_one_request_sent_again_weighs_less_than_different_ones(
@@ -137,23 +163,25 @@ def test_one_request_sent_again_weighs_less_than_different_ones(
     one = health()
     for request in requests:
         one.tried(BROKEN, 0.0, 0.0, request)
-    assert one.state(0.0) == state
+    assert one.state(0.0) == "up"
+    assert one.doubted == (state == "doubted")
+    assert one.errand() == ("trial" if one.doubted else "probe")
 
 
 def test_the_number_of_failures_is_the_operators() -> None:
     one = play(health(rules=Rules(fall=5)), *[BROKEN] * 4)
-    assert one.state(0.0) == "up"
-    assert play(one, BROKEN).state(0.0) == "sick"
+    assert not one.doubted
+    assert play(one, BROKEN, FAILED).state(0.0) == "sick"
 
 
 @pytest.mark.parametrize(
     ("events", "reason"),
     [
         pytest.param([REFUSED], "refused", id="refused"),
-        pytest.param([RESET] * 3, "connect", id="reset"),
-        pytest.param([BROKEN] * 3, "upstream_5xx", id="500"),
+        pytest.param([UpstreamTLS("")] * 3, "connect", id="tls"),
+        pytest.param([BROKEN] * 3 + [FAILED], "upstream_5xx", id="500"),
         pytest.param(["timeout"] * 3, "probe_timeout", id="probe"),
-        pytest.param([StallTimeout("")] * 3, "stall", id="stalled"),
+        pytest.param([BROKEN] * 3 + [Trial(StallTimeout(""))], "stall", id="stalled"),
     ],
 )
 def test_a_backend_that_is_out_tells_why_and_since_when(events: list[Event], reason: str) -> None:
@@ -194,7 +222,7 @@ def test_an_answer_confirms_the_return_as_a_probe_does() -> None:
 
 def test_one_failure_on_trial_puts_it_out_again_for_longer() -> None:
     one = play(health(), REFUSED, "ok")
-    play(one, RESET, now=10.0)
+    play(one, SILENT, now=10.0)
     assert one.state(10.0) == "down"
     assert one.errand_at == 10.0 + 2 * REST
 
@@ -265,10 +293,104 @@ def test_without_probes_the_longest_rest_is_bounded() -> None:
 
 
 def test_without_probes_a_sick_backend_is_tried_by_users_too() -> None:
-    one = sick(ALONE)
+    one = play(health(rules=ALONE), BROKEN, BROKEN, BROKEN)
     assert (one.state(REST), one.slots_now(REST)) == ("half_open", 1)
     assert play(one, BROKEN, now=REST).state(REST) == "sick"
     assert play(one, None, None, now=9.0).state(9.0) == "ramping"
+
+
+# --- doubts ----------------------------------------------------------------------------------------
+
+
+def doubted(slots: int = 1, rules: Rules = PROBED, *, tenant: str = "one") -> Health:
+    """A backend at which different requests of one tenant have failed."""
+    one = health(slots, rules)
+    for request in range(20):
+        one.tried(BROKEN, 1.0, 0.0, request, tenant)
+    return one
+
+
+@pytest.mark.parametrize("rules", [PROBED, ALONE], ids=["probed", "alone"])
+@pytest.mark.parametrize(
+    "error", [BROKEN, UpstreamGarbled(""), UpstreamTruncated(""), StallTimeout(""), RESET]
+)
+def test_failures_of_one_tenant_alone_never_put_a_backend_out(error: GatewayError, rules: Rules) -> None:
+    one = health(4, rules)
+    for request in range(50):
+        one.tried(error, float(request), 0.0, request, "one")
+        assert (one.state(float(request)), one.slots_now(float(request))) == ("up", 4)
+
+
+def test_without_probes_failures_of_two_tenants_do() -> None:
+    one = doubted(rules=ALONE)
+    assert one.usable(1.0)
+    one.tried(BROKEN, 1.0, 0.0, 99, "other")
+    assert one.state(1.0) == "sick"
+
+
+def test_a_doubted_backend_stays_in_as_the_last_choice() -> None:
+    one = doubted(4)
+    assert (one.state(1.0), one.usable(1.0), one.slots_now(1.0), one.steady) == ("up", True, 4, False)
+    assert one.share(1.0) < 0.01
+    one.trialled(None, 1.5, 0.0)
+    assert (one.share(1.5), one.steady, one.doubted) == (1.0, True, False)
+
+
+def test_a_doubted_backend_is_tried_out_at_once_but_not_more_often_than_it_is_probed() -> None:
+    one = doubted()
+    assert (one.errand(), one.errand_at) == ("trial", 1.0)
+    one.trialled(None, 1.5, 0.0)
+    for request in range(3):
+        one.tried(BROKEN, 1.6, 0.0, request)
+    assert (one.errand(), one.errand_at) == ("trial", 1.5 + 2.0)
+    one.probed("ok", 1.7, 0.0)  # it was under way
+    assert (one.errand(), one.errand_at) == ("trial", 1.5 + 2.0)
+
+
+@pytest.mark.parametrize(("slots", "left"), [(1, 0), (4, 3)])
+def test_a_trial_that_finds_no_slot_gets_the_next(slots: int, left: int) -> None:
+    one = doubted(slots)
+    one.reserved(2.0)
+    assert (one.usable(2.0), one.slots_now(2.0), one.errand_at) == (True, left, 2.0 + RESERVED)
+    assert one.next_change(2.0) == 2.0 + 2 * RESERVED
+    assert one.slots_now(2.0 + 2 * RESERVED) == slots  # nobody asks any more
+    one.reserved(2.1)
+    one.trying()
+    assert one.slots_now(2.1) == slots
+
+
+def test_a_slot_is_reserved_for_no_trial_that_is_not_due() -> None:
+    one = health()
+    one.reserved(0.0)
+    assert one.slots_now(0.0) == 1
+    one = doubted()
+    one.reserved(1.0)
+    play(one, None, now=1.0)
+    assert (one.slots_now(1.0), one.steady) == (1, True)
+
+
+def test_a_trial_that_cannot_be_made_acquits_what_only_one_tenant_accuses() -> None:
+    one = doubted()
+    one.trialled(UpstreamRejected(""), 2.0, 0.0)
+    assert (one.state(2.0), one.doubted, one.errand_at) == ("up", False, 4.0)
+
+
+def test_a_failure_while_half_open_is_tried_out_before_it_counts() -> None:
+    one = play(health(), REFUSED, "ok")
+    play(one, BROKEN, now=1.0)
+    assert (one.state(1.0), one.errand()) == ("half_open", "trial")
+    one.reserved(1.0)
+    assert one.slots_now(1.0) == 0
+    assert play(one, Trial(), now=1.0).state(1.0) == "ramping"
+    one = play(health(), REFUSED, "ok", BROKEN, FAILED)
+    assert one.state(0.0) == "sick"
+
+
+@pytest.mark.parametrize(("asked", "at"), [(5.0, 6.0), (0.5, 3.0), (1e9, 1.0 + LONGEST_PAUSE)])
+def test_a_server_that_asks_to_be_left_alone_is_not_probed_before(asked: float, at: float) -> None:
+    one = health()
+    one.probed("bad_status", 1.0, 0.0, asked)
+    assert one.errand_at == at
 
 
 # --- slow start ------------------------------------------------------------------------------------
@@ -543,7 +665,7 @@ def test_repeated_sendings_are_one_miss_less_than_put_it_out_and_have_it_looked_
         one.repeated(1.0)
     assert (one.usable(1.0), one.suspected, one.steady, one.tries) == (True, True, False, 10)
     assert one.errand_at == 1.0
-    one.tried(RESET, 1.0, 0.0)
+    one.probed("failed", 1.0, 0.0)
     assert not one.usable(1.0)
 
 
@@ -558,6 +680,6 @@ def test_repeated_sendings_are_wiped_out_by_an_answer_and_never_put_out_who_fall
     one.tried(RESET, 2.0, 0.0)
     one.tried(RESET, 2.0, 0.0)
     assert one.usable(2.0)
-    one.tried(RESET, 2.0, 0.0)
     one.repeated(2.0)
+    one.probed("failed", 2.0, 0.0)
     assert not one.usable(2.0)

@@ -336,7 +336,7 @@ async def test_a_probe_gives_the_status_whatever_it_is() -> None:
     for status in (200, 404, 500):
         one = client(refusing(status))
         async with aclosing(one):
-            assert await one.probe("/health") == status
+            assert (await one.probe("/health")).status == status
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class House:
         self.ward = Ward({"a": self.health}, clock=time.monotonic, chance=lambda: 0.0, hook=Hooks())
         self.ends: list[str] = []
         self.busy = 0
+        self.crashes: list[BaseException] = []
         profile = self.backend.profile(settings.names["m"])
         self.check = Check(
             path=check.get("path", self.backend.dialect.probe),
@@ -54,6 +55,7 @@ class House:
             self.ward,
             time.monotonic,
             lambda _, end: self.ends.append(end),
+            lambda _, error: self.crashes.append(error),
         )
 
     def in_flight(self, backend: str) -> int:
@@ -254,9 +256,10 @@ async def test_a_connection_that_broke_is_looked_into_though_the_backend_works()
 
 
 def make_sick(house: House) -> None:
-    """Let three different requests fail."""
+    """Let three different requests fail, and a trial."""
     for _ in range(3):
         house.ward.tried("a", BROKEN)
+    house.ward.trialled("a", BROKEN)
     assert house.state == "sick"
 
 
@@ -333,7 +336,9 @@ def test_a_model_that_cannot_take_even_a_trial_has_none() -> None:
 async def test_backends_without_probes_are_left_alone() -> None:
     async with peer(answering(OK)) as server, probing(server.url, started=False) as house:
         background = Background()
-        Prober({"a": house.backend}, {}, house.ward, time.monotonic, lambda *_: None).start(house, background)
+        Prober({"a": house.backend}, {}, house.ward, time.monotonic, lambda *_: None, lambda *_: None).start(
+            house, background
+        )
         assert len(background) == 0
         make_sick(house)
         assert server.seen == 0
@@ -399,4 +404,87 @@ class Idle:
 async def test_it_names_whom_it_looks_after() -> None:
     async with probing("http://127.0.0.1:9", started=False) as house:
         assert repr(house.prober) == "<Prober of a>"
-        assert repr(Prober({}, {}, house.ward, time.monotonic, lambda *_: None)) == "<Prober of nobody>"
+        assert (
+            repr(Prober({}, {}, house.ward, time.monotonic, lambda *_: None, lambda *_: None))
+            == "<Prober of nobody>"
+        )
+
+
+# --- doubts ----------------------------------------------------------------------------------------
+
+
+async def test_a_doubted_backend_that_answers_its_trial_stays_in() -> None:
+    async with Simulator(Options()) as simulator, probing(simulator.url) as house:
+        for _ in range(3):
+            house.ward.tried("a", BROKEN, tenant="one")
+        assert (house.state, house.health.doubted) == ("up", True)
+        await wait_until(lambda: not house.health.doubted)
+        assert (simulator.started, house.state) == (1, "up")
+        assert "trial_ok" in house.ends
+
+
+async def test_a_doubted_backend_that_fails_its_trial_is_out() -> None:
+    async with (
+        Simulator(Options(faults=("status:500*always",))) as simulator,
+        probing(simulator.url) as house,
+    ):
+        for _ in range(3):
+            house.ward.tried("a", BROKEN, tenant="one")
+        await house.wait_state("sick")
+    assert "trial_failed" in house.ends
+
+
+async def test_a_trial_that_finds_no_slot_has_the_next_reserved() -> None:
+    async with Simulator(Options()) as simulator, probing(simulator.url) as house:
+        house.busy = 1
+        for _ in range(3):
+            house.ward.tried("a", BROKEN)
+        await wait_until(lambda: house.health.slots_now(time.monotonic()) == 0)
+        assert house.ward.up("a")
+        house.busy = 0
+        await wait_until(lambda: not house.health.doubted)
+        assert (simulator.started, house.health.slots_now(time.monotonic())) == (1, 1)
+
+
+# --- what nobody expects ---------------------------------------------------------------------------
+
+
+async def test_the_prober_goes_on_after_an_exception_and_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Simulator(Options()) as simulator, probing(simulator.url, started=False) as house:
+        client, probe = house.backend.client, house.backend.client.probe
+        calls = 0
+
+        async def fails(path: str) -> object:
+            nonlocal calls
+            calls += 1
+            if calls <= 2:
+                raise ZeroDivisionError
+            return await probe(path)
+
+        monkeypatch.setattr(client, "probe", fails)
+        background = Background()
+        house.prober.start(house, background)
+        assert await house.wait_ends(1) == ["ok"]
+        assert [type(error) for error in house.crashes] == [ZeroDivisionError] * 2
+        await background.aclose()
+
+
+async def test_a_dialect_that_fails_on_a_trials_answer_gives_the_slot_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> object:
+        raise KeyError
+
+    async with Simulator(Options()) as simulator, probing(simulator.url) as house:
+        monkeypatch.setattr(type(house.backend.dialect), "answer", fails)
+        make_sick(house)
+        await wait_until(lambda: len(house.crashes) > 1)
+        assert (house.state, house.busy) == ("sick", 0)
+
+
+async def test_retry_after_of_a_probe_is_honoured() -> None:
+    answer = b"HTTP/1.1 503 Some\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n"
+    async with peer(answering(*[answer] * 9)) as server, probing(server.url) as house:
+        assert await house.wait_ends(1) == ["bad_status"]
+        assert house.health.errand_at > time.monotonic() + 20
+    assert house.ends == ["bad_status"]

@@ -72,6 +72,8 @@ def test_what_is_only_counted_is_told_to_nobody() -> None:
 def test_a_trial_brings_a_sick_backend_back_or_not(error: UpstreamError | None, reason: str | None) -> None:
     house = House(Rules(fall=1))
     house.ward.tried("a", UpstreamError(""))
+    assert (house.changes, house.heard) == ([], ["a"])
+    house.ward.trialled("a", UpstreamError(""))
     assert house.changes == [("a", False, "upstream_5xx")]
     house.ward.trialled("a", error)
     assert house.changes[1:] == ([("a", True, reason)] if reason else [])
