@@ -3,8 +3,9 @@
     GatewayError
     ├── BadRequest                  the client's body or a value in it
     │   ├── UnsupportedParameter    understood, but this backend cannot honour it
-    │   ├── ContextExceeded         prompt and answer do not fit the model's context
-    │   └── UpstreamRejected        a backend's own 400 or 422, in our words
+    │   ├── UpstreamRejected        a backend's own refusal of the request, in our words
+    │   │   └── UpstreamTooLarge    the same for its size
+    │   └── ContextExceeded         prompt and answer do not fit the model's context
     ├── Unauthorized                no key, or one we do not know
     ├── HostNotAllowed, OriginNotAllowed    what web pages may not do
     ├── ModelNotAllowed             the key may not use this model
@@ -16,11 +17,12 @@
     │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy, TooManyConnections
     │   └── ConnectFailed           the backend did not take the connection
     ├── UpstreamError               the backend failed
+    │   ├── UpstreamMisconfigured   it refused the gateway: key, account
+    │   │   └── UpstreamNotFound    nothing at the path that is asked: dialect, url or name is wrong
     │   ├── UpstreamReset           the connection ended before the head of an answer
     │   ├── UpstreamTruncated       the answer broke off
     │   ├── UpstreamGarbled         the answer is not what its dialect promises
     │   ├── UpstreamEmpty           200 without an answer, not even one that is said to be complete
-    │   ├── UpstreamNotFound        nothing at the path that is asked: dialect, url or name is wrong
     │   └── UpstreamTLS
     ├── UpstreamTimeout             FirstTokenTimeout, StallTimeout, TotalTimeout
     ├── InternalError               our bug
@@ -79,9 +81,33 @@ class UnsupportedParameter(BadRequest):
 class ContextExceeded(BadRequest):
     """Prompt and answer do not fit into the model's context."""
 
+    @classmethod
+    def told(
+        cls, context: int | None = None, tokens: int | None = None, *, estimated: bool = False
+    ) -> ContextExceeded:
+        """The error in the words by which clients know it.
+
+        `context` is the most tokens the model takes, `tokens` what the messages need; either may be unknown,
+        and `estimated` tells that the second is no exact count.
+        """
+        length = f"{context} tokens" if context else "shorter than the messages and the answer asked for"
+        needed = ""
+        if tokens and (context is None or tokens >= context or estimated):
+            needed = f" However, your messages resulted in {tokens} tokens"
+            needed += ", as the gateway estimates." if estimated else "."
+        return cls(
+            f"This model's maximum context length is {length}.{needed} The prompt is too long. "
+            "Please reduce the length of the messages (context_length_exceeded).",
+            param="messages",
+        )
+
 
 class UpstreamRejected(BadRequest):
-    """A backend answered 400 or 422: the request is at fault, not the backend."""
+    """A backend refused the request itself: the request is at fault, not the backend."""
+
+
+class UpstreamTooLarge(UpstreamRejected):
+    """A backend refused the request as too large for its server."""
 
 
 class Unauthorized(GatewayError):
@@ -92,8 +118,8 @@ class Unauthorized(GatewayError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            "A valid API key is needed. Send it as `Authorization: Bearer KEY`, as `x-api-key: KEY` or "
-            "`api-key: KEY`, or as the password of the URL (http://user:KEY@host)."
+            "Incorrect API key provided, or none. Send a valid one as `Authorization: Bearer KEY`, as "
+            "`x-api-key: KEY` or `api-key: KEY`, or as the password of the URL (http://user:KEY@host)."
         )
         self.reason = reason
 
@@ -190,7 +216,18 @@ class ConnectFailed(Unavailable):
 
 
 class UpstreamError(GatewayError):
-    """The backend failed: a 5xx, or a refusal of our own credentials."""
+    """The backend failed: a 5xx, or an error in the place of an answer."""
+
+
+class UpstreamMisconfigured(UpstreamError):
+    """The backend refused the gateway itself: its key, its account, or anything else in its settings.
+
+    `hint` asks the operator what is wrong.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.hint = hint
 
 
 class UpstreamReset(UpstreamError):
@@ -209,15 +246,8 @@ class UpstreamEmpty(UpstreamError):
     """The backend said 200 and gave nothing, nor said that its answer was complete."""
 
 
-class UpstreamNotFound(UpstreamError):
-    """The backend answered 404 or 405: it runs, but the gateway's configuration does not fit it.
-
-    `hint` asks the operator what is wrong.
-    """
-
-    def __init__(self, message: str, *, hint: str = "", **rest: Any) -> None:
-        super().__init__(message, **rest)
-        self.hint = hint
+class UpstreamNotFound(UpstreamMisconfigured):
+    """The backend does not know the path or the model: the gateway's configuration does not fit it."""
 
 
 class UpstreamTLS(UpstreamError):
@@ -282,6 +312,7 @@ TABLE: dict[type[GatewayError], Row] = {
     NotFound: Row(404, _REQUEST, "not_found", "client_error"),
     MethodNotAllowed: Row(405, _REQUEST, "method_not_allowed", "client_error"),
     RequestTimeout: Row(408, _REQUEST, "request_timeout", "client_error"),
+    UpstreamTooLarge: Row(413, _REQUEST, "body_too_large", "upstream_4xx"),
     BodyTooLarge: Row(413, _REQUEST, "body_too_large", "client_error"),
     TargetTooLong: Row(414, _REQUEST, "target_too_long", "client_error"),
     UnsupportedMediaType: Row(415, _REQUEST, "unsupported_media_type", "client_error"),
@@ -296,6 +327,7 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
     ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),
+    UpstreamMisconfigured: Row(502, _SERVER, "upstream_error", "upstream_4xx", retryable=True, repeat=False),
     UpstreamReset: Row(502, _SERVER, "upstream_error", "connect", True, True, repeat=False),
     UpstreamTruncated: Row(502, _SERVER, "upstream_error", "truncated", True, True, repeat=False),
     UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", True, True, repeat=False),

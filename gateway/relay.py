@@ -36,7 +36,7 @@ from gateway.errors import (
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
-    UpstreamNotFound,
+    UpstreamMisconfigured,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamTruncated,
@@ -121,7 +121,7 @@ class Relay:
                 backend.noted.add(what)
                 self._note(backend.name, what)
 
-    def tell_fault(self, backend: Backend, outgoing: Outgoing, error: UpstreamNotFound) -> None:
+    def tell_fault(self, backend: Backend, outgoing: Outgoing, error: UpstreamMisconfigured) -> None:
         """Log that a backend's configuration does not fit it, once until it has answered well."""
         fault = f"POST {backend.settings.calls.url(outgoing.path)} {error.hint}"
         if backend.fault != fault:
@@ -631,7 +631,7 @@ class _Try:
         # the end of an answer cannot be read its card was freed before: at most one more request goes there.
         try:
             if not self.backend.retired:
-                if isinstance(error, UpstreamNotFound):
+                if isinstance(error, UpstreamMisconfigured):
                     self._relay.tell_fault(self.backend, self._outgoing, error)
                 self._tell(error)
         finally:

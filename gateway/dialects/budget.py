@@ -40,11 +40,7 @@ def fits(prompt_tokens: int, context: int) -> bool:
 def require_room(prompt_tokens: int, context: int) -> None:
     """Raise `ContextExceeded` for a prompt that fills the context."""
     if not fits(prompt_tokens, context):
-        raise ContextExceeded(
-            f"The messages are about {prompt_tokens} tokens long; this model's context is {context} tokens. "
-            "Shorten the messages.",
-            param="messages",
-        )
+        raise ContextExceeded.told(context, prompt_tokens, estimated=True)
 
 
 def fewest_dropped(most: int, fits: Callable[[int], bool]) -> int:

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from gateway.dialects.base import Decoder, Profile
+from gateway.dialects.refusals import report_of, reported
 from gateway.errors import (
     UnsupportedParameter,
     UpstreamEmpty,
-    UpstreamError,
     UpstreamGarbled,
     UpstreamTruncated,
 )
@@ -88,8 +88,7 @@ def choice_name(request: ChatRequest) -> str:
 def read_object(raw: bytes | str) -> dict[str, Any]:
     """Parse one JSON object of a backend.
 
-    Raises `UpstreamGarbled` for anything else and `UpstreamError` for the report of an error, whose text
-    is not repeated.
+    Raises `UpstreamGarbled` for anything else, and for the report of an error what `refusals` makes of it.
     """
     try:
         value = jsontext.read_lenient(raw)
@@ -99,8 +98,9 @@ def read_object(raw: bytes | str) -> dict[str, Any]:
         raise UpstreamGarbled("The backend's answer is not JSON.") from None
     if not isinstance(value, dict):
         raise UpstreamGarbled("The backend's answer is not a JSON object.")
-    if value.get("error") or value.get("error_code") or value.get("object") == "error":
-        raise UpstreamError("The backend reported an error instead of an answer.")
+    error = reported(value)
+    if error is not None:
+        raise error
     return value
 
 
@@ -282,6 +282,8 @@ class ChunkDecoder(Decoder):
             return []
         if data == DONE:
             return self._finish_all()
+        if event.type == "error":
+            raise report_of(data)
         chunk = read_object(data)
         usage = usage_of(chunk) if self.counts else None
         self._usage = usage or self._usage

@@ -1,50 +1,60 @@
-"""What a backend's refusal means to the client: one pure function over status and body, for every dialect.
+"""Decides what a backend's report of a failure means to the client: one pure reader for every dialect.
 
-Nothing of a backend's body is echoed but what validators say about a field. Values that came with the
-request stand in those texts in quotes, or beside them in `input` and `ctx`: none of them is read.
-Source: FastAPI's 422 (pydantic 1 and 2), OpenAI's error envelope, FastChat's `ErrorResponse`.
+`refusal` reads an answer with another status than 200; `reported` reads a JSON value of an answer with status
+200, whole or an event of a stream; `report_of` reads what a stream marks as an error. All three give the same
+error for the same report: whose fault it is, the code, and the words that go on.
+
+Nothing of a body is repeated but what it says about a field. Values that came with the request stand
+in those texts in quotes, or beside them in `input` and `ctx`: none of them is read.
+Source: FastAPI's 422 (pydantic 1 and 2), OpenAI's error envelope, FastChat's `ErrorResponse`, vLLM, SGLang,
+llama.cpp's server, Text Generation Inference, bigmodel's list of codes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from gateway.dialects import reports, wordings
+from gateway.dialects.reports import Report
+from gateway.dialects.wordings import Fault
 from gateway.errors import (
     ContextExceeded,
     GatewayError,
     UpstreamBusy,
     UpstreamError,
+    UpstreamMisconfigured,
     UpstreamNotFound,
     UpstreamRejected,
+    UpstreamTooLarge,
 )
-from gateway.wire import jsontext
 
 LONGEST = 200
 """Most characters of a backend's own words, in an error's message."""
 LONGEST_WAIT = 60.0
 """Most seconds a backend may tell us to stay away."""
 
-LONGEST_SEARCHED = 4096
-"""Most bytes of a body in which a model is looked for."""
-
 _SECONDS = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?")
-_TOO_LONG = re.compile(r"maximum context length|context window|context_length_exceeded", re.IGNORECASE)
 # From the first opening quote to the last closing one: an apostrophe inside a word is neither.
 _QUOTED = re.compile(
     r"(?<!\w)'.*'(?!\w)|(?<!\w)\".*\"(?!\w)|`.*`|“.*”|‘.*’|「.*」|(?<!\w)['\"`“「].*$", re.DOTALL
 )
-_NO_MODEL = re.compile(
-    r"\bmodel\b.{0,300}\b(?:not exist|not found|not supported|unknown)", re.IGNORECASE | re.DOTALL
+_QUOTED_AT_MOST = 1_000
+"""Characters in which quotes are looked for: each opening one costs a search for its end."""
+_CAUSE = re.compile(r"(?:jinja )?exception: ?", re.IGNORECASE)
+_DUMP = re.compile(
+    r"; (?:messages|tools) =|\binput_value=|,? ?'?input'?: |[\s,]at row \d|For further information|Traceback"
 )
-_OUR_FAULT = (401, 403)
-_FILTERED = "content_filter"
-"""The one word of a refusal that programs ask for, besides the context's length."""
-_PERMITTED = ("literal_error", "enum", "value_error.const", "type_error.enum")
-"""Types of pydantic's complaints whose text quotes the values that would be right."""
+"""Where a text goes over into the request's own values, or into the server's program."""
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
+_FILTERED = "content_filter"
+_ABOUT_THE_REQUEST = (400, 422, 501)
+_NO_MODEL = (1211, 40301)
+_ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
+_BUSY = (408, 425, 429, 503, 529)
 
 
 def refusal(
@@ -54,27 +64,31 @@ def refusal(
 
     `retry_after` and `date` are the texts of those headers.
     """
-    if status in (400, 422):
-        return _rejected(_parsed(body), seconds(retry_after, date))
-    if status in (429, 503):
-        return UpstreamBusy("The backend is busy.", retry_after=seconds(retry_after, date))
-    if status in _OUR_FAULT:
-        return UpstreamError("The backend refused the gateway's own credentials.")
-    if status in (404, 405):
-        return _not_found(status, body)
     if 300 <= status < 400:
         return UpstreamError("The backend answered with a redirect, which is never followed.")
-    return UpstreamError(f"The backend failed (HTTP {status}).")
+    if status < 300:
+        return UpstreamError(f"The backend failed (HTTP {status}).")
+    return _judged(status, reports.read_body(body), seconds(retry_after, date))
 
 
-def _not_found(status: int, body: bytes) -> UpstreamNotFound:
-    """Nothing at this path, or no model of this name: both are faults of our configuration."""
-    named = _NO_MODEL.search(body[:LONGEST_SEARCHED].decode("utf-8", "replace"))
-    what = "served_name or models" if named else "the dialect or the url"
-    return UpstreamNotFound(
-        "The backend does not know what the gateway asks it for; the gateway's log tells why.",
-        hint=f"answered {status}: is {what} right?",
-    )
+def reported(value: Any) -> GatewayError | None:
+    """The error that a JSON value of a 200 reports, in the place of an answer or of a piece of one.
+
+    None where it is no report: an answer, or anything else. What has choices is a report only where it says
+    so by `error` or `error_code`.
+    """
+    if not isinstance(value, dict):
+        return None
+    if value.get("error") or value.get("error_code") or value.get("object") == "error":
+        return _judged(None, reports.read_value(value))
+    if "choices" in value or not _looks_like_a_report(value):
+        return None
+    return _judged(None, reports.read_value(value))
+
+
+def report_of(text: str) -> GatewayError:
+    """The error for the data of an event whose type is `error`, whatever its form."""
+    return _judged(None, reports.read_text(text))
 
 
 def seconds(header: str | None, date: str | None = None) -> float | None:
@@ -103,73 +117,158 @@ def _moment(header: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return jsontext.read_lenient(body)
-    except ValueError:
-        return None
+def _looks_like_a_report(value: dict[str, Any]) -> bool:
+    """Whether an object without choices says that something failed, by members that no answer has."""
+    if value.get("success") is False or value.get("error_type") or value.get("error_message"):
+        return True
+    if value.get("type") == "error":
+        return True
+    if any(value.get(name) for name in ("detail", "error_msg", "errmsg")):
+        return "response" not in value
+    code = value.get("code")
+    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) < 6 else code
+    failed = isinstance(number, int) and not isinstance(number, bool) and number >= 400
+    return failed and any(isinstance(value.get(name), str) for name in ("message", "msg"))
 
 
-def _rejected(answer: Any, retry_after: float | None) -> GatewayError:
-    match answer:
-        case {"object": "error", "code": code}:
-            return _fastchat(code, answer.get("message"), retry_after)
-        case {"error": dict() as error}:
-            return _openai(error)
-        case {"detail": [dict() as problem, *_]}:
-            return _validation(problem)
-        case {"detail": str() as detail}:
-            return _said(detail, None)
-    return UpstreamRejected("The backend refused the request.")
+# --- whose fault it is -----------------------------------------------------------------------------
 
 
-def _validation(problem: dict[str, Any]) -> UpstreamRejected:
-    """One complaint of pydantic's. Quotes stay only where they hold what is permitted, not what was sent."""
-    message, loc = problem.get("msg"), problem.get("loc")
-    steps = [step for step in loc if isinstance(step, str | int)] if isinstance(loc, list) else []
-    steps = steps[1:] if steps[:1] == ["body"] else steps
-    # A body that is no JSON is located by its character, which is no field.
-    param = jsontext.name_of(tuple(steps[:8])) if steps and isinstance(steps[0], str) else None
-    text = message if isinstance(message, str) else ""
-    return _said(text, param, quotes=problem.get("type") in _PERMITTED)
-
-
-def _openai(error: dict[str, Any]) -> GatewayError:
-    message, param = error.get("message"), error.get("param")
-    text = message if isinstance(message, str) else ""
-    if error.get("code") == "context_length_exceeded" or _TOO_LONG.search(text):
-        return _too_long()
-    named = param[:64] if isinstance(param, str) and param else None
-    return _said(text, named, code=_FILTERED if error.get("code") == _FILTERED else None)
-
-
-def _fastchat(code: Any, message: Any, retry_after: float | None) -> GatewayError:
-    """FastChat answers 400 whatever happened; the first three digits of its code are the true status."""
-    status = code // 100 if isinstance(code, int) else 0
-    if code == 40303:
-        return _too_long()
-    if code == 40302:  # its text holds the value, then the name: only the name is read
-        found = _FASTCHAT_RANGE.search(message) if isinstance(message, str) else None
-        return _said("The value is out of range.", found[1] if found else None)
-    if status == 429:
+def _judged(http: int | None, report: Report, retry_after: float | None = None) -> GatewayError:
+    status = _true_status(http, report)
+    fault = _fault(status, report)
+    if fault == "context":
+        return _too_long(report)
+    if fault == "filter":
+        return UpstreamRejected(
+            "The backend refused the request: its content filter does not let it pass "
+            "(content_policy_violation).",
+            code=_FILTERED,
+        )
+    if fault == "request":
+        return _rejected(status, report)
+    if fault == "busy":
         return UpstreamBusy("The backend is busy.", retry_after=retry_after)
-    if status >= 500:
-        return UpstreamError("The backend failed and answered HTTP 400.")
-    if status == 401 or code == 40301:
-        return UpstreamError("The backend refused the gateway's own credentials or model name.")
-    return UpstreamRejected("The backend refused the request.")
+    if fault == "configuration":
+        return _misconfigured(status, report)
+    if status is None:
+        return UpstreamError("The backend reported an error instead of an answer.")
+    stated = "" if http is None or http == status else f", though it answered HTTP {http}"
+    return UpstreamError(f"The backend failed (HTTP {status}{stated}).")
 
 
-def _too_long() -> ContextExceeded:
-    return ContextExceeded(
-        "The messages and the answer asked for do not fit into this model's context. Shorten the messages.",
-        param="messages",
+def _true_status(http: int | None, report: Report) -> int | None:
+    """The status that a failure ought to have had.
+
+    FastChat answers 400 whatever happened: the first three digits of its code are the true one. Where a
+    server answers 5xx, or has sent 200 already, the body is the more precise.
+    """
+    if report.number is not None and report.number >= 40_000:
+        return report.number // 100
+    if http is None:
+        return report.status
+    precise = report.status is not None and (http == 500 or report.status < 500 < http)
+    return report.status if precise else http
+
+
+def _fault(status: int | None, report: Report) -> Fault:
+    coded = _fault_of_code(report)
+    if coded is not None:
+        return coded
+    words = report.words
+    if (
+        status not in (401, 402)
+        and wordings.OVERFLOW.search(words)
+        and not wordings.NO_OVERFLOW.search(words)
+    ):
+        return "context"
+    if status in _BUSY:
+        return "busy"
+    if status in (401, 402, 407):
+        return "configuration"
+    if wordings.FILTERED.search(words):
+        return "filter"
+    if wordings.UNCONFIGURED.search(words):
+        return "configuration"
+    if status in (413, 414, *_ABOUT_THE_REQUEST) or wordings.REQUEST.search(words):
+        return "request"
+    if status is not None and 400 <= status < 500:
+        return "configuration"
+    return "busy" if wordings.BUSY.search(words) else "server"
+
+
+def _fault_of_code(report: Report) -> Fault | None:
+    """What a code says for certain."""
+    names = report.names
+    if wordings.OVERFLOW_NAMES & names or (report.context and report.tokens):
+        return "context"
+    if wordings.FILTER_NAMES & names:
+        return "filter"
+    if wordings.ACCOUNT_NAMES & names:
+        return "configuration"
+    number = report.number or 0
+    return wordings.BIGMODEL.get(number) or wordings.FASTCHAT.get(number)
+
+
+# --- words that go on ------------------------------------------------------------------------------
+
+
+def _too_long(report: Report) -> ContextExceeded:
+    context = report.context or _counted(report.words, wordings.CONTEXT_COUNTS)
+    return ContextExceeded.told(context, report.tokens or _counted(report.words, wordings.TOKEN_COUNTS))
+
+
+def _counted(words: str, places: Sequence[re.Pattern[str]]) -> int | None:
+    for place in places:
+        if found := place.search(words):
+            count = int(found[1].replace(",", ""))
+            return count if 0 < count < 10**10 else None
+    return None
+
+
+def _misconfigured(status: int | None, report: Report) -> UpstreamMisconfigured:
+    """A refusal of the gateway itself: the hint tells the operator what to look at."""
+    answered = f"answered {status}" if status else "answered with an error"
+    if (
+        wordings.NO_MODEL.search(report.words)
+        or "model_not_found" in report.names
+        or report.number in _NO_MODEL
+    ):
+        return UpstreamNotFound(_ASKED_WRONGLY, hint=f"{answered}: is served_name or models right?")
+    if status in (404, 405):
+        return UpstreamNotFound(_ASKED_WRONGLY, hint=f"{answered}: is the dialect or the url right?")
+    return UpstreamMisconfigured(
+        "The backend refused the gateway's own credentials; the gateway's log tells why.",
+        hint=f"{answered}: is the backend's api_key right, and its account in order?",
     )
 
 
-def _said(text: str, param: str | None, *, quotes: bool = False, code: str | None = None) -> UpstreamRejected:
+def _rejected(status: int | None, report: Report) -> UpstreamRejected:
+    if status in (413, 414):
+        return UpstreamTooLarge("The backend refused the request: it is too large for that server.")
+    number = report.number or 0
+    if number == 40302:  # FastChat's text holds the value, then the name: only the name is read
+        found = _FASTCHAT_RANGE.search(report.words)
+        return _said("The value is out of range.", found[1] if found else None)
+    if number >= 40_000 and report.param is None:  # its texts hold what was sent
+        return _said("", None)
+    words = report.words
+    if report.bare and not wordings.REQUEST.search(words):
+        return _said("", None)
+    return _said(_cause(words), report.param, quotes=report.permitted)
+
+
+def _cause(words: str) -> str:
+    """What a text says itself, without a template's source, a dump of the request or a traceback."""
+    *_, last = _CAUSE.split(words)
+    found = _DUMP.search(last)
+    return last[: found.start()] if found else last
+
+
+def _said(text: str, param: str | None, *, quotes: bool = False) -> UpstreamRejected:
+    text = text if len(text) <= _QUOTED_AT_MOST else text[:_QUOTED_AT_MOST]
     kept = text if quotes else _QUOTED.sub("…", text)
     words = " ".join(kept.split())
     words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
     where = f"The backend refused {param}" if param else "The backend refused the request"
-    return UpstreamRejected(f"{where}: {words}" if words else f"{where}.", param=param, code=code)
+    return UpstreamRejected(f"{where}: {words}" if words else f"{where}.", param=param)

@@ -29,9 +29,10 @@ from typing import Literal, TypeAlias
 
 from gateway.errors import (
     ConnectFailed,
+    ContextExceeded,
     GatewayError,
     UpstreamBusy,
-    UpstreamNotFound,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamReset,
     UpstreamTLS,
@@ -195,7 +196,7 @@ class Health:
             self._busy(error, now, chance, request, tenant)
         elif isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
             self._missed(_reason(error), now, chance, by=tenant if isinstance(error, UpstreamReset) else None)
-        elif isinstance(error, UpstreamRejected | UpstreamNotFound):
+        elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
             self._alive(now)
         elif error.row.blames:
             self._struck(error.row.outcome, now, chance, request, tenant)
@@ -228,7 +229,7 @@ class Health:
             return
         if error is None:
             self._recover(now)
-        elif isinstance(error, UpstreamRejected | UpstreamNotFound):
+        elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
             self._open_half(now)  # it did not take our request; perhaps it takes those of users
             self.errand_at = now + _spread(self._interval, chance)
         elif isinstance(error, UpstreamBusy) and error.retry_after:

@@ -80,6 +80,10 @@ class Parser:
             self._size += len(value) + 1
         elif name == "event":
             self._type = value
+        elif name == "error":  # llama.cpp until 2025: `error: {...}`, a field of its own
+            self._data.append(value)
+            self._size += len(value) + 1
+            self._type = "error"
         return None
 
     def _dispatch(self) -> Event | None:

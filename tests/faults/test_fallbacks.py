@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -113,6 +114,38 @@ async def test_f12_a_chat_too_long_goes_to_the_longer_model_after_one_try(stream
         async with over(OPENAI, here.url, other.url, extra=LONGER, **APART) as gateway:
             check_spare(await ask(gateway, stream=stream), attempts=2)
     assert len(requests) == 1
+
+
+def as_events(*values: object) -> bytes:
+    """A stream of these events, whose body ends with the connection."""
+    events = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + events
+
+
+ROLE = {
+    "id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m",
+    "choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}],
+}  # fmt: skip
+IN_STREAM = {
+    "first": as_events(
+        {"error": {"message": "The input is longer than the model's context length.", "code": 400}}
+    ),
+    "after-the-role": as_events(ROLE, {"object": "error", "message": "x", "code": 40303}),
+    "typed": as_events() + b"event: error\ndata: prompt is too long\n\n",
+    "field": as_events() + b'error: {"code":400,"message":"x","type":"exceed_context_size_error"}\n\n',
+}
+
+
+@pytest.mark.parametrize("form", IN_STREAM)
+async def test_f12_an_overflow_that_a_stream_tells_moves_to_the_longer_model(form: str) -> None:
+    good = await tape(OPENAI, stream=True)
+    script = playing(IN_STREAM[form], end="close")
+    async with peer(script) as here, peer(playing(good.chunked)) as other:
+        async with over(OPENAI, here.url, other.url, extra=LONGER, **APART) as gateway:
+            check_spare(await ask(gateway, stream=True), attempts=2)
+            assert gateway.metric("gateway_backend_up", backend="gpu-0") == 1
+        async with over(OPENAI, here.url) as gateway:
+            check_refused(await ask(gateway, stream=True), 400, "context_length_exceeded")
 
 
 @BOTH

@@ -11,6 +11,7 @@ from tests.support.fleet import Server
 from tests.support.peer import peer
 from tests.support.visitor import ask
 
+OPENAI = Server("openai", "openai")
 BODIES = {
     "detail": {"detail": "Invalid request"},
     "pydantic": {"detail": [{"loc": ["body", "top_p"], "msg": "bad", "type": "x", "input": SECRET}]},
@@ -68,3 +69,39 @@ async def test_a_wrong_key_of_ours_is_not_the_clients_fault(
         answer = await ask(gateway, stream=stream)
     check_refused(answer, 502, "upstream_error")
     assert "www-authenticate" not in answer.headers
+
+
+ABOUT_THE_REQUEST = {
+    "roles": {"error": {"code": 500, "message": "Conversation roles must alternate user/assistant/...",
+                        "type": "server_error"}},
+    "jinja": {"error": {"code": 500, "message": "Error: Jinja Exception: Only user and assistant roles",
+                        "type": "server_error"}},
+    "picture": {"error": {"code": 500, "message": "image input is not supported", "type": "server_error"}},
+    "custom": {"error": {"code": 500, "message": "Unsupported tool type: custom", "type": "server_error"}},
+    "reasoning": {"error": {"code": 500, "message": "Unknown reasoning format: x", "type": "server_error"}},
+    "penalty": {"detail": "repetition_penalty must be in (0, 2], got 3.0."},
+    "template": "Template error: roles must alternate",
+}  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("body", ABOUT_THE_REQUEST)
+async def test_a_500_that_speaks_of_the_request_is_a_400_and_blames_nobody(body: str, stream: bool) -> None:
+    raw = refusing(500, ABOUT_THE_REQUEST[body])
+    async with peer(playing(raw, raw, raw, raw, raw, raw)) as here, over(OPENAI, here.url) as gateway:
+        for word in "abcdef":
+            check_refused(await ask(gateway, word, stream=stream), 400, None)
+        assert tries(gateway, "upstream_4xx") == 6
+        assert gateway.metric("gateway_backend_up", backend="gpu-0") == 1
+
+
+@BOTH
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 409, 413, 415, 418, 421, 451, 499])
+async def test_no_4xx_counts_against_a_backend(status: int, stream: bool) -> None:
+    raw = refusing(status, {"detail": SECRET})
+    async with peer(playing(raw, raw, raw, raw, raw, raw)) as here, over(OPENAI, here.url) as gateway:
+        for word in "abcdef":
+            answer = await ask(gateway, word, stream=stream)
+            assert answer.status in (400, 413, 502)
+            assert SECRET not in answer.body.decode()
+        assert gateway.metric("gateway_backend_up", backend="gpu-0") == 1

@@ -8,6 +8,7 @@ import pytest
 from gateway.dialects import openai_like
 from gateway.dialects.base import Profile
 from gateway.errors import (
+    ContextExceeded,
     UnsupportedParameter,
     UpstreamEmpty,
     UpstreamError,
@@ -82,7 +83,8 @@ def test_a_tool_that_is_no_function_is_refused_by_its_place() -> None:
         pytest.param('"text"', UpstreamGarbled, id="a-text"),
         pytest.param('{"error":{"message":"secret"}}', UpstreamError, id="openai"),
         pytest.param('{"error":"secret"}', UpstreamError, id="error-as-text"),
-        pytest.param('{"object":"error","message":"secret","code":40303}', UpstreamError, id="fastchat"),
+        pytest.param('{"object":"error","message":"secret","code":50001}', UpstreamError, id="fastchat"),
+        pytest.param('{"object":"error","message":"secret","code":40303}', ContextExceeded, id="overflow"),
         pytest.param('{"text":"secret","error_code":1}', UpstreamError, id="fastchat-in-a-stream"),
     ],
 )

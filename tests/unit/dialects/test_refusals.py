@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.refusals import LONGEST, refusal, seconds
+from gateway.dialects.refusals import LONGEST, refusal, report_of, reported, seconds
 from gateway.errors import (
     TABLE,
     ContextExceeded,
     GatewayError,
     UpstreamBusy,
     UpstreamError,
+    UpstreamMisconfigured,
     UpstreamNotFound,
     UpstreamRejected,
+    UpstreamTooLarge,
 )
 
 SECRET = "my bank card"
@@ -30,16 +32,20 @@ def refused(status: int, answer: Any) -> GatewayError:
     [
         (301, UpstreamError),
         (307, UpstreamError),
-        (401, UpstreamError),
-        (402, UpstreamError),
-        (403, UpstreamError),
+        (401, UpstreamMisconfigured),
+        (402, UpstreamMisconfigured),
+        (403, UpstreamMisconfigured),
         (404, UpstreamNotFound),
         (405, UpstreamNotFound),
-        (413, UpstreamError),
+        (408, UpstreamBusy),
+        (413, UpstreamTooLarge),
+        (418, UpstreamMisconfigured),
         (429, UpstreamBusy),
         (500, UpstreamError),
         (502, UpstreamError),
+        (501, UpstreamRejected),
         (503, UpstreamBusy),
+        (529, UpstreamBusy),
         (504, UpstreamError),
         (204, UpstreamError),
         (400, UpstreamRejected),
@@ -58,17 +64,17 @@ def test_the_status_decides_where_the_body_says_nothing_we_read(
     assert error.param is None
 
 
-@pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [204, 301, 401, 404, 429, 500, 503])
 @pytest.mark.parametrize(
     "answer",
     [
         {"detail": SECRET},
-        {"detail": [{"msg": SECRET, "loc": ["body", SECRET]}]},
+        {"detail": f"Wrong: '{SECRET}'"},
         {"error": {"message": SECRET, "param": SECRET}},
-        {"object": "error", "message": SECRET, "code": 40303},
+        {"object": "error", "message": SECRET, "code": 50001},
     ],
 )
-def test_only_a_refusal_of_the_request_is_read_at_all(status: int, answer: dict[str, Any]) -> None:
+def test_words_go_on_only_where_the_request_is_at_fault(status: int, answer: dict[str, Any]) -> None:
     error = refused(status, answer)
     assert not isinstance(error, UpstreamRejected | ContextExceeded)
     assert SECRET not in error.message
@@ -246,21 +252,151 @@ def test_a_content_filter_keeps_its_word_and_no_other_word_is_kept() -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (40101, UpstreamError),
-        (40301, UpstreamError),
+        (40101, UpstreamMisconfigured),
+        (40301, UpstreamNotFound),
+        (40302, UpstreamRejected),
+        (40303, ContextExceeded),
         (42901, UpstreamBusy),
+        (42903, UpstreamBusy),
         (50001, UpstreamError),
         (50002, UpstreamError),
         (40001, UpstreamRejected),
-        (40400, UpstreamRejected),
-        ("x", UpstreamRejected),
-        (None, UpstreamRejected),
+        (50005, UpstreamError),
     ],
 )
 def test_fastchats_code_tells_the_true_status(code: Any, kind: type[GatewayError]) -> None:
-    error = refused(400, {"object": "error", "message": SECRET, "code": code})
-    assert type(error) is kind
-    assert SECRET not in error.message
+    for status in (400, 500):
+        error = refused(status, {"object": "error", "message": SECRET, "code": code})
+        assert type(error) is kind
+        assert SECRET not in error.message
+    assert type(reported({"text": SECRET, "error_code": code})) is kind  # as its streams say it
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (1000, UpstreamMisconfigured),
+        (1113, UpstreamMisconfigured),
+        (1211, UpstreamNotFound),
+        (1210, UpstreamRejected),
+        (1214, UpstreamRejected),
+        (1234, UpstreamError),
+        (1261, ContextExceeded),
+        (1301, UpstreamRejected),
+        (1302, UpstreamBusy),
+        (1305, UpstreamBusy),
+    ],
+)
+def test_bigmodels_code_tells_whose_fault_it_is(code: int, kind: type[GatewayError]) -> None:
+    for stated in (code, str(code)):
+        for answer in (
+            {"error": {"code": stated, "message": "x"}},
+            {"code": stated, "msg": "x", "success": False},
+        ):
+            for status in (400, 429, 500):
+                assert type(refused(status, answer)) is kind
+            assert type(reported(answer)) is kind
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"object": "error", "message": "x", "type": "BadRequestError", "code": 400}, UpstreamRejected),
+        ({"error": {"object": "error", "message": "x", "code": 400}}, UpstreamRejected),
+        ({"error": {"message": "x", "type": "InternalServerError", "code": 500}}, UpstreamError),
+        ({"error": {"message": "x", "code": 503, "type": "unavailable_error"}}, UpstreamBusy),
+        ({"error": {"message": "x", "code": "404"}}, UpstreamNotFound),
+        ({"error": {"message": "x", "type": "invalid_request_error", "code": "model_not_found"}},
+         UpstreamNotFound),
+        ({"error": {"message": "x", "type": "invalid_request_error"}}, UpstreamRejected),
+        ({"error": {"message": "x", "type": "rate_limit_error"}}, UpstreamBusy),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, UpstreamBusy),
+        ({"error": "x", "error_type": "validation"}, UpstreamRejected),
+        ({"error": "x", "error_type": "generation"}, UpstreamError),
+        ({"error_type": "internal", "error_message": "x"}, UpstreamError),
+        ({"detail": [{"loc": ["body", "n"], "msg": "x", "type": "y"}]}, UpstreamRejected),
+        ({"detail": {"error": {"code": 400, "message": "x"}}}, UpstreamRejected),
+        ({"message": "x", "code": 400}, UpstreamRejected),
+        ({"code": "500", "msg": "x", "success": False}, UpstreamError),
+        ({"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}, UpstreamRejected),
+        ({"error": {"code": 400, "type": "exceed_context_size_error", "message": "x", "n_ctx": 8}},
+         ContextExceeded),
+        ({"error": {"code": 400, "message": "x", "n_prompt_tokens": 13392, "n_ctx": 8192}}, ContextExceeded),
+        ({"error": {"message": "x"}, "choices": [{"finish_reason": "error"}]}, UpstreamError),
+        ({"error": True, "message": "x"}, UpstreamError),
+        ({"detail": "x"}, UpstreamError),
+    ],
+)  # fmt: skip
+def test_a_report_in_a_200_is_read_like_one_with_a_status(
+    answer: dict[str, Any], kind: type[GatewayError]
+) -> None:
+    assert type(reported(answer)) is kind
+    assert type(report_of(json.dumps(answer))) is kind
+    assert type(refused(500, answer)) is kind
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, [], "error", 7, {},
+        {"choices": []},
+        {"choices": [], "error": None, "error_code": 0, "code": 500, "message": "x", "detail": "x"},
+        {"error": {}, "a": 1},
+        {"response": "x", "history": [], "status": 200, "time": ""},
+        {"response": "x", "detail": "x"},
+        {"usage": {"prompt_tokens": 1}},
+        {"code": 200, "message": "ok"},
+        {"code": 0, "msg": "success"},
+        {"success": True},
+    ],
+)  # fmt: skip
+def test_what_is_no_report_is_none(value: Any) -> None:
+    assert reported(value) is None
+
+
+def test_counts_that_llama_cpp_gives_go_on() -> None:
+    error = {"code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 13392, "n_ctx": 8192}
+    assert refused(400, {"error": error}).message == ContextExceeded.told(8192, 13392).message
+
+
+def test_of_a_template_only_the_cause_goes_on() -> None:
+    source = "While executing CallExpression in source:\n{{ raise_exception(x) }}\nError: Jinja Exception: "
+    error = refused(
+        500, {"error": {"code": 500, "message": source + "Roles must alternate at row 3, column 4"}}
+    )
+    assert error.message == "The backend refused the request: Roles must alternate"
+
+
+def test_a_complaint_that_is_written_as_python_names_its_field() -> None:
+    said = f"[{{'type': 'x', 'loc': ('body', 'messages', 0, 'role'), 'msg': 'No', 'input': {SECRET!r}}}]"
+    for answer in (
+        {"error": {"message": said, "code": 400}},
+        {"object": "error", "message": said, "code": 40001},
+    ):
+        error = refused(400, answer)
+        assert (error.param, error.message) == (
+            "messages[0].role",
+            "The backend refused messages[0].role: No",
+        )
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_filter_in_words_or_by_name_is_told_as_one(status: int) -> None:
+    for answer in (
+        {"error": {"message": "x", "code": "content_filter"}},
+        {"error": {"message": "x", "type": "content_policy_violation"}},
+        {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}},
+        {"error": {"message": "Input data may contain inappropriate content."}},
+    ):
+        error = refused(status, answer)
+        assert (type(error), error.code) == (UpstreamRejected, "content_filter")
+        assert "content_policy_violation" in error.message
+
+
+def test_html_says_nothing() -> None:
+    page = b"<html><head><title>404 model not found: image_url</title></head></html>"
+    assert type(refusal(502, page)) is UpstreamError
+    assert type(refusal(404, page)) is UpstreamNotFound
 
 
 @pytest.mark.parametrize(
@@ -327,11 +463,18 @@ JSON = st.recursive(
 )
 
 
+@given(JSON)
+def test_a_report_in_a_200_becomes_an_error_of_the_table(value: Any) -> None:
+    error = reported(value)
+    assert error is None or type(error) in TABLE
+    assert type(report_of(json.dumps(value))) in TABLE
+
+
 @given(st.integers(100, 599), JSON, st.none() | st.text(max_size=12))
 def test_every_answer_becomes_an_error_of_the_table(status: int, answer: Any, header: str | None) -> None:
     error = refusal(status, json.dumps(answer).encode(), header)
     assert type(error) in TABLE
-    assert error.row.status in (400, 502, 503)
+    assert error.row.status in (400, 413, 502, 503)
     assert len(error.message) < 900
 
 
@@ -350,3 +493,24 @@ def test_no_bytes_break_it(body: bytes) -> None:
 def test_no_quoted_text_comes_through(inside: str) -> None:
     error = refused(400, {"detail": f"Wrong value: '{SECRET}{inside}{SECRET}' here"})
     assert SECRET not in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "asked"),
+    [
+        (404, {"detail": "Not Found"}, "is the dialect or the url right?"),
+        (
+            404,
+            {"error": {"message": "The model `x` does not exist.", "code": 404}},
+            "is served_name or models right?",
+        ),
+        (400, {"detail": "Model not found in the model list, uid: x"}, "is served_name or models right?"),
+        (401, {}, "is the backend's api_key right, and its account in order?"),
+    ],
+)
+def test_a_refusal_of_the_gateway_asks_the_operator_what_is_wrong(
+    status: int, answer: dict[str, Any], asked: str
+) -> None:
+    error = refused(status, answer)
+    assert isinstance(error, UpstreamMisconfigured)
+    assert error.hint == f"answered {status}: {asked}"
