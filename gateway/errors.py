@@ -327,7 +327,7 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
     ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),
-    UpstreamMisconfigured: Row(502, _SERVER, "upstream_error", "upstream_4xx", retryable=True, repeat=False),
+    UpstreamMisconfigured: Row(502, _SERVER, "upstream_error", "upstream_5xx", retryable=True, repeat=False),
     UpstreamReset: Row(502, _SERVER, "upstream_error", "connect", True, True, repeat=False),
     UpstreamTruncated: Row(502, _SERVER, "upstream_error", "truncated", True, True, repeat=False),
     UpstreamGarbled: Row(502, _SERVER, "upstream_invalid_response", "bad_payload", True, True, repeat=False),
