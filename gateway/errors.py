@@ -15,6 +15,7 @@
     ├── RequestTimeout, TargetTooLong, HeadersTooLarge, UnsupportedTransferCoding
     ├── Unavailable                 not now; carries Retry-After
     │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy, TooManyConnections
+    │   ├── OutOfDescriptors        our own system has none left, or no port
     │   └── ConnectFailed           the backend did not take the connection
     ├── UpstreamError               the backend failed
     │   ├── UpstreamMisconfigured   it refused the gateway: key, account
@@ -204,6 +205,10 @@ class TooManyConnections(Unavailable):
     """The client's connection is above `server.max_connections` or `server.max_connections_per_peer`."""
 
 
+class OutOfDescriptors(Unavailable):
+    """The gateway's own system has no file descriptor, port or buffer left for a connection."""
+
+
 class ConnectFailed(Unavailable):
     """The backend did not take the connection.
 
@@ -324,6 +329,7 @@ TABLE: dict[type[GatewayError], Row] = {
     NoBackend: Row(503, _SERVER, "no_backend", "no_backend"),
     Draining: Row(503, _SERVER, "draining", "shutdown"),
     TooManyConnections: Row(503, _SERVER, "too_many_connections", "shed"),
+    OutOfDescriptors: Row(503, _SERVER, "out_of_descriptors", "out_of_descriptors", retryable=True),
     UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
     ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),

@@ -20,10 +20,11 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway import __version__, config
+from gateway import __version__, config, descriptors
 from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
+from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Logs, configure
@@ -38,6 +39,8 @@ MOMENT = 0.2
 """Seconds that a forced end leaves for the same."""
 LAST_LINES = 1.0
 """Seconds that the log's reader has at the end to take what waits."""
+TELL_AGAIN = 10.0
+"""Seconds between two lines of the log that say that no descriptor is left."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 SEND_BUFFER = 131_072
@@ -48,7 +51,7 @@ itself it takes megabytes for each."""
 class _Plane(uvicorn.Server):
     """One listener. Ends when `should_exit` is set; `force_exit` ends it at once."""
 
-    def __init__(self, app: ASGIApp, drain: float, arrivals: Arrivals) -> None:
+    def __init__(self, app: ASGIApp, drain: float, arrivals: Arrivals, backlog: int) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -61,6 +64,7 @@ class _Plane(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                backlog=backlog,
             )
         )
         self.allow(drain)
@@ -103,6 +107,7 @@ class Running:
     gateway: Gateway
     planes: tuple[_Plane, _Plane]
     hurried: asyncio.Event
+    limit: int | None = None
 
     @property
     def settings(self) -> config.Config:
@@ -115,6 +120,7 @@ class Running:
         self.planes[0].allow(settings.server.drain)
         for plane in self.planes:
             plane.arrivals.reconfigure(settings.server)
+        _confine(self.planes, descriptors.room(settings, self.limit))
 
     def end_now(self) -> None:
         """Do not wait for requests in flight any longer: tell them, and hang up a moment later."""
@@ -140,10 +146,15 @@ async def running(
         )
         logs = logs or configure("json", "critical", writer_to(sys.stderr))
         gateway = create_app(settings, logs, transport=transport)
+        limit = descriptors.raised(settings)
+        room = descriptors.room(settings, limit)
+        backlog = room.backlog if room is not None else BACKLOG
         planes = (
-            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway)),
-            _Plane(gateway.admin, 1, _arrivals(settings, gateway)),
+            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway, logs), backlog),
+            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs), backlog),
         )
+        _confine(planes, room)
+        _tell_room(logs, settings, room)
         hurried = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             serving = [
@@ -154,7 +165,7 @@ async def running(
             try:
                 await asyncio.gather(*(plane.up.wait() for plane in planes))
                 gateway.start()
-                yield Running(_url(data), _url(admin), gateway, planes, hurried)
+                yield Running(_url(data), _url(admin), gateway, planes, hurried, limit)
             finally:
                 await _take_leave(gateway.life, gateway.settings.server.drain_delay, hurried)
                 gateway.life.drain()
@@ -165,8 +176,41 @@ async def running(
                 await gateway.aclose()
 
 
-def _arrivals(settings: config.Config, gateway: Gateway) -> Arrivals:
-    return Arrivals(settings.server, gateway.metrics.client_refused)
+def _arrivals(settings: config.Config, gateway: Gateway, logs: Logs) -> Arrivals:
+    told = -math.inf
+
+    def refused(reason: str) -> None:
+        nonlocal told
+        gateway.metrics.client_refused(reason)
+        now = asyncio.get_running_loop().time()
+        if reason == "out_of_descriptors" and now - told >= TELL_AGAIN:
+            told = now
+            logs.note("No file descriptor is left for more clients: raise the limit.", level="error")
+
+    return Arrivals(settings.server, refused)
+
+
+def _confine(planes: tuple[_Plane, _Plane], room: Room | None) -> None:
+    """Let clients not take the descriptors that backends and the other plane need."""
+    for plane, most in zip(planes, (room.data, room.admin) if room else (math.inf, math.inf), strict=True):
+        if room is None:
+            plane.arrivals.confine(most)
+        else:
+            plane.arrivals.confine(most, room.turned_away)
+
+
+def _tell_room(logs: Logs, settings: config.Config, room: Room | None) -> None:
+    most = settings.server.max_connections
+    if room is not None and most > room.data:
+        logs.note(
+            "The limit of file descriptors is too low for server.max_connections: raise it (ulimit -n,"
+            " LimitNOFILE) or lower the setting.",
+            level="warning",
+            limit=room.limit,
+            wanted=descriptors.wanted(settings),
+            max_connections=most,
+            clients=room.data,
+        )
 
 
 async def _take_leave(life: Life, delay: float, hurried: asyncio.Event) -> None:

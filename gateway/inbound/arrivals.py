@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from gateway.config import Server
-from gateway.errors import GatewayError, TooManyConnections
+from gateway.errors import GatewayError, OutOfDescriptors, TooManyConnections
 from gateway.outbox import Outbox
 
 SLOWEST_SWEEP = 1.0
@@ -45,6 +46,8 @@ class Arrivals(ServerState):
         self._turned_away: set[Guest] = set()
         self._peers: Counter[str] = Counter()
         self._next = 0.0
+        self._room = math.inf
+        self._most_turned_away = MOST_TURNED_AWAY
         self.reconfigure(limits)
 
     def reconfigure(self, limits: Server) -> None:
@@ -52,6 +55,14 @@ class Arrivals(ServerState):
         self.limits = limits
         shortest = min(limits.header_timeout, limits.body_timeout, limits.write_timeout)
         self._period = min(SLOWEST_SWEEP, shortest / 4)
+
+    def confine(self, room: float, turned_away: int = MOST_TURNED_AWAY) -> None:
+        """Serve no more connections than `room` from now on, as there are no descriptors for more.
+
+        `turned_away`: how many are refused with an answer at a time.
+        """
+        self._room = room
+        self._most_turned_away = turned_away
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -83,6 +94,11 @@ class Arrivals(ServerState):
     def _objection(self, peer: str | None) -> GatewayError | None:
         if 0 < self.limits.max_connections <= len(self._guests):
             return TooManyConnections("There are too many connections. Try again.", retry_after=RETRY_AFTER)
+        if len(self._guests) >= self._room:
+            return OutOfDescriptors(
+                "The gateway has no file descriptor left for this connection. Try again.",
+                retry_after=RETRY_AFTER,
+            )
         if peer is not None and 0 < self.limits.max_connections_per_peer <= self._peers[peer]:
             return TooManyConnections(
                 "There are too many connections from your address. Use fewer, or close idle ones.",
@@ -93,7 +109,7 @@ class Arrivals(ServerState):
     @property
     def crowded(self) -> bool:
         """Whether even those who are turned away are too many to be told why."""
-        return len(self._turned_away) > MOST_TURNED_AWAY
+        return len(self._turned_away) > self._most_turned_away
 
     def leave(self, guest: Guest) -> None:
         """Take note that a connection has ended."""

@@ -25,6 +25,7 @@ REFUSALS = frozenset(
     {
         "bad_request",
         "headers_too_large",
+        "out_of_descriptors",
         "request_timeout",
         "target_too_long",
         "too_many_connections",

@@ -79,7 +79,11 @@ class Dialer:
     async def _wait_addresses(self, seconds: float | None) -> list[Address]:
         if self._uds is not None:
             return [(socket.AF_UNIX, self._uds)]
-        found = await self._resolver.wait_addresses(seconds)
+        try:
+            found = await self._resolver.wait_addresses(seconds)
+        except socket.gaierror:
+            socket.socket().close()  # the resolver does not tell that no descriptor was left; this does
+            raise
         if self._good in found[1:]:
             return sorted(found, key=lambda address: address != self._good)  # the others keep their order
         return found
@@ -93,7 +97,7 @@ class Dialer:
             try:
                 sock = await _wait_open(address, share)
             except OSError as error:  # TimeoutError is one
-                failed = error
+                failed = _told_apart(error, address)
                 continue
             self._good = address
             return sock
@@ -112,6 +116,22 @@ class Dialer:
         except BaseException:
             connection.abort()
             raise
+
+
+def _told_apart(error: OSError, address: Address) -> OSError:
+    """The error, or another one where this system cannot reach the address at all.
+
+    It has one number for that and for ports that are all in use. UDP, which has ports of its own, tells them
+    apart: nothing is sent.
+    """
+    if error.errno == errno.EADDRNOTAVAIL:
+        family, where = address
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect(where)
+        except OSError:
+            return OSError(errno.EHOSTUNREACH, "The address cannot be reached from here.")
+    return error
 
 
 async def _wait_open(address: Address, seconds: float | None) -> socket.socket:

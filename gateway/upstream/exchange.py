@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -18,6 +19,7 @@ from gateway.dialects.refusals import refusal
 from gateway.errors import (
     ConnectFailed,
     GatewayError,
+    OutOfDescriptors,
     UpstreamGarbled,
     UpstreamReset,
     UpstreamTLS,
@@ -435,6 +437,11 @@ def mapped(error: httpx.HTTPError | httpx.StreamError, broken: Broken) -> Gatewa
     ):
         return UpstreamTLS("The TLS handshake with the backend failed.")
     match error:
+        case httpx.ConnectError() if _is_our_own(error):
+            return OutOfDescriptors(
+                "The gateway has no file descriptor, port or buffer left for a connection to a backend.",
+                retry_after=1,
+            )
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
             return ConnectFailed(
                 "The backend cannot be reached.", retry_after=1, refused=_caused_by(error, _NOBODY_LISTENS)
@@ -455,6 +462,19 @@ _BROKEN = {
 
 _NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
 """What connecting to a port, or to a Unix socket, raises where no server is."""
+
+
+_OUR_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""What connecting raises where this system has nothing left; no backend is to blame for it."""
+
+
+def _is_our_own(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _OUR_SHORTAGES:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _caused_by(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:

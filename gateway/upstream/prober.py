@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway.dialects.base import Dialect, Outgoing, Profile
-from gateway.errors import BadRequest, ConnectFailed, GatewayError, UpstreamRejected
+from gateway.errors import BadRequest, ConnectFailed, GatewayError, OutOfDescriptors, UpstreamRejected
 from gateway.scheduling.health import Probe
 from gateway.scheduling.patience import Limits, Patience
 from gateway.upstream.backend import Backend
@@ -155,6 +155,8 @@ class Prober:
         except TimeoutError:
             worked = slots.in_flight(name) > 0 or self._ward.healths[name].tries != tries
             end = "busy" if worked else "timeout"
+        except OutOfDescriptors:
+            end = "busy"  # we are: it says nothing of the backend
         except GatewayError as error:
             end = "refused" if isinstance(error, ConnectFailed) and error.refused else "failed"
         self._note(name, end)
@@ -177,6 +179,9 @@ class Prober:
                 error = await self._generate(name, trial)
             finally:
                 slots.let_go(name)
+            if isinstance(error, OutOfDescriptors):  # the trial was not made
+                self._ward.skipped(name)
+                return
             self._note(name, "trial_failed" if error else "trial_ok")
             self._ward.trialled(name, error)
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from gateway.config import Server
-from gateway.errors import TooManyConnections
+from gateway.errors import OutOfDescriptors, TooManyConnections
 from gateway.inbound.arrivals import Arrivals
 
 
@@ -108,3 +109,18 @@ def test_very_many_refused_are_a_crowd_until_they_leave() -> None:
     assert one.crowded
     one.leave(crowd[-1])
     assert not one.crowded
+
+
+def test_who_is_confined_refuses_for_want_of_descriptors_and_may_be_let_out_again() -> None:
+    one = arrivals(max_connections=10)
+    one.confine(2, 1)
+    assert [one.enter(Guest(), "a") for _ in range(2)] == [None, None]
+    first = one.enter(Guest(), "a")
+    assert isinstance(first, OutOfDescriptors)
+    assert (first.code, first.retry_after, first.row.status) == ("out_of_descriptors", 1, 503)
+    crowded = [one.crowded]
+    one.enter(Guest(), "a")
+    crowded.append(one.crowded)
+    one.confine(math.inf)
+    assert one.enter(Guest(), "a") is None
+    assert [*crowded, one.crowded] == [False, True, False]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 
 import pytest
 
 from gateway.upstream.connection import Connection
-from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
-from gateway.upstream.resolver import Resolver
+from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin, _told_apart
+from gateway.upstream.resolver import Address, Resolver
 
 
 def never() -> ssl.SSLContext:
@@ -65,3 +66,31 @@ async def test_a_server_that_has_moved_is_found_at_its_new_address() -> None:
             await dialer.wait_connection(ignore, 1)
         connection = await dialer.wait_connection(lambda _: None, 1)
         connection.abort()
+
+
+async def test_an_address_that_this_system_cannot_reach_is_not_taken_for_ports_in_use() -> None:
+    dialer = Dialer(Origin("http", "h", 1), never)
+    error = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+    here = _told_apart(error, (socket.AF_INET, ("127.0.0.1", 1)))
+    nowhere = _told_apart(error, (socket.AF_INET6, ("127.0.0.1", 1)))
+    assert here is error
+    assert nowhere.errno == errno.EHOSTUNREACH
+    refused = OSError(errno.ECONNREFUSED, "Connection refused")
+    assert _told_apart(refused, (socket.AF_INET6, ("127.0.0.1", 1))) is refused
+    assert dialer._good is None
+
+
+async def test_a_lookup_that_fails_for_want_of_descriptors_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def fails(seconds: float | None) -> list[Address]:
+        raise socket.gaierror(socket.EAI_SYSTEM, "System error")
+
+    dialer = Dialer(Origin("http", "h", 1), never)
+    monkeypatch.setattr(dialer._resolver, "wait_addresses", fails)
+    with pytest.raises(socket.gaierror):
+        await dialer._wait_addresses(1)
+    monkeypatch.setattr(socket, "socket", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        await dialer._wait_addresses(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from gateway.errors import (
     ConnectFailed,
     FirstTokenTimeout,
     GatewayError,
+    OutOfDescriptors,
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
@@ -461,3 +463,25 @@ async def test_a_flow_that_pauses_for_too_long_is_told_by_reading(
         with pytest.raises(error):
             await exchange.read(begun=True)
     assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL]
+)
+async def test_what_our_own_system_lacks_is_no_fault_of_the_backend(number: int) -> None:
+    pool, dialer = pool_of()
+    dialer.fails = OSError(number, "none left")
+    with pytest.raises(OutOfDescriptors) as caught:
+        await exchange_over(pool).begin()
+    row = caught.value.row
+    assert (row.status, row.code, row.blames, row.retryable) == (503, "out_of_descriptors", False, True)
+    assert caught.value.retry_after == 1
+    assert pool.statistics() == NOTHING
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH])
+async def test_what_the_network_says_is_the_backends(number: int) -> None:
+    pool, dialer = pool_of()
+    dialer.fails = OSError(number, "nobody there")
+    with pytest.raises(ConnectFailed):
+        await exchange_over(pool).begin()

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Outgoing, Profile
-from gateway.errors import UpstreamError, UpstreamReset
+from gateway.errors import OutOfDescriptors, UpstreamError, UpstreamReset
 from gateway.scheduling.health import Health, Rules
 from gateway.simulator import Options, Simulator
 from gateway.telemetry.receipt import Hooks
@@ -488,3 +488,27 @@ async def test_retry_after_of_a_probe_is_honoured() -> None:
         assert await house.wait_ends(1) == ["bad_status"]
         assert house.health.errand_at > time.monotonic() + 20
     assert house.ends == ["bad_status"]
+
+
+@pytest.mark.parametrize("sick", [False, True], ids=["probe", "trial"])
+async def test_what_our_own_system_lacks_says_nothing_of_a_backend(
+    sick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with probing("http://127.0.0.1:1", rules=Rules(fall=1, interval=0.01), started=False) as house:
+
+        async def lacks(*_: object, **__: object) -> bytes:
+            raise OutOfDescriptors("none left")
+
+        monkeypatch.setattr(house.backend.client, "probe", lacks)
+        monkeypatch.setattr(house.backend.client, "whole", lacks)
+        if sick:
+            house.ward.tried("a", UpstreamError(""))
+        state, rests = house.state, house.ward.healths["a"]._rests
+        background = Background()
+        house.prober.start(house, background)
+        if sick:
+            await wait_until(lambda: house.ward.healths["a"].errand_at > house.ward._clock())
+        else:
+            assert await house.wait_ends(3) == ["busy"] * 3
+        assert (house.state, house.ward.healths["a"]._rests, house.busy) == (state, rests, 0)
+        await background.aclose()
