@@ -35,6 +35,7 @@ from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, Service
 from gateway.telemetry.receipt import Hooks
 from gateway.telemetry.writer import Loss
+from gateway.tenancy.failures import Failures
 from gateway.tenancy.keys import Keyring
 from gateway.upstream.backend import Backend, limits, probe_path, profile
 from gateway.upstream.background import Background
@@ -175,6 +176,7 @@ def create_app(
         life=life,
         place=dispatcher.place,
         browsers=BrowserRules(settings.server, settings.server.address),
+        failures=Failures(time.monotonic),
     )
     ready = partial(
         Ready, dispatcher.usable, lambda: life.leaving, discovery.services, lambda: _faults(relay.terms.fleet)

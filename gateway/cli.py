@@ -63,6 +63,10 @@ def serve(path: Path) -> None:
 def check(path: Path, *, show: bool, no_bind: bool) -> None:
     """Check the config file and whether its addresses are free."""
     config = _loaded(path, serving=True)
+    from gateway.config.warnings import warnings
+
+    for warning in warnings(config):
+        click.echo(f"{path}: warning: {warning}", err=True)
     obstacles = [] if no_bind else _obstacles(config)
     for obstacle in obstacles:
         click.echo(f"{path}: {obstacle}", err=True)

@@ -123,6 +123,8 @@ class Unauthorized(GatewayError):
             "`x-api-key: KEY` or `api-key: KEY`, or as the password of the URL (http://user:KEY@host)."
         )
         self.reason = reason
+        self.delay = 0.0
+        """Seconds that the answer waits, where an address has presented many wrong keys."""
 
 
 class HostNotAllowed(GatewayError):

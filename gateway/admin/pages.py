@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -13,20 +14,26 @@ from gateway.wire import jsontext
 class Exposition(Protocol):
     """Whoever can write the metrics down."""
 
-    def render(self) -> tuple[bytes, str]:
-        """The metrics and their content type."""
+    def prepare(self) -> None:
+        """Take note of the present."""
+
+    def write(self) -> tuple[bytes, str]:
+        """The metrics as prepared, and their content type; may run in a thread."""
 
 
 class MetricsPage:
-    """The metrics in Prometheus' text format."""
+    """The metrics in Prometheus' text format, written in a thread: there may be thousands of series."""
 
     def __init__(self, metrics: Exposition) -> None:
         self._metrics = metrics
+        self._alone = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one scrape."""
         scope["visit"].quiet = True
-        body, kind = self._metrics.render()
+        async with self._alone:
+            self._metrics.prepare()
+            body, kind = await asyncio.to_thread(self._metrics.write)
         await replies.send_whole(send, 200, body, [(b"content-type", kind.encode())])
 
 

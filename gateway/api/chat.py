@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 from starlette.types import Receive, Scope, Send
 
+from gateway import config
 from gateway.answer import Answer
 from gateway.api import replies
 from gateway.api.body import read_body, require_json, whole_body
@@ -199,7 +200,9 @@ class _Streaming:
     async def _comfort(self, send: Send) -> None:
         await self._start(send)
         while True:
-            await self._presence.push(self._news())
+            told = self._news()
+            if told:
+                await self._presence.push(told)
             await asyncio.sleep(self._desk.settings.queue.keepalive)
 
     async def _start(self, send: Send) -> None:
@@ -208,13 +211,22 @@ class _Streaming:
         await replies.start_stream(send, pairs(lines))
 
     def _news(self) -> bytes:
+        style = self._style()
+        if style == "none":
+            return b""
+        if style == "chunks":
+            desk = self._desk
+            return news.chunk(desk.new_id("chatcmpl-"), int(desk.now()), self._plan.name)
         place = self._desk.place(self._ticket) if self._ticket else None
-        return news.event(place) if self._wants_events() else news.comment(place)
+        return news.event(place) if style == "events" else news.comment(place)
 
-    def _wants_events(self) -> bool:
+    def _style(self) -> config.KeepaliveStyle:
         """As the client says, else as the configuration does."""
         wish = self._visit.headers.get(QUEUE_EVENTS, b"").strip().lower()
-        return wish == b"true" or (self._desk.settings.queue.events and wish != b"false")
+        style = self._desk.settings.queue.style
+        if wish == b"true":
+            return "events"
+        return "comments" if wish == b"false" and style == "events" else style
 
     # --- from then on ------------------------------------------------------------------------------
 

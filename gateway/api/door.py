@@ -18,6 +18,7 @@ from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
 from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
+from gateway.tenancy.failures import Failures
 from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant
 from gateway.upstream.background import Background
 from gateway.wire import jsontext
@@ -43,6 +44,7 @@ class Desk:
     life: Life
     place: Callable[[Ticket], tuple[int, float] | None]
     browsers: BrowserRules
+    failures: Failures
     max_body: int = 0
     _written: dict[str, bytes] = field(default_factory=dict)
 
@@ -91,6 +93,9 @@ class Desk:
             known = memory["known"] = keyring.known(scope["headers"], headers, self.now, memory.get("known"))
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
+            if error.reason != "missing":
+                client = scope["client"]
+                error.delay = self.failures.delay(client[0] if client else "")
             raise
         return known.tenant
 

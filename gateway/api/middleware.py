@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, get_args
@@ -10,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import replies
 from gateway.api.browsers import BrowserRules
-from gateway.api.leaving import Presence
+from gateway.api.leaving import Leaving, Presence
 from gateway.api.life import Life
-from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError
+from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError, Unauthorized
 from gateway.telemetry.receipt import Hook, Receipt
 from gateway.wire.events import UsageSource
 from gateway.wire.headers import Lines, pairs
@@ -141,6 +143,9 @@ class Reception:
         except ClientGone as error:
             self._note_leaving(visit, scope["presence"], error)
         except GatewayError as error:
+            if isinstance(error, Unauthorized) and error.delay:
+                with contextlib.suppress(ClientGone, Draining), Leaving(scope["presence"], self._life):
+                    await asyncio.sleep(error.delay)
             await self._refuse(visit, error)
         except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
             self._crash_log.crash(visit.receipt.request_id, error)

@@ -15,7 +15,7 @@ class Key(Section):
     """One client's key. Exactly one of `key`, `key_sha256` and `key_file` is given."""
 
     name: Label
-    """Who the key belongs to: the tenant in logs, metrics and the fair queue."""
+    """Who the key belongs to: the tenant in logs and in the fair queue; metrics have no label for it."""
     key: ClientKey | None = None
     """The key itself: 8 characters or more, no blank, no dot."""
     key_sha256: Digest | None = None

@@ -333,6 +333,15 @@ def _web_pages(draft: Draft) -> Complaints:
         yield Complaint(path, '"*" lets every web page in, and native_auth is "none"; list origins instead')
 
 
+def _keepalive(draft: Draft) -> Complaints:
+    queue = draft.config.queue
+    if queue.events and queue.keepalive_style not in (None, "events") and not draft.is_broken_at("queue"):
+        yield Complaint(
+            ("queue", "events"),
+            f'is true, but keepalive_style is "{queue.keepalive_style}"; remove one of them',
+        )
+
+
 def _one_secret(draft: Draft) -> Complaints:
     for index, key in enumerate(draft.config.keys):
         given = [name for name in ("key", "key_sha256", "key_file") if _is_given(key, name)]
@@ -416,6 +425,7 @@ RULES: tuple[Callable[[Draft], Complaints], ...] = (
     speakable,
     _authentication,
     _web_pages,
+    _keepalive,
     _one_secret,
     _tenants,
     _timeouts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,8 @@ from gateway.config.kinds import (
     Share,
     Wait,
 )
+
+KeepaliveStyle: TypeAlias = Literal["comments", "events", "chunks", "none"]
 
 
 class Section(BaseModel):
@@ -121,9 +123,18 @@ class Queue(Section):
     """How long a request may wait for a slot, then it is answered with 503 (seconds)."""
     keepalive: Seconds = 10.0
     """Time between two comments, or events, that keep a waiting stream open (seconds)."""
+    keepalive_style: KeepaliveStyle | None = None
+    """What keeps a waiting stream open: `comments`, which clients skip; `events` of the type `queue`, which
+    tell its place; `chunks` with an empty delta, for clients that take every line for JSON; `none`: nothing.
+    Unset: as `events` says."""
     events: bool = False
-    """Whether a waiting stream is told its place by events of the type `queue` instead of comments. Most SDKs
-    take them for chunks: leave it off, and let those who want them send `x-gateway-queue-events: true`."""
+    """The same as `keepalive_style = "events"`. Most SDKs take these events for chunks: leave it off, and let
+    those who want them send `x-gateway-queue-events: true`."""
+
+    @property
+    def style(self) -> KeepaliveStyle:
+        """`keepalive_style`, or what `events` makes of it."""
+        return self.keepalive_style or ("events" if self.events else "comments")
 
 
 class Timeouts(Section):

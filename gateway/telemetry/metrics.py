@@ -324,10 +324,22 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Give the text for a scraper and its content type."""
+        self.prepare()
+        return self.write()
+
+    def prepare(self) -> None:
+        """Take note of the present; quick, and to be called by the event loop."""
         self._count_settled()
         self._count_at_once()
         for reason, lines in self._lost_lines().items():
             self._lost.cell((reason,)).value = lines
+        self._states.prepare()
+
+    def write(self) -> tuple[bytes, str]:
+        """Give the text of what was prepared, and its content type.
+
+        Takes half a second where there are thousands of series, so it may run in a thread, one at a time.
+        """
         return generate_latest(self._registry), CONTENT_TYPE
 
     def _count_at_once(self) -> None:
@@ -409,7 +421,7 @@ class _Tallies(Collector):
 
 
 class _States(Collector):
-    """The gauges: asked of `Live` at scrape time, so that nothing has to be kept in step."""
+    """The gauges: asked of `Live` at scrape time, so that nothing is kept in step; written in a thread."""
 
     def __init__(
         self,
@@ -423,6 +435,10 @@ class _States(Collector):
         self._services = services
         self._build = (version, platform.python_version())
         self.config = ("", 0.0)
+        self._queues: list[tuple[Labels, float]] = []
+        self._states: dict[str, str] = {}
+        self._slots: list[tuple[str, bool, int, int, int]] = []
+        self._found: dict[str, Service] = {}
         self.reconfigure(models, backends)
 
     def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
@@ -434,19 +450,29 @@ class _States(Collector):
         """Name the families, so that the registry refuses a second one of the same name."""
         return (_gauge(family.name, ()) for family in FAMILIES if family.kind == "gauge")
 
-    def collect(self) -> Iterator[Metric]:
+    def prepare(self) -> None:
+        """Ask for everything that a scrape shows."""
         live, backends = self._live, self._backends
-        yield _gauge("gateway_queue_depth", [((name,), live.queue_depth(name)) for name in self._models])
-        yield _gauge("gateway_backend_up", [((name,), live.up(name)) for name in backends])
-        states = {name: live.health(name) for name in backends}
+        self._queues = [((name,), live.queue_depth(name)) for name in self._models]
+        self._states = {name: live.health(name) for name in backends}
+        self._slots = [
+            (name, live.up(name), live.in_flight(name), slots, live.zombies(name))
+            for name, slots in backends.items()
+        ]
+        self._found = dict(self._services())
+
+    def collect(self) -> Iterator[Metric]:
+        """Write what was prepared."""
+        yield _gauge("gateway_queue_depth", self._queues)
+        states, services = self._states, self._found
+        yield _gauge("gateway_backend_up", [((name,), up) for name, up, *_ in self._slots])
         yield _gauge(
             "gateway_backend_state",
-            [((name, word), states[name] == word) for name in backends for word in STATES],
+            [((name, word), state == word) for name, state in states.items() for word in STATES],
         )
-        yield _gauge("gateway_backend_inflight", [((name,), live.in_flight(name)) for name in backends])
-        yield _gauge("gateway_backend_slots", [((name,), slots) for name, slots in backends.items()])
-        yield _gauge("gateway_backend_zombies", [((name,), live.zombies(name)) for name in backends])
-        services = self._services()
+        yield _gauge("gateway_backend_inflight", [((one[0],), one[2]) for one in self._slots])
+        yield _gauge("gateway_backend_slots", [((one[0],), one[3]) for one in self._slots])
+        yield _gauge("gateway_backend_zombies", [((one[0],), one[4]) for one in self._slots])
         yield _gauge("gateway_discovery_members", [((name,), s.members) for name, s in services.items()])
         yield _gauge("gateway_discovery_left_out", [((name,), s.left_out) for name, s in services.items()])
         yield _gauge(

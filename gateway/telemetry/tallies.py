@@ -63,10 +63,10 @@ class Counts:
             self.cell(labels)
 
     def written(self) -> Metric:
-        """The family as a scrape shows it."""
+        """The family as a scrape shows it; also in a thread, while series are counted and added."""
         family = self.family
         written = CounterMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, cell in self._cells.items():
+        for labels, cell in list(self._cells.items()):
             written.add_metric(labels, exported(cell.value))
         return written
 
@@ -105,10 +105,10 @@ class Lengths:
         return row
 
     def written(self) -> Metric:
-        """The family as a scrape shows it."""
+        """The family as a scrape shows it; also in a thread, while series are counted and added."""
         family = self.family
         written = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, row in self._rows.items():
+        for labels, row in list(self._rows.items()):
             buckets = list(zip(self._names, map(exported, accumulate(row.counts)), strict=True))
             written.add_metric(labels, buckets, exported(row.total))
         return written

@@ -1,7 +1,8 @@
 """What a stream is told that has no content yet: its place in the queue, or that a card works on it.
 
-As a comment, which every client skips; or as an event of the type `queue`, for programs that show it. Most
-SDKs take the data of every event for a chunk, whatever its type: theirs looks like one without choices.
+As a comment, which clients skip; as an event of the type `queue`, for programs that show it; or as a chunk
+without text, for clients that take every line for one. Most SDKs take the data of every event for a chunk,
+whatever its type: that of our events looks like a chunk without choices.
 """
 
 from __future__ import annotations
@@ -36,3 +37,15 @@ def event(place: Place) -> bytes:
         "wait": round(seconds, 1),
     }
     return sse.frame(jsontext.write(told), EVENT)
+
+
+def chunk(answer_id: str, created: int, model: str) -> bytes:
+    """Say nothing but that the stream lives, as a chunk whose delta is empty."""
+    told = {
+        "id": answer_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
+    }
+    return sse.frame(jsontext.write(told))

@@ -17,6 +17,7 @@ from gateway.wire.sse import Event, Parser
 from tests.support.stack import Stack, client, stack, wait_until
 
 ASKED = {"x-gateway-queue-events": "true"}
+NOT_ASKED = {"x-gateway-queue-events": "false"}
 BODY: dict[str, Any] = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -94,3 +95,45 @@ async def test_the_sdk_takes_an_event_of_the_queue_for_a_chunk_without_choices()
     assert text(chunks) == "hello"
     with pytest.raises(IndexError):
         _ = chunks[0].choices[0]
+
+
+@pytest.mark.parametrize(
+    ("style", "header", "what"),
+    [
+        pytest.param("chunks", {}, "chunks", id="chunks"),
+        pytest.param("none", {}, "nothing", id="nothing"),
+        pytest.param("events", {}, "events", id="events"),
+        pytest.param("events", NOT_ASKED, "comments", id="events-not-wanted"),
+        pytest.param("chunks", ASKED, "events", id="chunks-but-events-wanted"),
+        pytest.param("none", ASKED, "events", id="nothing-but-events-wanted"),
+        pytest.param("chunks", NOT_ASKED, "chunks", id="chunks-and-no-events-wanted"),
+        pytest.param("comments", {}, "comments", id="comments"),
+    ],
+)
+async def test_a_waiting_stream_is_kept_open_in_the_style_that_is_set(
+    style: str, header: dict[str, str], what: str
+) -> None:
+    async with busy(f'keepalive_style = "{style}"\n') as one, client(one) as http:
+        answer = await http.post("/v1/chat/completions", json=BODY, headers=header)
+    lines = [line for line in answer.text.split("\n") if line]
+    data = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    empty = [one for one in data if one["choices"] and one["choices"][0]["delta"] == {"content": ""}]
+    seen = {
+        "comments": any(line.startswith(":") for line in lines),
+        "events": any(line.startswith("event: queue") for line in lines),
+        "chunks": bool(empty),
+    }
+    assert {name for name, there in seen.items() if there} == ({what} - {"nothing"})
+    texts = [one["choices"][0]["delta"].get("content") or "" for one in data if one["choices"]]
+    assert "".join(texts) == "hello"
+    if what in ("chunks", "nothing"):
+        assert all(line.startswith("data: ") for line in lines)
+
+
+async def test_the_sdk_adds_empty_chunks_as_nothing() -> None:
+    async with busy('keepalive_style = "chunks"\n') as one:
+        sdk = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key="none")
+        async with sdk, await sdk.chat.completions.create(**BODY) as chunks:
+            texts = [chunk.choices[0].delta.content or "" async for chunk in chunks]
+    assert "".join(texts) == "hello"
+    assert len(texts) > 3

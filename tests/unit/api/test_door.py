@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.asgi import Rig, chat, rig
-from tests.support.servers import Servers, whole
+from gateway.tenancy.failures import FREE
+from tests.support.asgi import Rig, begin, chat, rig
+from tests.support.servers import Servers, native, whole
 
 EXTRA = """
 [[models]]
@@ -176,3 +177,29 @@ async def test_a_gateway_that_is_ending_takes_nobody_in() -> None:
     assert call.header("retry-after") == "1"
     assert call.header("connection") == "close"
     assert house.access[0]["outcome"] == "shutdown"
+
+
+async def test_many_wrong_keys_of_one_address_wait_and_a_good_key_does_not() -> None:
+    wrong, good = {"authorization": "Bearer sk-wrong-key"}, {"authorization": "Bearer sk-12345678"}
+    keys = '[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
+    async with rig(Servers(a=native()), "chatglm2", keys) as house:
+        for _ in range(FREE):
+            assert (await house.get("/v1/models", headers=wrong)).status == 401
+        slow = begin(house.gateway.data, "GET", "/v1/models", headers=wrong)
+        slower = begin(house.gateway.data, "GET", "/v1/models", headers=wrong)
+        assert (await house.get("/v1/models", headers=good)).status == 200
+        assert not slower.task.done()
+        slower.leave()
+        await slower.task
+        await slow.task
+        assert (slow.status, slow.error["code"]) == (401, "invalid_api_key")
+        text = house.gateway.metrics.render()[0].decode()
+        assert f'gateway_auth_failures_total{{reason="wrong"}} {FREE + 2}.0' in text
+
+
+async def test_requests_without_a_key_do_not_wait() -> None:
+    keys = '[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
+    async with rig(Servers(a=native()), "chatglm2", keys) as house:
+        for _ in range(FREE + 5):
+            await house.get("/v1/models")
+        assert len(house.gateway._desk.failures) == 0

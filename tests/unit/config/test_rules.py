@@ -171,6 +171,12 @@ def faults(text: str) -> list[str]:
             id="every-page-and-a-door-without-keys",
         ),
         pytest.param(
+            '[queue]\nevents = true\nkeepalive_style = "none"\n' + BACKEND,
+            "queue.events",
+            "remove one of them",
+            id="two-styles",
+        ),
+        pytest.param(
             BACKEND + '[[keys]]\nname = "k"\n',
             "keys[0]",
             "give one of key, key_sha256, key_file",

@@ -1,6 +1,7 @@
 """Metrics count what receipts say, read states when scraped, and never grow with what clients send."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -62,9 +63,10 @@ def metrics(
     live: Present | None = None,
     registry: CollectorRegistry | None = None,
     services: Callable[[], Mapping[str, Service]] = lambda: {"cards": CARDS},
+    models: Sequence[str] = ("chatglm2-6b", "智谱"),
 ) -> Metrics:
     return Metrics(
-        models=["chatglm2-6b", "智谱"],
+        models=models,
         backends={"gpu-0": 1, "gpu-1": 8},
         live=live or Present(),
         version="1.2.3",
@@ -574,3 +576,15 @@ def test_the_kinds_of_request_that_are_remembered_are_bounded() -> None:
     labels = {"door": "chat", "model": "other", "stream": "true", "status": "200", "outcome": "ok"}
     assert value(counting, "gateway_requests_total", **labels) == MOST_KINDS + 100
     assert len(counting._kinds) <= MOST_KINDS
+
+
+def test_what_was_prepared_can_be_written_in_a_thread_while_series_are_added() -> None:
+    names = [f"m{number}" for number in range(300)]
+    seen = metrics(models=names)
+    seen.prepare()
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(seen.write)
+        for name in names:
+            seen.settled(receipt(model=name))
+        text = writing.result(30)[0]
+    assert text.count(b"gateway_queue_depth{") == 300

@@ -31,3 +31,14 @@ def test_an_event_tells_the_same_to_a_program(place: news.Place, told: dict[str,
     (event,) = Parser().feed(news.event(place))
     assert event == Event(event.data, "queue")
     assert json.loads(event.data) == {"object": "queue", "choices": [], **told}
+
+
+def test_a_chunk_adds_nothing_to_the_answer() -> None:
+    data = json.loads(news.chunk("chatcmpl-1", 5, "m").removeprefix(b"data: "))
+    assert data == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 5,
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
+    }
