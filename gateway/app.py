@@ -337,6 +337,8 @@ def _metrics(
 
 
 NOTES = {
+    "role_history": "This server answers requests without a history and fails at every one with pairs in it: "
+    'is it dialect "chatglm3-native"? ChatGLM3 and GLM-4 behind POST / take a history of roles.',
     "prompt_window": "This server cuts prompts as long as this one. If it keeps more, set prompt_window.",
 }
 """What the log says of the notes that dialects make, once a backend."""

@@ -36,6 +36,7 @@ from gateway.errors import (
     StallTimeout,
     TotalTimeout,
     UpstreamBusy,
+    UpstreamError,
     UpstreamMisconfigured,
     UpstreamReset,
     UpstreamTimeout,
@@ -120,6 +121,12 @@ class Relay:
             if what not in backend.noted:
                 backend.noted.add(what)
                 self._note(backend.name, what)
+
+    def tell_doubt(self, backend: Backend, doubt: str) -> None:
+        """Log, once, that a backend may be another than configured: it answers all requests but this kind."""
+        if "" in backend.answered and doubt not in backend.answered | backend.noted:
+            backend.noted.add(doubt)
+            self._note(backend.name, doubt)
 
     def tell_fault(self, backend: Backend, outgoing: Outgoing, error: UpstreamMisconfigured) -> None:
         """Log that a backend's configuration does not fit it, once until it has answered well."""
@@ -453,7 +460,9 @@ class _Try:
         self.over = True
         if self._lease.end():  # as `_free_card`, without a coroutine where nobody waits
             await asyncio.sleep(0)
-        return self.backend.dialect.answer(outgoing, body)
+        events = self.backend.dialect.answer(outgoing, body)
+        self.backend.answered.add(outgoing.doubt)
+        return events
 
     async def _free_card(self) -> None:
         """Hand the slot on: the card is free, whatever it has said and whenever its stream ends."""
@@ -633,6 +642,8 @@ class _Try:
             if not self.backend.retired:
                 if isinstance(error, UpstreamMisconfigured):
                     self._relay.tell_fault(self.backend, self._outgoing, error)
+                if self._outgoing.doubt and type(error) is UpstreamError:
+                    self._relay.tell_doubt(self.backend, self._outgoing.doubt)
                 self._tell(error)
         finally:
             await self._leave(error.row.outcome, works_on=isinstance(error, UpstreamTimeout))

@@ -25,6 +25,7 @@ Dialect = Literal[
     "chatglm2",
     "chatglm2-openai",
     "chatglm3",
+    "chatglm3-native",
     "glm4",
     "glm4v",
     "chatglm-cpp",
@@ -118,9 +119,9 @@ class Backend(Section):
     """Time-outs of this backend; they win over the model's and over `[timeouts]`."""
     health: HealthOverrides = HealthOverrides()
     """Health checks of this backend; they win over `[health]`."""
-    variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
-    """Dialect chatglm3: which edition of `api_server.py` it runs. `auto` suits all: tools are sent in the
-    forms of every edition, each of which ignores the others'."""
+    variant: Literal["auto", "2023-11", "2024-01", "2024-05", "2024-05-08"] = "auto"
+    """Dialect chatglm3: which edition of `api_server.py` it runs. `auto` suits all but one: tools are sent
+    in the forms of every edition, each of which ignores the others'. That of `2024-05-08` takes no tools."""
     v3_stream: Literal["native", "safe"] = "native"
     """Dialect chatglm3: `native` streams and repairs what the server breaks, `safe` asks for the whole."""
     v3_tools: Literal["flat", "nested"] = "flat"

@@ -20,6 +20,7 @@ STREAMING = ("/stream", "/chat")
 _ENDPOINTS: dict[str, tuple[str, ...]] = {
     "chatglm": ("/",),
     "chatglm2": ("/",),
+    "chatglm3-native": ("/",),
     "chatglm-cpp-native": ("/",),
     "chatglm-stream": STREAMING,
 }

@@ -15,6 +15,7 @@ from gateway.dialects.chatglm import ChatGLM
 from gateway.dialects.chatglm2 import ChatGLM2
 from gateway.dialects.chatglm2_openai import ChatGLM2OpenAI
 from gateway.dialects.chatglm3 import ChatGLM3
+from gateway.dialects.chatglm3_native import ChatGLM3Native
 from gateway.dialects.chatglm_cpp import ChatGLMCpp
 from gateway.dialects.chatglm_cpp_native import ChatGLMCppNative
 from gateway.dialects.chatglm_stream import ChatGLMStream
@@ -30,6 +31,7 @@ DIALECTS: MappingProxyType[str, Dialect] = MappingProxyType(
             ChatGLM2(),
             ChatGLM2OpenAI(),
             ChatGLM3(),
+            ChatGLM3Native(),
             GLM4(),
             GLM4V(),
             ChatGLMCpp(),

@@ -45,7 +45,7 @@ class Profile:
     leading_assistant: Literal["pair", "fold"] = "pair"
     tools: Literal["refuse", "ignore"] = "refuse"
     max_temperature: float | None = None
-    variant: Literal["auto", "2023-11", "2024-01", "2024-05"] = "auto"
+    variant: Literal["auto", "2023-11", "2024-01", "2024-05", "2024-05-08"] = "auto"
     v3_stream: Literal["native", "safe"] = "native"
     v3_tools: Literal["flat", "nested"] = "flat"
     v3_system: Literal["merge", "sacrificial"] = "merge"
@@ -64,7 +64,8 @@ class Outgoing:
     called; `ignored` the parameters that this request loses on this backend. `passes`: bytes of the answer
     may go on unread, as the client speaks what the backend speaks; then `model` is the name the client must
     see, and `usage_wanted` whether its stream shall end with the usage. `kept`: tokens of the prompt that the
-    server keeps, where it cuts longer ones.
+    server keeps, where it cuts longer ones. `doubt`: the note to make if the backend fails at all requests of
+    this kind and answers the others.
     """
 
     path: str
@@ -81,6 +82,7 @@ class Outgoing:
     model: str = ""
     usage_wanted: bool = False
     kept: int | None = None
+    doubt: str = ""
 
     @property
     def prompt_tokens(self) -> int:

@@ -19,6 +19,7 @@ class ChatGLM(NativeDialect):
     context = 2048
     cjk = tokens.V1_CJK
     probe = "/openapi.json"
+    doubt = "role_history"
 
     def count_prompt(self, folded: Folded) -> int:
         return count_bare(folded, self.cjk)

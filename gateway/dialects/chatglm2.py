@@ -17,6 +17,7 @@ class ChatGLM2(NativeDialect):
     name = "chatglm2"
     context = 8192
     probe = "/openapi.json"
+    doubt = "role_history"
 
     def count_prompt(self, folded: Folded) -> int:
         return count_rounds(folded, self.cjk)

@@ -1,4 +1,4 @@
-"""ChatGLM3-6B behind its own `openai_api_demo/api_server.py`, of any of its three editions (rules V1 to V7).
+"""ChatGLM3-6B behind its own `openai_api_demo/api_server.py`, of any of its editions (rules V1 to V7).
 
 It speaks an OpenAI of mid-2023: functions instead of tools, nothing null, text alone. Streams are repaired by
 `v3_stream`; with tools nothing is streamed, since its streams lose the call.
@@ -15,6 +15,7 @@ from gateway.dialects.counting import count_messages
 from gateway.dialects.fitting import messages_to_fit
 from gateway.dialects.lead import without_lead
 from gateway.dialects.losses import lost
+from gateway.dialects.native import refuse_tools
 from gateway.dialects.v3_messages import V3Message
 from gateway.dialects.v3_stream import V3Decoder, finish_reason
 from gateway.errors import UpstreamGarbled
@@ -40,7 +41,7 @@ class ChatGLM3(Dialect):
         allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
-        functions = v3_tools.offered(request)
+        functions, losses = _offered(request, profile)
         tools = _tools(functions, profile)
         messages, prompt_tokens = _fitting(request, profile, tools, context)
         wanted = budget.clamped(budget.wanted_output(request, profile, prompt_tokens), prompt_tokens, context)
@@ -61,7 +62,7 @@ class ChatGLM3(Dialect):
             prompt=prompt_tokens,
             budget=wanted,
             tool_names=frozenset(function.name for function in functions),
-            ignored=lost(request, profile, _HONOURED, _forced(request)),
+            ignored=lost(request, profile, _HONOURED, losses),
             abandon="close" if streams else "drain",
         )
 
@@ -79,6 +80,16 @@ class ChatGLM3(Dialect):
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
         return V3Decoder(outgoing.budget)
+
+
+def _offered(request: ChatRequest, profile: Profile) -> tuple[list[Function], tuple[str, ...]]:
+    """The functions to offer, and what is lost of them.
+
+    The edition of 2024-05-08 puts tools of its own in their place, and those only where `agent` is set.
+    """
+    if profile.variant == "2024-05-08":
+        return [], refuse_tools(request, profile)
+    return v3_tools.offered(request), _forced(request)
 
 
 def _tools(functions: list[Function], profile: Profile) -> dict[str, list[dict[str, Any]]]:

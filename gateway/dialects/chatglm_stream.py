@@ -1,7 +1,9 @@
 """ChatGLM-6B behind the community's web-stream-demo: `POST /chat` whole, `POST /stream` as events.
 
-It takes a query and a history of pairs and nothing else; its errors are 200 with `success` false. Each
-event repeats all the text so far. Source: the `web-stream-demo` server of ChatGLM-6B's community (read).
+It takes a query and a history of pairs and nothing else. Of the pairs it keeps the last five: a system text
+before them is moved to the oldest that is kept, and the loss of the others is reported. Its errors are 200
+with `success` false. Each event repeats all the text so far.
+Source: the `web-stream-demo` server of ChatGLM-6B's community (read).
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ _UNFINISHED = "\ufffd"
 """What the model's tokenizer shows for a character of which only some bytes have come."""
 
 
+WINDOW = 5
+"""The pairs of a history that the server keeps."""
+
+
 class ChatGLMStream(Dialect):
     """v1 that streams. The answer is cut at its budget here, since the server takes none."""
 
@@ -42,6 +48,11 @@ class ChatGLMStream(Dialect):
         folded, prompt_tokens = fold_to_fit(
             request, profile, context, lambda folded: count_bare(folded, self.cjk)
         )
+        dropped = max(0, len(folded.pairs) - WINDOW)
+        if dropped:
+            folded = folded.without_oldest(dropped)
+            prompt_tokens = count_bare(folded, self.cjk)
+        losses = (*refuse_tools(request, profile), *(("messages",) if dropped else ()))
         return Outgoing(
             path="/stream" if stream else "/chat",
             body=jsontext.write({"query": folded.prompt.text, "history": folded.history}),
@@ -49,7 +60,7 @@ class ChatGLMStream(Dialect):
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
             total=context,  # not sent, but where the model itself ends
-            ignored=lost(request, profile, frozenset(), refuse_tools(request, profile)),
+            ignored=lost(request, profile, frozenset(), losses),
             abandon="probe" if stream else "drain",
         )
 

@@ -42,7 +42,7 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
 
 _LOSABLE = frozenset(_NEUTRAL)
 
-NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call"})
+NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call", "messages"})
 """All names that can stand in `x-gateway-ignored`."""
 
 

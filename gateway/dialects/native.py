@@ -22,18 +22,19 @@ from gateway.wire.openai import ChatRequest
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
 
 
-class NativeDialect(Dialect):
-    """A dialect of the `POST /` wire; subclasses say how their prompt counts and how they sample."""
+class PromptDialect(Dialect):
+    """A dialect of the `POST /` wire; subclasses say what stands in the history and how they sample."""
 
     context: ClassVar[int] = 8192
-    pairs = True
     ranges = allowed.NATIVE
+    doubt: ClassVar[str] = ""
+    """The note to make where such a server fails at every request with a history."""
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
         allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
-        folded, prompt_tokens = fold_to_fit(request, profile, context, self.count_prompt)
+        prompt, history, prompt_tokens = self.conversation(request, profile, context)
         wanted = budget.wanted_output(request, profile, prompt_tokens)
         window = self.window(profile)
         total = budget.total_length(request, prompt_tokens, wanted, context, window)
@@ -41,8 +42,8 @@ class NativeDialect(Dialect):
             path="/",
             body=jsontext.write(
                 {
-                    "prompt": folded.prompt.text,
-                    "history": folded.history,
+                    "prompt": prompt,
+                    "history": history,
                     "max_length": total,
                     **self.sampling(request, profile),
                 }
@@ -53,10 +54,11 @@ class NativeDialect(Dialect):
             total=total,
             ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
             kept=None if window is None else min(prompt_tokens, window),
+            doubt=self.doubt if history else "",
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
-        text = _response(body)
+        text = self._response(body)
         counted = tokens.estimate(text, self.cjk)
         prompt_tokens = outgoing.prompt_tokens
         if text:
@@ -72,12 +74,46 @@ class NativeDialect(Dialect):
         return None
 
     @abstractmethod
-    def count_prompt(self, folded: Folded) -> int:
-        """P: the estimated tokens of the whole prompt this server will build."""
+    def conversation(
+        self, request: ChatRequest, profile: Profile, context: int
+    ) -> tuple[str, list[Any], int]:
+        """The prompt, the history before it, and P. Raises `BadRequest`, `ContextExceeded`."""
 
     @abstractmethod
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
         """The sampling members to send."""
+
+    def text(self, response: Any) -> Any:
+        """The text of the answer's `response`; anything but a text is garbled."""
+        return response
+
+    def _response(self, body: bytes) -> str:
+        try:
+            answer = jsontext.read_lenient(body)
+        except ValueError:
+            raise UpstreamGarbled("The backend's answer is not JSON.") from None
+        text = self.text(answer.get("response")) if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            raise UpstreamGarbled("The backend's answer has no text in `response`.")
+        if answer.get("status", 200) != 200:
+            raise UpstreamGarbled("The backend's answer reports a failure.")
+        return text
+
+
+class NativeDialect(PromptDialect):
+    """One whose history is pairs; subclasses say how their prompt counts."""
+
+    pairs = True
+
+    def conversation(
+        self, request: ChatRequest, profile: Profile, context: int
+    ) -> tuple[str, list[Any], int]:
+        folded, prompt_tokens = fold_to_fit(request, profile, context, self.count_prompt)
+        return folded.prompt.text, folded.history, prompt_tokens
+
+    @abstractmethod
+    def count_prompt(self, folded: Folded) -> int:
+        """P: the estimated tokens of the whole prompt this server will build."""
 
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
@@ -106,16 +142,3 @@ def never_greedy(request: ChatRequest, profile: Profile) -> dict[str, Any]:
     if request.temperature is not None and request.temperature < 0.01:
         sampling |= {"temperature": 0.1, "top_p": 0.01}
     return sampling
-
-
-def _response(body: bytes) -> str:
-    try:
-        answer = jsontext.read_lenient(body)
-    except ValueError:
-        raise UpstreamGarbled("The backend's answer is not JSON.") from None
-    text = answer.get("response") if isinstance(answer, dict) else None
-    if not isinstance(text, str):
-        raise UpstreamGarbled("The backend's answer has no text in `response`.")
-    if answer.get("status", 200) != 200:
-        raise UpstreamGarbled("The backend's answer reports a failure.")
-    return text

@@ -37,7 +37,8 @@ class Backend:
     `abandon_stream` tell how the card becomes free after its client left, where the dialect has no say.
     `probe` is the path of the GET that its dialect's servers answer. `fault` says what seems to be wrong with
     its configuration, "" for nothing. `retired`: no configuration names it any more; what is in flight there
-    may end, and says nothing of who has the name now.
+    may end, and says nothing of who has the name now. `answered` holds what was in doubt of the requests it
+    has answered whole, "" for those without a doubt.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Backend:
         self.fault = ""
         self.retired = False
         self.noted: set[str] = set()
+        self.answered: set[str] = set()
         self.abandon_whole, self.abandon_stream = _abandon(settings)
         self.settings = settings
         self.client = Client(

@@ -37,6 +37,8 @@ SERVERS = [
     Server("chatglm3-2023-11", "chatglm3", "2023-11", {"variant": "2023-11"}, tools=True),
     Server("chatglm3-2024-01", "chatglm3", "2024-01", tools=True),
     Server("chatglm3-2024-05", "chatglm3", "2024-05", tools=True),
+    Server("chatglm3-native", "chatglm3-native"),
+    Server("chatglm3-native-glm4", "chatglm3-native", "glm4"),
     Server("glm4", "glm4", tools=True),
     Server("glm4v", "glm4v"),
     Server("chatglm-cpp", "chatglm-cpp"),

@@ -1256,3 +1256,35 @@ async def test_service_times_are_learned_from_good_answers_only() -> None:
         assert service.mean == 10.0
         await house.answer()
         assert service.mean < 1.0
+
+
+TURNS = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "a"},
+    {"role": "user", "content": "r"},
+]
+
+
+async def fails_at_pairs(request: httpx.Request) -> httpx.Response:
+    """ChatGLM3 behind the first `api.py`: a history of pairs is a 500."""
+    answers = refusing(500) if jsontext.read_lenient(request.content)["history"] else native()
+    return await answers(request)
+
+
+@pytest.mark.parametrize("dialect", ["chatglm", "chatglm2"])
+async def test_server_that_fails_at_every_history_is_asked_about_once(dialect: str) -> None:
+    async with open_house(Servers(a=fails_at_pairs), dialect) as house:
+        await house.failure(UpstreamError, messages=TURNS)
+        assert house.notes == []  # it may be out of order: nothing has been answered yet
+        for _ in range(2):
+            await house.answer()
+            await house.failure(UpstreamError, messages=TURNS)
+    assert house.notes == [("a", "role_history")]
+
+
+async def test_server_that_has_answered_a_history_is_never_asked_about() -> None:
+    async with open_house(Servers(a=[native(), native(), refusing(500)]), "chatglm") as house:
+        await house.answer()
+        await house.answer(messages=TURNS)
+        await house.failure(UpstreamError, messages=TURNS)
+    assert house.notes == []

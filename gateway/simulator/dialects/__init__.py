@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from gateway.simulator.dialects.chatglm import ChatGLM, ChatGLM2
 from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAI, ChatGLM2OpenAIOnPydantic2
 from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
+from gateway.simulator.dialects.chatglm3_native import ChatGLM3Native, GLM4Native
 from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp
 from gateway.simulator.dialects.chatglm_cpp_native import ChatGLMCppNative
 from gateway.simulator.dialects.chatglm_stream import ChatGLMStream
@@ -24,6 +25,7 @@ DIALECTS: Mapping[str, Mapping[str, type[Program]]] = {
     "chatglm2": {"": ChatGLM2},
     "chatglm2-openai": {"pydantic-1": ChatGLM2OpenAI, "pydantic-2": ChatGLM2OpenAIOnPydantic2},
     "chatglm3": {"2024-05": ChatGLM3, "2024-01": ChatGLM3Of2024, "2023-11": ChatGLM3Of2023},
+    "chatglm3-native": {"chatglm3": ChatGLM3Native, "glm4": GLM4Native},
     "glm4": {"": GLM4},
     "glm4v": {"": GLM4V},
     "chatglm-cpp": {"": ChatGLMCpp},

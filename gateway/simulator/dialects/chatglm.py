@@ -48,9 +48,13 @@ class ChatGLM2(ChatGLM):
 
 def native_reply(prompt: str, history: Sequence[object], text: str) -> Reply:
     """The reply of every `POST /` server; `time` is local and names no zone, as the originals'."""
+    return dated_reply(text, [*history, [prompt, text]])
+
+
+def dated_reply(response: object, history: Sequence[object]) -> Reply:
+    """The same around whatever the model code returned."""
     time = datetime.now().strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ005 - the originals give local time
-    turns = [*history, [prompt, text]]
-    return json_reply({"response": text, "history": turns, "status": 200, "time": time})
+    return json_reply({"response": response, "history": history, "status": 200, "time": time})
 
 
 def _check_prompt(prompt: object, history: object) -> None:

@@ -14,6 +14,9 @@ from gateway.simulator.exchange import ModelError, Reply, Request, Stream, json_
 from gateway.simulator.program import Handler, Program
 from gateway.simulator.validation import read_body, record
 
+_WINDOW = 5
+"""The pairs of a history that the model gets."""
+
 
 class ChatGLMStream(Program):
     """The demo with the first model."""
@@ -64,7 +67,7 @@ def _prompt(request: Request) -> Prompt:
     if not isinstance(query, str):
         raise TypeError("the model's tokenizer takes text")
     params = {"do_sample": True, "max_length": 2048, "temperature": 0.95, "top_p": 0.7}
-    return Prompt("chatglm-6b", query, history, params)
+    return Prompt("chatglm-6b", query, history[-_WINDOW:], params)
 
 
 def _event(content: dict[str, object]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.simulator.brain import Prompt, tokens
 from gateway.simulator.dialects.jsoncall import find_call, write_call
-from gateway.simulator.exchange import Reply, Request, Stream, compact, detail, json_reply, sse
+from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
 from gateway.simulator.program import Handler, Program, now
 from gateway.simulator.shapes import models_reply, offered, random_id, usage
 from gateway.simulator.validation import (
@@ -102,6 +102,7 @@ class GLM4(Program):
         if not body["messages"] or body["messages"][-1]["role"] == "assistant":
             return detail(400, "Invalid request")
         job = _job(body)
+        _check_sampling(job.prompt.params)
         if body["stream"]:
             return await self._stream(request, job)
         pieces = [piece async for piece, _, _ in self._pieces(request, job)]
@@ -152,6 +153,18 @@ class GLM4(Program):
             return
         yield job.chunk(_delta(said), "stop")
         yield sse("[DONE]")
+
+
+def _check_sampling(params: Mapping[str, Any]) -> None:
+    """What vLLM refuses before it generates; the server answers 500."""
+    good = (
+        0 < params["repetition_penalty"] <= 2
+        and params["temperature"] >= 0
+        and 0 < params["top_p"] <= 1
+        and params["max_tokens"] >= 1
+    )
+    if not good:
+        raise ModelError("a sampling parameter is out of range")
 
 
 def _job(body: dict[str, Any]) -> _Job:
@@ -220,7 +233,8 @@ def _assistant(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _whole(job: _Job, answer: str) -> dict[str, object]:
-    call = find_call(answer, [tool.name for tool in job.prompt.tools])
+    tools = job.prompt.tools
+    call = find_call(answer, [tool.name for tool in tools]) if tools else None
     message: dict[str, object] = {
         "role": "assistant",
         "content": None if call else answer.strip(),

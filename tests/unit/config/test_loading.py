@@ -108,9 +108,9 @@ listen = "0.0.0.0:8000"
         'config.toml:7: backends[0].dialct: unknown key; did you mean "dialect"?',
         'config.toml:10: backends[1].name: "gpu-0" is already at backends[0].name; choose another name',
         (
-            "config.toml:12: backends[1].dialect: one of chatglm, chatglm2, chatglm2-openai, chatglm3, glm4, "
-            "glm4v, chatglm-cpp, chatglm-cpp-native, chatglm-stream, openai is wanted, "
-            'got the text "glm5"; did you mean "glm4"?'
+            "config.toml:12: backends[1].dialect: one of chatglm, chatglm2, chatglm2-openai, chatglm3, "
+            "chatglm3-native, glm4, glm4v, chatglm-cpp, chatglm-cpp-native, chatglm-stream, openai is wanted"
+            ', got the text "glm5"; did you mean "glm4"?'
         ),
         "config.toml:13: backends[1].models[1]: a name without blanks is wanted, got the number 3",
         (
@@ -156,7 +156,8 @@ listen = "0.0.0.0:8000"
             [
                 (
                     "config.toml:2: backends[0].dialect: missing; one of chatglm, chatglm2, chatglm2-openai, "
-                    "chatglm3, glm4, glm4v, chatglm-cpp, chatglm-cpp-native, chatglm-stream, openai is wanted"
+                    "chatglm3, chatglm3-native, glm4, glm4v, chatglm-cpp, chatglm-cpp-native, "
+                    "chatglm-stream, openai is wanted"
                 )
             ],
             id="a-missing-key-is-at-its-table",

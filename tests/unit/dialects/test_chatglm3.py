@@ -8,7 +8,7 @@ import pytest
 from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.chatglm3 import ChatGLM3
 from gateway.dialects.v3_stream import V3Decoder
-from gateway.errors import ContextExceeded, UpstreamGarbled
+from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamGarbled
 from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
@@ -233,3 +233,15 @@ def test_system_text_after_a_tools_result_stands_before_the_first_question() -> 
     roles = [(one["role"], one["content"]) for one in sent(ask(messages=messages, tools=[TOOL]))["messages"]]
     assert roles[0] == ("user", "S\n\nq")
     assert roles[-1] == ("function", "7")
+
+
+@pytest.mark.parametrize("members", [{"tools": [TOOL]}, {"functions": [TOOL["function"]]}])
+def test_edition_that_replaces_a_clients_tools_is_never_sent_any(members: dict[str, Any]) -> None:
+    (name,) = members
+    with pytest.raises(UnsupportedParameter) as caught:
+        ask(Profile("m", variant="2024-05-08"), **members)
+    assert caught.value.param == name
+    outgoing = ask(Profile("m", variant="2024-05-08", tools="ignore"), stream=True, **members)
+    assert outgoing.ignored == (name,)
+    assert outgoing.streams
+    assert not {"tools", "functions", "agent"} & set(sent(outgoing))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.chatglm_stream import ChatGLMStream
-from gateway.errors import ContextExceeded, UpstreamEmpty, UpstreamError
+from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamEmpty, UpstreamError
 from gateway.wire import sse, tokens
 from gateway.wire.events import Delta, Finish
 from gateway.wire.openai import read_chat
@@ -62,3 +62,36 @@ def test_a_failure_is_told_without_the_servers_words() -> None:
     with pytest.raises(UpstreamError) as caught:
         ChatGLMStream().answer(ask(), b'{"success":false,"response":"CUDA secret"}')
     assert "secret" not in caught.value.message
+
+
+def talk(pairs: int, *, system: str = "", **profile: Any) -> Outgoing:
+    messages = [{"role": "system", "content": system}] if system else []
+    for number in range(pairs):
+        messages += [
+            {"role": "user", "content": f"q{number}"},
+            {"role": "assistant", "content": f"a{number}"},
+        ]
+    chat = read_chat(json.dumps({"messages": [*messages, {"role": "user", "content": "q"}]}).encode())
+    return ChatGLMStream().ask(chat, Profile(model="m", **profile), stream=True)
+
+
+def test_five_pairs_are_sent_and_nothing_is_reported() -> None:
+    outgoing = talk(5, system="S")
+    assert json.loads(outgoing.body)["history"][0] == ["S\n\nq0", "a0"]
+    assert outgoing.ignored == ()
+
+
+def test_pairs_beyond_the_servers_window_are_reported_and_their_system_text_stays() -> None:
+    outgoing = talk(8, system="S")
+    history = json.loads(outgoing.body)["history"]
+    assert history[0] == ["S\n\nq3", "a3"]
+    assert len(history) == 5
+    assert outgoing.ignored == ("messages",)
+    assert outgoing.prompt_tokens < talk(8, system="S" * 400).prompt_tokens
+
+
+def test_pairs_beyond_the_servers_window_are_refused_where_losses_are() -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        talk(6, strict=True)
+    assert caught.value.param == "messages"
+    assert talk(5, strict=True).ignored == ()

@@ -1,0 +1,69 @@
+"""ChatGLM3 or GLM-4 behind ChatGLM-6B's `api.py`: the same `POST /`, with a history of roles.
+
+Many tutorials put a newer model into the first `api.py`, which hands `history` to `model.chat()` as it came.
+From ChatGLM3 on that is a list of `{"role", "content"}` objects: pairs, as `chatglm` sends them, are a 500
+from the second turn on. System texts are messages of their own. Where an answer's first line is not empty,
+the model code takes it for a tool's name and `response` is an object.
+Source: ChatGLM-6B `api.py` over ChatGLM3 and GLM-4 `modeling_chatglm.py` (`chat`, `process_response`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gateway.dialects.base import Profile
+from gateway.dialects.counting import count_messages
+from gateway.dialects.fitting import Sent, messages_to_fit
+from gateway.dialects.folding import JOINT, plain_messages
+from gateway.dialects.native import PromptDialect, never_greedy
+from gateway.errors import BadRequest
+from gateway.wire.openai import ChatRequest
+
+
+class ChatGLM3Native(PromptDialect):
+    """One model of the third or fourth generation; every message keeps its role and place."""
+
+    name = "chatglm3-native"
+    context: ClassVar[int] = 8192
+    probe = "/openapi.json"
+    pairs = False
+
+    def conversation(
+        self, request: ChatRequest, profile: Profile, context: int
+    ) -> tuple[str, list[Any], int]:
+        kept, prompt_tokens = messages_to_fit(_messages(request), profile, context, _count)
+        return kept[-1]["content"], kept[:-1], prompt_tokens
+
+    def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
+        return never_greedy(request, profile)
+
+    def text(self, response: Any) -> Any:
+        """The text of a response; a name and a content are the two parts of one text."""
+        match response:
+            case {"name": str() as name, "content": str() as content}:
+                return f"{name}\n{content}"
+        return response
+
+
+def _messages(request: ChatRequest) -> list[Sent]:
+    """The messages with the question last (rules T1, T4 to T7)."""
+    spoken = plain_messages(request)
+    end = len(spoken)
+    while end and spoken[end - 1][0] == "system":
+        end -= 1
+    before, system = spoken[:end], spoken[end:]
+    if not system and before[-1][0] == "assistant":
+        raise BadRequest(
+            "The last message is the assistant's; this model only answers a user message.", param="messages"
+        )
+    if not system:
+        ordered = before
+    elif before and before[-1][0] == "user":  # what follows a question stands before it
+        ordered = [*before[:-1], *system, before[-1]]
+    else:  # nothing else asks
+        ordered = [*before, ("user", JOINT.join(text for _, text in system if text))]
+    return [{"role": role, "content": text} for role, text in ordered]
+
+
+def _count(messages: list[Sent]) -> int:
+    return count_messages([message["content"] for message in messages])
