@@ -183,4 +183,7 @@ def _value(schema: object, *, chinese: bool) -> object:
         return choices[0]
     place = "北京" if chinese else "Beijing"
     samples: dict[object, object] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
-    return samples.get(known.get("type"), place)
+    kind = known.get("type")
+    if isinstance(kind, list):  # such as ["string", "null"]
+        kind = next((one for one in kind if one != "null"), "null")
+    return None if kind == "null" else samples.get(kind, place)

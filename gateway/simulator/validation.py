@@ -137,6 +137,13 @@ def nullable(inner: Check) -> Check:
     return check
 
 
+def mapping(value: object, place: Place, issues: list[Issue]) -> object:
+    """Any object."""
+    if not isinstance(value, dict):
+        issues.append(Issue("dict_type", place, value))
+    return value
+
+
 def array(inner: Check) -> Check:
     """A list whose every item passes the inner check."""
 
@@ -181,6 +188,10 @@ def either(**branches: Check) -> Check:
         return value
 
     return check
+
+
+OBJECTS = either(**{"dict[any,any]": mapping, "list[dict[any,any]]": array(mapping)})
+"""An object or a list of objects: what the servers take for `tools`."""
 
 
 class Record:
@@ -290,6 +301,7 @@ _MESSAGES: Mapping[str, tuple[str, str, str]] = {
         "type_error.float",
         "value is not a valid float",
     ),
+    "dict_type": ("Input should be a valid dictionary", "type_error.dict", "value is not a valid dict"),
     "list_type": ("Input should be a valid list", "type_error.list", "value is not a valid list"),
     "tuple_type": ("Input should be a valid tuple", "type_error.tuple", "value is not a valid tuple"),
     "model_attributes_type": (

@@ -21,7 +21,14 @@ from tests.support.peer import peer
 from tests.support.tapes import REPLY, Tape, tape
 from tests.support.visitor import ask
 
-WORDLESS = ("chatglm", "chatglm2", "chatglm-cpp-native", "chatglm-stream")
+WORDLESS = (
+    "chatglm",
+    "chatglm2",
+    "chatglm3-native",
+    "chatglm3-native-glm4",
+    "chatglm-cpp-native",
+    "chatglm-stream",
+)
 """Their servers give no reason for an end, so nothing tells an empty answer from a failure."""
 NATIVE = Server("chatglm2", "chatglm2")
 NOTHING = telling({**GOOD, "response": ""})

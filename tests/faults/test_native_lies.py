@@ -13,7 +13,7 @@ from tests.support.peer import peer
 from tests.support.tapes import REPLY, Tape
 from tests.support.visitor import Visitor, ask
 
-NATIVE = pytest.mark.parametrize("dialect", ["chatglm", "chatglm2", "chatglm-cpp-native"])
+NATIVE = pytest.mark.parametrize("dialect", ["chatglm", "chatglm2", "chatglm3-native", "chatglm-cpp-native"])
 GOOD: dict[str, Any] = {"response": REPLY, "history": [], "status": 200, "time": "2023-01-01 00:00:00"}
 LIES: dict[str, dict[str, Any]] = {
     "status-500": {**GOOD, "response": SECRET, "status": 500},

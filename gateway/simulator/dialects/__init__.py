@@ -12,7 +12,7 @@ from gateway.simulator.dialects.chatglm import ChatGLM, ChatGLM2
 from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAI, ChatGLM2OpenAIOnPydantic2
 from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
 from gateway.simulator.dialects.chatglm3_native import ChatGLM3Native, GLM4Native
-from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp
+from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp, ChatGLMCppOfGLM4, ChatGLMCppOfV3
 from gateway.simulator.dialects.chatglm_cpp_native import ChatGLMCppNative
 from gateway.simulator.dialects.chatglm_stream import ChatGLMStream
 from gateway.simulator.dialects.glm4 import GLM4
@@ -28,7 +28,7 @@ DIALECTS: Mapping[str, Mapping[str, type[Program]]] = {
     "chatglm3-native": {"chatglm3": ChatGLM3Native, "glm4": GLM4Native},
     "glm4": {"": GLM4},
     "glm4v": {"": GLM4V},
-    "chatglm-cpp": {"": ChatGLMCpp},
+    "chatglm-cpp": {"": ChatGLMCpp, "chatglm3": ChatGLMCppOfV3, "glm4": ChatGLMCppOfGLM4},
     "chatglm-cpp-native": {"": ChatGLMCppNative},
     "chatglm-stream": {"": ChatGLMStream},
     "openai": {"": OpenAI},

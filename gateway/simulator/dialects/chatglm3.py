@@ -7,17 +7,28 @@ variants lose short answers, break on the text `get_`, and make up what a tool r
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gateway.simulator.brain import STOP_TOKEN, Prompt, tokens
 from gateway.simulator.dialects.pythoncall import TOOLS_TEXT, find_call, write_call
-from gateway.simulator.exchange import Reply, Request, Stream, compact, detail, json_reply, spaced, sse
+from gateway.simulator.exchange import (
+    ModelError,
+    Reply,
+    Request,
+    Stream,
+    compact,
+    detail,
+    json_reply,
+    spaced,
+    sse,
+)
 from gateway.simulator.program import Handler, Program, now
 from gateway.simulator.shapes import models_reply, offered, usage
 from gateway.simulator.validation import (
+    OBJECTS,
     Check,
     Field,
     Record,
@@ -40,7 +51,7 @@ _HEARD_FROM = 7
 """A stream says nothing before its text is longer than this."""
 
 
-def _request(word: Check, content: Check, tools: str) -> Record:
+def _request(word: Check, content: Check, tools: str, offered: Check) -> Record:
     call = record(name=Field(nullable(word), None), arguments=Field(nullable(word), None))
     message = record(
         role=Field(literal("user", "assistant", "system", "function")),
@@ -56,7 +67,7 @@ def _request(word: Check, content: Check, tools: str) -> Record:
         "max_tokens": Field(nullable(integer()), None),
         "stream": Field(nullable(boolean), False),
         "repetition_penalty": Field(nullable(number()), 1.1),
-        tools: Field(anything, None),
+        tools: Field(offered, None),
     }
     return record(**fields)
 
@@ -86,7 +97,7 @@ class ChatGLM3(Program):
     generating = frozenset({"/v1/chat/completions", "/v1/embeddings"})
     model: ClassVar[str] = "chatglm3-6b"
     card: ClassVar[str] = "chatglm3-6b"
-    chat_request: ClassVar[Record] = _request(text, text, "tools")
+    chat_request: ClassVar[Record] = _request(text, text, "tools", nullable(OBJECTS))
     embedding_input: ClassVar[Field] = Field(either(list_of_str=array(text), str=text))
     drops_first_system: ClassVar[bool] = True
     pydantic: ClassVar[int] = 2
@@ -131,12 +142,15 @@ class ChatGLM3(Program):
         body = read_body(request, self.chat_request, pydantic=self.pydantic)
         if not body["messages"] or body["messages"][-1]["role"] == "assistant":
             return detail(400, "Invalid request")
-        tools = body[self.tools_field]
-        job = self._job(body, self._messages(body["messages"], tools), tools)
         if body["stream"]:
-            return await self._stream(request, body, job)
+            return await self._stream(request, body)
+        job = self._first_job(body)
         steps = [step async for step in self._steps(request, job)]
         return json_reply(self._whole(body, job, steps[-1]))
+
+    def _first_job(self, body: dict[str, Any]) -> _Job:
+        tools = body[self.tools_field]
+        return self._job(body, self._messages(body["messages"], tools), tools)
 
     def _messages(self, messages: list[dict[str, Any]], tools: object) -> list[dict[str, Any]]:
         mapped: list[dict[str, Any]] = []
@@ -161,6 +175,8 @@ class ChatGLM3(Program):
         counted = 3 + sum(_count(message) for message in messages)
         length, budget = self._limits(body["max_tokens"] or 1024, counted)
         warmth = float(body["temperature"])
+        if body["repetition_penalty"] <= 0 or not 0 <= float(body["top_p"]) <= 1:
+            raise ModelError("transformers refuses the parameter")
         params = {
             "do_sample": warmth > 1e-5,
             "logits_processor": "'list'",
@@ -241,9 +257,9 @@ class ChatGLM3(Program):
         created = {"created": now()} if dated else {}
         return compact({**self._head(model, "chat.completion.chunk"), "choices": [choice], **created})
 
-    async def _stream(self, request: Request, body: dict[str, Any], job: _Job) -> Stream:
+    async def _stream(self, request: Request, body: dict[str, Any]) -> Stream:
         model = body["model"]
-        direct = self._direct(model, self._steps(request, job))
+        direct = self._direct(model, self._steps(request, self._first_job(body)))
         first = await anext(direct)
         if "get_" not in first:
             return Stream(self._sent(direct))
@@ -257,7 +273,7 @@ class ChatGLM3(Program):
         ]
         messages = self._messages([*body["messages"], *invented], body["tools"])
         again = self._job(body, messages, body["tools"])
-        return Stream(self._held(self._predict(model, self._steps(request, again))), linger=None)
+        return Stream(self._held(self._predict(model, request, lambda: again)), linger=None)
 
     async def _direct(self, model: str, steps: AsyncGenerator[_Step, None]) -> AsyncGenerator[str, None]:
         """The usual stream. Its first item decides the way and is never sent."""
@@ -285,10 +301,19 @@ class ChatGLM3(Program):
         yield self._chunk(model, {}, "stop")
         yield "[DONE]"
 
-    async def _predict(self, model: str, steps: AsyncGenerator[_Step, None]) -> AsyncGenerator[str, None]:
-        """The elder way to stream: a role first, a call where the model ends one, a second finish."""
+    async def _predict(
+        self, model: str, request: Request, job: Callable[[], _Job]
+    ) -> AsyncGenerator[str, None]:
+        """The elder way to stream: a role first, a call where the model ends one, a second finish.
+
+        The request is looked at behind the role: what cannot be digested cuts the stream there.
+        """
         yield self._chunk(model, {"role": "assistant"}, None)
         said = ""
+        try:
+            steps = self._steps(request, job())
+        except (TypeError, AttributeError, ValueError) as error:
+            raise ModelError("the request cannot be digested") from error
         async with aclosing(steps):
             async for step in steps:
                 delta, said = step.text[len(said) :], step.text
@@ -335,7 +360,7 @@ class ChatGLM3Of2023(ChatGLM3):
     card = "gpt-3.5-turbo"
     pydantic = 1
     tools_field = "functions"
-    chat_request = _request(loose_text, nullable(loose_text), "functions")
+    chat_request = _request(loose_text, nullable(loose_text), "functions", anything)
     drops_first_system = False
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
@@ -357,8 +382,9 @@ class ChatGLM3Of2023(ChatGLM3):
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return spaced({**self._head(model, "chat.completion.chunk"), "choices": [choice]}, escaped=True)
 
-    async def _stream(self, request: Request, body: dict[str, Any], job: _Job) -> Stream:
-        return Stream(self._held(self._predict(body["model"], self._steps(request, job))), linger=None)
+    async def _stream(self, request: Request, body: dict[str, Any]) -> Stream:
+        chunks = self._predict(body["model"], request, lambda: self._first_job(body))
+        return Stream(self._held(chunks), linger=None)
 
 
 def _called(part: str) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """chatglm.cpp `openai_api.py`: strict about its fields, one generation at a time, no `[DONE]`.
 
-`max_tokens` is the length of prompt and answer together, and more than the server's own is an error: a 500,
-or a stream that is cut behind its first chunk.
+`max_tokens` is the length of prompt and answer together. In the recordings, made with a stub for the model,
+more than 4096 is an error: a 500, or a stream that is cut behind its first chunk. The variants named by a
+model's generation do as the model in C++ does behind the program's own loop, which checks no length: they
+keep the last 512 tokens of a prompt, stop where prompt and answer reach `max_tokens`, fail where they reach
+4096, and begin an answer with a newline, which is stripped from whole answers only.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import Prompt, tokens
 from gateway.simulator.dialects.pythoncall import TOOLS_TEXT, fenced, find_call
 from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
 from gateway.simulator.program import Handler, Program, now
@@ -62,6 +66,8 @@ class ChatGLMCpp(Program):
     cors = True
     linger: ClassVar[int] = 2
     """How many pieces a stream still makes for nobody."""
+    lead: ClassVar[str] = ""
+    """What the model writes before an answer."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -84,18 +90,31 @@ class ChatGLMCpp(Program):
         body = read_body(request, _REQUEST)
         if not body["messages"]:
             return detail(400, "empty messages")
-        prompt = _prompt(body)
+        prompt = _prompt(body, self.lead)
         if body["stream"]:
-            return Stream(self._events(request, prompt), linger=self.linger)
-        check_length(body["max_tokens"])
-        answer = await self.voice.say(request, prompt)
-        return json_reply(_whole(body, answer))
+            return Stream(self._events(request, prompt, _asked(body)), linger=self.linger)
+        self.check(body["max_tokens"])
+        answer = "".join([piece async for piece in self.pieces(request, prompt, _asked(body))])
+        return json_reply(_whole(body, self.stripped(answer)))
 
-    async def _events(self, request: Request, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+    def check(self, length: object) -> None:
+        """Refuse a length beyond the model's own."""
+        check_length(length)
+
+    def stripped(self, answer: str) -> str:
+        """A whole answer as the program gives it."""
+        return answer
+
+    def pieces(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[str, None]:
+        """What the model says to a prompt of so many tokens."""
+        del asked
+        return self.voice.speak(request, prompt)
+
+    async def _events(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[bytes, None]:
         """The stream: it keeps the model to its end, and the loop for one piece at a time."""
         yield _chunk({"role": "assistant"})
-        async with self._turn, aclosing(self.voice.speak(request, prompt)) as pieces:
-            check_length(prompt.params["max_length"])
+        async with self._turn, aclosing(self.pieces(request, prompt, asked)) as pieces:
+            self.check(prompt.params["max_length"])
             more = True
             while more:
                 async with self.gate.hold():
@@ -106,13 +125,46 @@ class ChatGLMCpp(Program):
         yield _chunk({}, finish_reason="stop")
 
 
+class ChatGLMCppOfV3(ChatGLMCpp):
+    """The same with ChatGLM3 as it is in C++."""
+
+    lead = "\n "
+
+    def check(self, length: object) -> None:
+        """See `ChatGLMCpp`: the program's loop checks nothing."""
+
+    def stripped(self, answer: str) -> str:
+        """See `ChatGLMCpp`."""
+        return answer.strip()
+
+    async def pieces(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[str, None]:
+        """See `ChatGLMCpp`: as many tokens as fit behind what is kept of the prompt."""
+        most = prompt.params["max_length"]
+        length = min(asked, _PROMPT_WINDOW)
+        kept = replace(prompt, text=prompt.text[-_PROMPT_WINDOW:])
+        async with aclosing(self.voice.speak(request, kept)) as pieces:
+            async for piece in pieces:
+                parts = tokens(piece)[: max(0, int(str(most)) - length)]
+                length += len(parts)
+                if length >= MAX_LENGTH:
+                    raise ModelError("the model's memory is full")
+                if parts:
+                    yield "".join(parts)
+
+
+class ChatGLMCppOfGLM4(ChatGLMCppOfV3):
+    """The same with GLM-4."""
+
+    lead = "\n"
+
+
 def check_length(length: object) -> None:
     """The model's own refusal of a length beyond its memory."""
     if not isinstance(length, int) or length > MAX_LENGTH:
         raise ModelError(f"max_length is {MAX_LENGTH}")
 
 
-def _prompt(body: dict[str, Any]) -> Prompt:
+def _prompt(body: dict[str, Any], lead: str) -> Prompt:
     messages = [{"role": message["role"], "content": message["content"]} for message in body["messages"]]
     if body["tools"]:
         messages.insert(0, {"role": "system", "content": _tools_text(body["tools"])})
@@ -125,11 +177,17 @@ def _prompt(body: dict[str, Any]) -> Prompt:
         "top_p": body["top_p"],
     }
     tools = offered(body["tools"])
-    return Prompt(MODEL, last["content"], history, params, tools=tools, write_call=fenced)
+    return Prompt(MODEL, last["content"], history, params, lead=lead, tools=tools, write_call=fenced)
 
 
 def _tools_text(tools: list[dict[str, Any]]) -> str:
     return f"{TOOLS_TEXT}\n{json.dumps(tools, indent=4, ensure_ascii=False)}"
+
+
+def _asked(body: dict[str, Any]) -> int:
+    """The tokens of the prompt, before it is cut."""
+    asked = sum(len(message["content"]) for message in body["messages"])
+    return asked + (len(_tools_text(body["tools"])) if body["tools"] else 0)
 
 
 def _whole(body: dict[str, Any], answer: str) -> dict[str, object]:
@@ -141,9 +199,7 @@ def _whole(body: dict[str, Any], answer: str) -> dict[str, object]:
     )
     message = {"role": "assistant", "content": answer, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": "function_call" if call else "stop"}
-    asked = sum(len(message["content"]) for message in body["messages"])
-    asked += len(_tools_text(body["tools"])) if body["tools"] else 0
-    prompt, completion = min(asked, _PROMPT_WINDOW), min(len(answer), body["max_tokens"])
+    prompt, completion = min(_asked(body), _PROMPT_WINDOW), min(len(answer), body["max_tokens"])
     return {
         "id": "chatcmpl",
         "model": "default-model",

@@ -18,12 +18,14 @@ from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compa
 from gateway.simulator.program import Handler, Program, now
 from gateway.simulator.shapes import models_reply, offered, random_id, usage
 from gateway.simulator.validation import (
+    OBJECTS,
     Field,
-    anything,
     array,
     boolean,
+    either,
     integer,
     literal,
+    mapping,
     nullable,
     number,
     read_body,
@@ -32,6 +34,7 @@ from gateway.simulator.validation import (
 )
 
 _CALL = record(name=Field(nullable(text), None), arguments=Field(nullable(text), None))
+_CHOICE = either(**{"str": text, "dict[any,any]": mapping})
 _MESSAGE = record(
     role=Field(literal("user", "assistant", "system", "tool")),
     content=Field(nullable(text), None),
@@ -45,8 +48,8 @@ _REQUEST = record(
     top_p=Field(nullable(number()), 0.8),
     max_tokens=Field(nullable(integer()), None),
     stream=Field(nullable(boolean), False),
-    tools=Field(anything, None),
-    tool_choice=Field(anything, None),
+    tools=Field(nullable(OBJECTS), None),
+    tool_choice=Field(nullable(_CHOICE), None),
     repetition_penalty=Field(nullable(number()), 1.1),
 )
 _PROMPT_END = "<|assistant|>\n"

@@ -48,9 +48,12 @@ _REQUEST = record(
 
 
 class GLM4V(Program):
-    """The server that sees. No picture can be fetched here: each is the 500 of a picture out of reach."""
+    """The server that sees. No picture can be fetched here: each is the 500 of a picture out of reach.
 
-    blocking = False
+    A whole answer is generated inside the event loop and holds it to the end; a stream is generated in a
+    thread, which runs to its end whether its client has left or not.
+    """
+
     cors = True
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
@@ -70,7 +73,7 @@ class GLM4V(Program):
         if not body["messages"] or body["messages"][-1]["role"] == "assistant":
             return detail(400, "Invalid request")
         if body["stream"]:
-            return Stream(self._events(request, body))
+            return Stream(self._events(request, body), linger=None)
         prompt, counted = _prompt(body)
         answer = await self.voice.say(request, prompt)
         message = {"role": "assistant", "content": answer, "name": None}
@@ -86,6 +89,7 @@ class GLM4V(Program):
         prompt, _ = _prompt(body)
         async with aclosing(self.voice.speak(request, prompt)) as pieces:
             async for piece in pieces:
+                await self.gate.wait_through()
                 yield _chunk(model, {"role": "assistant", "content": piece})
         yield _chunk(model, {"role": "assistant", "content": ""})
         yield _chunk(model, {})

@@ -116,3 +116,20 @@ async def test_canned_brain_quotes_the_result_of_a_tool() -> None:
 async def test_stop_token_counts_as_one() -> None:
     assert tokens("ab<|observation|>") == ["a", "b", "<|observation|>"]
     assert [piece async for piece in chop("abcd<|observation|>e", 4)] == ["abcd", "<|observation|>e"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (["string", "null"], "Beijing"),
+        (["null", "integer"], 1),
+        (["null"], None),
+        ("null", None),
+        (None, "Beijing"),
+    ],
+)
+async def test_called_tool_gets_a_value_of_every_kind_of_type(kind: object, value: object) -> None:
+    tool = Tool("f", parameters={"properties": {"x": {"type": kind}}})
+    prompt = Prompt("m", "use f", tools=[tool], write_call=lambda name, given: f"{name} {dict(given)}")
+    answer = CannedBrain(100).answer(prompt)
+    assert "".join([piece async for piece in answer.pieces]) == f"f {{'x': {value!r}}}"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
+from gateway.simulator.exchange import ModelError, Stream
 from gateway.simulator.program import Program
 from tests.unit.simulator.helpers import canned, chat, deltas, events, get, make, post, whole
 
@@ -129,3 +130,27 @@ async def test_embeddings_of_a_lone_text_are_miscounted() -> None:
     _, reply = await whole(make(ChatGLM3), post("/v1/embeddings", {"model": "m", "input": "ab c"}))
     assert len(reply["data"]) == 1
     assert reply["usage"] == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 4}
+
+
+@pytest.mark.parametrize("program", [ChatGLM3, ChatGLM3Of2024])
+async def test_tools_that_are_neither_an_object_nor_a_list_of_objects_are_a_422(
+    program: type[ChatGLM3],
+) -> None:
+    for tools, places in (
+        ("x", [["body", "tools", "dict[any,any]"], ["body", "tools", "list[dict[any,any]]"]]),
+        ([1], [["body", "tools", "dict[any,any]"], ["body", "tools", "list[dict[any,any]]", 0]]),
+    ):
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": tools}
+        status, answer = await whole(make(program), post("/v1/chat/completions", body))
+        assert status == 422
+        assert [problem["loc"] for problem in answer["detail"]] == places
+
+
+async def test_null_temperature_cuts_a_stream_of_2023_behind_its_role_and_is_a_500_whole() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": None}
+    assert (await whole(make(ChatGLM3Of2023), post("/v1/chat/completions", body)))[0] == 500
+    stream = await make(ChatGLM3Of2023).answer(post("/v1/chat/completions", body | {"stream": True}))
+    assert isinstance(stream, Stream)
+    assert b'"role": "assistant"' in await anext(stream.events)
+    with pytest.raises(ModelError):
+        await anext(stream.events)

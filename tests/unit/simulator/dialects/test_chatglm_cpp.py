@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp
+from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp, ChatGLMCppOfGLM4, ChatGLMCppOfV3
 from gateway.simulator.exchange import ModelError
 from tests.unit.simulator.helpers import canned, chat, deltas, events, get, make, whole
 
@@ -63,3 +65,37 @@ async def test_stream_too_long_breaks_behind_its_first_chunk() -> None:
 async def test_empty_messages_are_refused_in_its_own_words() -> None:
     assert await whole(make(ChatGLMCpp), chat()) == (400, {"detail": "empty messages"})
     assert (await whole(make(ChatGLMCpp), get("/health")))[0] == 404
+
+
+FAMILIES = pytest.mark.parametrize(
+    ("program", "lead"), [(ChatGLMCppOfV3, "\n "), (ChatGLMCppOfGLM4, "\n")], ids=["chatglm3", "glm4"]
+)
+
+
+@FAMILIES
+async def test_leading_newline_is_in_streams_only(program: type[ChatGLMCpp], lead: str) -> None:
+    _, answer = await whole(make(program), chat(("user", "@@reply:hello@@")))
+    assert answer["choices"][0]["message"]["content"] == "hello"
+    found = await deltas(make(program), chat(("user", "@@reply:hello@@"), stream=True))
+    assert "".join(choice["delta"].get("content", "") for choice in found) == f"{lead}hello"
+
+
+@FAMILIES
+async def test_answer_ends_where_the_kept_prompt_and_it_reach_the_limit(
+    program: type[ChatGLMCpp], lead: str
+) -> None:
+    question = ("user", "x" * 1000 + "@@reply:0123456789@@")
+    _, answer = await whole(make(program), chat(question, max_tokens=512 + len(lead) + 4))
+    assert answer["choices"][0]["message"]["content"] == "0123"
+    assert answer["usage"]["prompt_tokens"] == 512
+
+
+@FAMILIES
+async def test_limit_beyond_the_models_own_is_no_error_until_it_is_reached(
+    program: type[ChatGLMCpp],
+    lead: str,
+) -> None:
+    status, _ = await whole(make(program), chat(("user", "@@reply:hello@@"), max_tokens=80000))
+    assert status == 200
+    endless = replace(chat(("user", "hi"), max_tokens=80000), reply="y" * 4096)
+    assert (await whole(make(program), endless))[0] == 500

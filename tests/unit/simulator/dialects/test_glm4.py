@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from gateway.simulator.dialects.glm4 import GLM4
-from tests.unit.simulator.helpers import canned, chat, deltas, get, make, whole
+from tests.unit.simulator.helpers import canned, chat, deltas, get, make, post, whole
 
 TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": {}}}}}
@@ -85,3 +86,25 @@ async def test_health_and_models_are_there() -> None:
     assert await whole(make(GLM4), get("/health")) == (200, None)
     _, page = await whole(make(GLM4), get("/v1/models"))
     assert page["data"][0]["id"] == "glm-4"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"repetition_penalty": 0},
+        {"repetition_penalty": 3},
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"max_tokens": -1},
+    ],
+)
+async def test_value_that_vllm_refuses_is_a_500(members: dict[str, Any]) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
+    assert (await whole(make(GLM4), post("/v1/chat/completions", body)))[0] == 500
+
+
+@pytest.mark.parametrize("member", ["tools", "tool_choice"])
+async def test_tools_of_another_type_are_a_422(member: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], member: 7}
+    assert (await whole(make(GLM4), post("/v1/chat/completions", body)))[0] == 422

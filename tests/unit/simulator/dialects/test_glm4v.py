@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.simulator.dialects.glm4v import GLM4V
-from gateway.simulator.exchange import ModelError
+from gateway.simulator.exchange import ModelError, Stream
 from tests.unit.simulator.helpers import chat, deltas, events, get, make, post, whole
 
 
@@ -49,3 +51,16 @@ async def test_there_is_a_models_page_and_no_health() -> None:
 
 async def test_last_assistant_is_refused() -> None:
     assert await whole(make(GLM4V), chat(("assistant", "a"))) == (400, {"detail": "Invalid request"})
+
+
+async def test_whole_answer_holds_the_loop_and_a_stream_does_not() -> None:
+    program = make(GLM4V)
+    whole_answer = asyncio.ensure_future(program.answer(chat(("user", "@@sleep:60@@"))))
+    await asyncio.sleep(0)
+    assert program.gate.busy
+    whole_answer.cancel()
+    await asyncio.wait({whole_answer})
+    stream = await make(GLM4V).answer(chat(("user", "@@sleep:60@@"), stream=True))
+    assert isinstance(stream, Stream)
+    assert stream.linger is None  # it runs on to its end without its client
+    await stream.events.aclose()

@@ -20,3 +20,16 @@ def test_written_call_is_read_back() -> None:
 )
 def test_other_text_is_no_call(text: str) -> None:
     assert find_call(text, ["f"]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("cogview\n{a cat", {"name": "cogview", "arguments": '{"prompt": "{a cat"}'}),
+        ("simple_browser\n{x}", {"name": "simple_browser", "arguments": '"{x}"'}),
+        ("cogview\na cat", None),
+        ("f\n{bad json", None),
+    ],
+)
+def test_two_names_are_calls_whether_offered_or_not(text: str, call: dict[str, str] | None) -> None:
+    assert find_call(text, ["f"]) == call
