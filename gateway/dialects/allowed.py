@@ -7,6 +7,7 @@ rule T12 adjusts (temperature near 0, top_p 0, limits beyond the context) are in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,20 +23,18 @@ class Range(NamedTuple):
     """The values of one parameter: from `low` to `high`, both included unless `above` excludes `low`."""
 
     low: float
-    high: float | None = None
+    high: float = math.inf
     above: bool = False
 
     def takes(self, value: float) -> bool:
         """Whether the value is within the range."""
-        if value < self.low or (self.above and value == self.low):
-            return False
-        return self.high is None or value <= self.high
+        return self.low <= value <= self.high and not (self.above and value == self.low)
 
     @property
     def words(self) -> str:
         """The range as an error message says it."""
         low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if self.high is None else f"{low} and at most {self.high:g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
 
 
 Ranges = Mapping[str, Range]
@@ -62,10 +61,13 @@ VLLM: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": Range(0, 2, abo
 
 def check(request: ChatRequest, ranges: Ranges) -> None:
     """Raise `BadRequest` for a value outside its range, or a choice of a function that is not offered."""
-    body = request.body
+    value_of = request.body.get
     for name, range_ in ranges.items():
-        value = body.get(name)
-        if value is not None and not range_.takes(value):
+        value = value_of(name)
+        if value is None:
+            continue
+        low, high, above = range_  # `takes`, without a call: this runs for every request
+        if not low <= value <= high or (above and value == low):
             raise BadRequest(f"{name} must be {range_.words} for this model.", param=name)
     if request.tool_choice is not None or request.function_call is not None:
         check_choice(request)

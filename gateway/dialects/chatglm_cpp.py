@@ -116,7 +116,7 @@ class _Decoder(ChunkDecoder):
     def pieces(self, delta: Delta) -> list[Event]:
         text = self._lead.strip(delta.text)
         self._texts.append(text)
-        return super().pieces(delta._replace(text=text))
+        return super().pieces(delta if text is delta.text else delta._replace(text=text))
 
     def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
         return _reason(tokens.estimate("".join(self._texts), self._cjk), self._outgoing)

@@ -128,7 +128,8 @@ class _Decoder(ChunkDecoder):
     def feed(self, event: sse.Event) -> list[Event]:
         if event.data.strip() == DONE and self._lost:
             raise AskWhole("short_stream")
-        return [ready for one in super().feed(event) for ready in self._settled(one)]
+        events = super().feed(event)
+        return [ready for one in events for ready in self._settled(one)] if self._calls else events
 
     def end(self, *, clean: bool) -> list[Event]:
         if clean and not self.done and self._lost:
@@ -146,8 +147,10 @@ class _Decoder(ChunkDecoder):
             raise AskWhole("no_stream", remember=True)
         if delta.text:
             self._texts.append(text)
-        self._calls.add(delta.tools)
-        return super().pieces(delta._replace(text=text, tools=()))
+        if delta.tools:
+            self._calls.add(delta.tools)
+        same = text is delta.text and not delta.tools
+        return super().pieces(delta if same else delta._replace(text=text, tools=()))
 
     def reason(self, reason: FinishReason) -> FinishReason:
         if self._calls and glm4_calls.offered(self._calls.pieces, self._outgoing.tool_names):
@@ -161,7 +164,7 @@ class _Decoder(ChunkDecoder):
 
     def _settled(self, event: Event) -> list[Event]:
         """The end of the answer, and before it the call, or the text that looked like one to the server."""
-        if not isinstance(event, Finish) or not self._calls:
+        if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
             return [Delta(tools=self._calls.pieces), event]
