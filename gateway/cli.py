@@ -1,4 +1,4 @@
-"""The command line: serve, check, explain, schema, simulate, demo, healthcheck, version.
+"""The command line: serve, init, check, explain, schema, simulate, demo, healthcheck, version.
 
 Each command imports what it runs only when it runs, so that `check` and `healthcheck` start fast.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -37,6 +39,14 @@ _config_option = click.option(
 )
 
 
+_dialect_option = click.option(
+    "--dialect", metavar="NAME", help="What the server speaks.  [default: found out by asking it]"
+)
+_model_option = click.option(
+    "--model", metavar="NAME", help="The model it serves, as clients will ask for it.  [default: as it says]"
+)
+
+
 @click.group(context_settings={"help_option_names": ["--help", "-h"]})
 @click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
 def main() -> None:
@@ -48,12 +58,83 @@ def main() -> None:
 
 @main.command()
 @_config_option
-def serve(path: Path) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C. SIGHUP has it read its config file again."""
-    config = _loaded(path, serving=True)
+@click.option("--listen", metavar="ADDRESS", help="Where clients connect, such as 127.0.0.1:8080.")
+@click.option("--admin-listen", metavar="ADDRESS", help="Where probes and metrics are.")
+@click.option(
+    "--backend", "urls", multiple=True, metavar="URL", help="A model server, instead of a config file."
+)
+@_dialect_option
+@_model_option
+@click.pass_context
+def serve(
+    context: click.Context,
+    path: Path,
+    listen: str | None,
+    admin_listen: str | None,
+    urls: tuple[str, ...],
+    dialect: str | None,
+    model: str | None,
+) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C. SIGHUP has it read its config file again.
+
+    Without a file: gateway serve --backend http://127.0.0.1:8001
+    """
+    given: dict[str, Any] = {}
+    if not urls and (dialect or model):
+        raise click.UsageError("--dialect and --model belong to --backend URL")
+    if urls:
+        if context.get_parameter_source("path") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--backend takes the place of a config file; leave --config out")
+        given["backends"], listen = _backends_at(urls, dialect, model, listen)
+    if listen is not None:
+        given["server"] = {"listen": listen}
+    if admin_listen is not None:
+        given["admin"] = {"listen": admin_listen}
+    file = None if urls else path
+    config = _loaded(file, serving=True, given=given)
     from gateway.server import serve as run_server
 
-    sys.exit(run_server(config, path))
+    sys.exit(run_server(config, file, given))
+
+
+@main.command()
+@click.option(
+    "--config",
+    "-c",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="config.toml",
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--backend", "url", metavar="URL", help="The model server; asked for where it is left out.")
+@_dialect_option
+@_model_option
+@click.option("--listen", metavar="ADDRESS", help="Where clients will connect.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(
+    path: Path, url: str | None, dialect: str | None, model: str | None, listen: str | None, *, force: bool
+) -> None:
+    """Write a config file for one model server, which is asked by GETs what it is; nothing is generated."""
+    if path.exists() and not force:
+        raise click.UsageError(
+            f"{path} is there already; name another with --config, or write over it: --force"
+        )
+    asking = url is None
+    if url is None:
+        url = click.prompt("Address of the model server", default="http://127.0.0.1:8000")
+    from gateway.config import ConfigError
+    from gateway.setup import written
+
+    backends, listen = _backends_at((url,), dialect, model, listen, asking=asking)
+    try:
+        text = written(backends, listen)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_CONFIG)
+    path.write_text(text, encoding="utf-8")
+    option = "" if str(path) == "config.toml" else f" --config {shlex.quote(str(path))}"
+    click.echo(f"{path} is written. Next: gateway check{option}, then gateway serve{option}")
 
 
 @main.command()
@@ -63,11 +144,12 @@ def serve(path: Path) -> None:
 def check(path: Path, *, show: bool, no_bind: bool) -> None:
     """Check the config file and whether its addresses are free."""
     config = _loaded(path, serving=True)
+    from gateway.config.binding import obstacles as found
     from gateway.config.warnings import warnings
 
     for warning in warnings(config):
         click.echo(f"{path}: warning: {warning}", err=True)
-    obstacles = [] if no_bind else _obstacles(config)
+    obstacles = [] if no_bind else found(config)
     for obstacle in obstacles:
         click.echo(f"{path}: {obstacle}", err=True)
     if show:
@@ -191,14 +273,19 @@ def demo(port: int, brain: str, model_file: Path | None, *, once: bool) -> None:
 @click.option("--url", help="The admin plane (http://HOST:PORT or unix:/PATH); the config file is not read.")
 @click.option("--ready", is_flag=True, help="Ask /readyz (can it serve?) instead of /livez (does it run?).")
 @click.option(
-    "--timeout", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Seconds to wait."
+    "--timeout",
+    type=click.FloatRange(0.01),
+    default=2.0,
+    show_default=True,
+    help="Seconds to wait for each answer.",
 )
-def healthcheck(path: Path, url: str | None, timeout: float, *, ready: bool) -> None:
+@click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to ask again until it is well.")
+def healthcheck(path: Path, url: str | None, timeout: float, wait: float, *, ready: bool) -> None:
     """Ask a running gateway whether it is well; exit status 0 or 1."""
-    from gateway.healthcheck import probe, url_of
+    from gateway.healthcheck import url_of, wait_well
 
     url = url or url_of(_loaded(path).admin.listen)
-    well, line = probe(url, "/readyz" if ready else "/livez", timeout)
+    well, line = wait_well(url, "/readyz" if ready else "/livez", timeout, wait, time.monotonic, time.sleep)
     click.echo(line, err=not well)
     sys.exit(0 if well else EXIT_UNHEALTHY)
 
@@ -209,12 +296,54 @@ def version() -> None:
     click.echo(f"gateway {__version__}")
 
 
-def _loaded(path: Path, *, serving: bool = False) -> Config:
-    """Load a config file, or print all its faults and leave. `serving`: its addresses have to fit as well."""
-    from gateway.config import ConfigError, load
+def _backends_at(
+    urls: tuple[str, ...], dialect: str | None, model: str | None, listen: str | None, *, asking: bool = False
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Tables for model servers of one kind, and where to listen beside them; asks for what is not told."""
+    from gateway.config import DIALECTS
+    from gateway.config.wording import did_you_mean
+    from gateway.setup import USUAL_MODELS, examined, listening, tables
+
+    if dialect is not None and dialect not in DIALECTS:
+        near = did_you_mean(dialect, DIALECTS)
+        raise click.UsageError(f"there is no dialect {dialect}{near}; known: {', '.join(DIALECTS)}")
+    if dialect is None or (model is None and dialect not in USUAL_MODELS):
+        found = examined(urls[0], model)
+        if dialect is None and found.dialect is None and not asking:
+            raise click.UsageError(f"{urls[0]}: {found.why}; or name its dialect: --dialect NAME")
+        click.echo(f"{urls[0]}: {_as_found(found.dialect, dialect)} ({found.why})", err=True)
+        dialect = dialect or found.dialect
+        model = model or found.model
+    if asking:
+        dialect = click.prompt("Its dialect", default=dialect, type=click.Choice(DIALECTS))
+        model = click.prompt("The model it serves", default=model or USUAL_MODELS.get(str(dialect)))
+    model = model or USUAL_MODELS.get(str(dialect))
+    if model is None:
+        raise click.UsageError(f"{urls[0]} names no model; say which it serves: --model NAME")
+    chosen = listening(urls, listen)
+    if chosen != listen:
+        click.echo(f"port 8000 is the model server's; the gateway listens on {chosen}", err=True)
+    return tables(urls, str(dialect), model), chosen
+
+
+def _as_found(found: str | None, told: str | None) -> str:
+    if told is not None:
+        return f"dialect {told}, as told"
+    return f"looks like dialect {found}" if found else "its dialect could not be found out"
+
+
+def _loaded(path: Path | None, *, serving: bool = False, given: Mapping[str, Any] | None = None) -> Config:
+    """Load a config file, or print all its faults and leave. `serving`: its addresses have to fit as well.
+
+    `given` is what options say; without a file it is everything.
+    """
+    from gateway.config import ConfigError, load, parse
 
     try:
-        config = load(path, os.environ)
+        if path is None:
+            config = parse("", file="options", folder=Path(), environ={}, given=given or {})
+        else:
+            config = load(path, os.environ, given or {})
         if serving:
             from gateway.config.loops import refuse_loops
 
@@ -223,14 +352,6 @@ def _loaded(path: Path, *, serving: bool = False) -> Config:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)
-
-
-def _obstacles(config: Config) -> list[str]:
-    from gateway.config.binding import obstacle
-
-    planes = {"server.listen": config.server.address, "admin.listen": config.admin.address}
-    found = {key: obstacle(address) for key, address in planes.items()}
-    return [f"{key}: {what}" for key, what in found.items() if what]
 
 
 def _called(config: Config) -> Iterator[str]:

@@ -23,6 +23,7 @@ from gateway.config import Address, Config
 from gateway.config.binding import obstacle
 from gateway.simulator import Options, Simulator
 from gateway.simulator.llama import ModelMissingError
+from gateway.simulator.server import on_signal
 
 Say = Callable[[str], None]
 """Prints one text and a newline."""
@@ -113,7 +114,7 @@ class _Demo:
     async def run(self, port: int, *, once: bool) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+            on_signal(loop, number, self._stop.set)
         free = free_port(port)
         if free != port:
             self._say(f"Port {port} is taken; using {free}.\n")
@@ -125,7 +126,7 @@ class _Demo:
             self._say(introduction(running, urls))
             answered = await self._ask_until_stopped(running.url)
             if not once and not self._stop.is_set():
-                self._say("\nYour turn; Ctrl-C ends the demo.")
+                self._say(closing(running, urls, port))
                 await self._stop.wait()
         self._say("\nThe demo has ended.")
         return 0 if answered or not once else 1
@@ -200,6 +201,23 @@ def introduction(running: Running, urls: Iterable[str]) -> str:
             "or with the LangChain class for ChatGLM's own API (pip install langchain-community):",
             "",
             langchain_program(running.url),
+        ]
+    )
+
+
+def closing(running: Running, urls: Iterable[str], wanted: int) -> str:
+    """Say once more where everything listens, with the command that asks it as the last line."""
+    port = urlsplit(running.url).port
+    instead = (
+        f" ({wanted} is taken, perhaps by a ChatGLM server of your own)" if port != wanted and wanted else ""
+    )
+    return "\n".join(
+        [
+            "",
+            "Your turn; Ctrl-C ends the demo.",
+            f"gateway {running.url}{instead}, health and metrics {running.admin_url},",
+            f"simulated servers {', '.join(urls)}. Ask it:",
+            curl_command(running.url),
         ]
     )
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+_AGAIN = 0.3
+"""Seconds between two probes while one waits."""
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 
 
@@ -52,6 +55,28 @@ def probe(url: str, path: str, timeout: float) -> tuple[bool, str]:
     finally:
         connection.close()
     return status == http.HTTPStatus.OK, f"{place}: {status}"
+
+
+def wait_well(
+    url: str,
+    path: str,
+    timeout: float,
+    wait: float,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+) -> tuple[bool, str]:
+    """Probe again for up to `wait` seconds until it is well twice in a row; as `probe` where `wait` is 0.
+
+    Twice, as a gateway that has just begun has not looked at its backends yet.
+    """
+    until = clock() + wait
+    well, line = probe(url, path, timeout)
+    before = not wait
+    while not (well and before) and clock() < until:
+        before = well
+        pause(_AGAIN)
+        well, line = probe(url, path, timeout)
+    return well, line
 
 
 def fetch(url: str, path: str, timeout: float) -> str | None:

@@ -40,13 +40,19 @@ class Subject(Protocol):
 
 
 class Reloader:
-    """Reads the file again, one time after the other. `ask` may be called at any time, also by a signal."""
+    """Reads the file again, one time after the other. `ask` may be called at any time, also by a signal.
 
-    def __init__(self, path: Path, subject: Subject, logs: Logs, metrics: Metrics) -> None:
+    `given` is what options say, which wins over the file.
+    """
+
+    def __init__(
+        self, path: Path, subject: Subject, logs: Logs, metrics: Metrics, given: config.Given
+    ) -> None:
         self._path = path
         self._subject = subject
         self._logs = logs
         self._metrics = metrics
+        self._given = given
         self._taken = self._look()
         self._asked = asyncio.Event()
 
@@ -103,7 +109,7 @@ class Reloader:
         return result
 
     def _load(self) -> config.Config:
-        settings = config.load(self._path, os.environ)
+        settings = config.load(self._path, os.environ, self._given)
         refuse_loops(settings, self._path)
         return settings
 

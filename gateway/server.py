@@ -13,8 +13,9 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -24,6 +25,7 @@ from gateway import __version__, config, descriptors
 from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
+from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
 from gateway.reload import Reloader
@@ -247,42 +249,48 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.observe_lag(max(0.0, loop.time() - due))
 
 
-def serve(settings: config.Config, path: Path | None = None) -> int:
-    """Run until SIGTERM or SIGINT; give the exit status: 0 after a clean end, 1 after a forced one.
+def serve(settings: config.Config, path: Path | None = None, given: config.Given | None = None) -> int:
+    """Run until SIGTERM or SIGINT; give the exit status.
 
-    `path` is the file that `settings` were loaded from; SIGHUP has it read again. None: nothing is.
+    It is 0 after a clean end, 1 after a forced one or where an address cannot be bound. `path` is the file
+    that `settings` were loaded from; SIGHUP has it read again, with what is `given` over it. None: nothing.
     """
     # What has been loaded stays for good; what requests leave behind is rarely a circle, so look seldom.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     hold_standard_descriptors()
     with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings, path))
+        return runner.run(_serve(settings, path, given or {}))
 
 
-async def _serve(settings: config.Config, path: Path | None) -> int:
+async def _serve(settings: config.Config, path: Path | None, given: config.Given) -> int:
     logs = configure(
         settings.log.format, settings.log.level, writer_to(sys.stdout), access=settings.log.access
     )
     stops: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stops.put_nowait, number.name)
+        on_signal(loop, number, partial(stops.put_nowait, number.name))
     try:
-        return await _serve_until(settings, path, logs, stops)
+        return await _serve_until(settings, path, logs, stops, given)
     except OSError as error:
-        logs.note("An address cannot be bound.", level="critical", reason=error.strerror or "unknown")
-        return 2
+        reasons = obstacles(settings) or [error.strerror or "unknown"]
+        logs.note("An address cannot be bound.", level="critical", reason="; ".join(reasons))
+        return 1
     finally:
         logs.flush(LAST_LINES)
 
 
 async def _serve_until(
-    settings: config.Config, path: Path | None, logs: Logs, stops: asyncio.Queue[str]
+    settings: config.Config,
+    path: Path | None,
+    logs: Logs,
+    stops: asyncio.Queue[str],
+    given: config.Given,
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
         run = await stack.enter_async_context(running(settings, logs=logs))
-        reloads = _reloads(path, run, logs) if path is not None else None
+        reloads = _reloads(path, run, logs, given) if path is not None else None
         logs.started(__version__, data=run.url, admin=run.admin_url, backends=len(settings.backends))
         reason = await stops.get()
         if reloads is not None:
@@ -291,13 +299,21 @@ async def _serve_until(
         return await _close(stack, run, stops)
 
 
-def _reloads(path: Path, run: Running, logs: Logs) -> asyncio.Task[None]:
+def _reloads(path: Path, run: Running, logs: Logs, given: config.Given) -> asyncio.Task[None]:
     """Begin to reload the file, on SIGHUP where there is such a signal; goes on until it is cancelled."""
-    reloader = Reloader(path, run, logs, run.gateway.metrics)
+    reloader = Reloader(path, run, logs, run.gateway.metrics, given)
     number: signal.Signals | None = getattr(signal, "SIGHUP", None)
     if number is not None:
-        asyncio.get_running_loop().add_signal_handler(number, reloader.ask)
+        on_signal(asyncio.get_running_loop(), number, reloader.ask)
     return run.gateway.background.start(reloader.run(), "reloads")
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Callable[[], None]) -> None:
+    """Have a signal call `act` in the loop, also where the loop itself knows no signals (Windows)."""
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
 
 
 async def _close(stack: contextlib.AsyncExitStack, run: Running, stops: asyncio.Queue[str]) -> int:

@@ -13,7 +13,7 @@ from gateway.config.change import digest, fixed_changes, named_files
 from gateway.config.effective import effective
 from gateway.config.fault import ConfigError, Fault
 from gateway.config.key import Key
-from gateway.config.loading import load, parse
+from gateway.config.loading import Given, load, parse
 from gateway.config.members import Member, Members, expanded, member_name, service_host
 from gateway.config.model import Model
 from gateway.config.schema import schema
@@ -44,6 +44,7 @@ __all__ = [
     "Dialect",
     "Discovery",
     "Fault",
+    "Given",
     "Health",
     "HealthOverrides",
     "KeepaliveStyle",

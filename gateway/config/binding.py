@@ -8,12 +8,34 @@ import socket
 from pathlib import Path
 
 from gateway.config.address import Address
+from gateway.config.tree import Config
 
 _REASONS = {
-    errno.EADDRINUSE: "is in use by another program (which one is unknown); stop it, or choose another port",
+    errno.EADDRINUSE: "is in use by another program (a ChatGLM server takes port 8000 itself); "
+    "stop it, or choose another port",
     errno.EACCES: "may not be bound by this user; choose a port above 1023, or grant the right",
     errno.EADDRNOTAVAIL: "is no address of this machine; use one it has, 127.0.0.1 or 0.0.0.0",
 }
+
+
+def obstacles(config: Config) -> list[str]:
+    """Say of each plane whose address cannot be bound why, with its key and the remedy."""
+    planes = {
+        ("server.listen", "--listen", 8080): config.server.address,
+        ("admin.listen", "--admin-listen", 9080): config.admin.address,
+    }
+    found: list[str] = []
+    for (key, option, first), address in planes.items():
+        if (why := obstacle(address)) is not None:
+            beside = "" if address.path else f", such as: gateway serve {option} {_beside(address, first)}"
+            found.append(f"{key}: {why}{beside}")
+    return found
+
+
+def _beside(address: Address, first: int) -> Address:
+    """Another address of the same host that is free."""
+    others = (Address(address.host, port) for port in range(first, first + 20))
+    return next((one for one in others if obstacle(one) is None), Address(address.host, first))
 
 
 def obstacle(address: Address) -> str | None:

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.config.draft import drafted
 from gateway.config.fault import Complaint, ConfigError, Fault, faults_in
@@ -19,10 +19,17 @@ from gateway.config.tree import Config
 _POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)")
 
 
-def load(path: Path | str, environ: Mapping[str, str]) -> Config:
+Given: TypeAlias = Mapping[str, Any]
+"""What options say, which wins over the file: keys by their table, and whole lists of tables."""
+
+_NOTHING: Given = {}
+
+
+def load(path: Path | str, environ: Mapping[str, str], given: Given = _NOTHING) -> Config:
     """Read and check a config file; a ConfigError carries everything that is wrong with it.
 
-    `environ` fills in `${NAME}`; files that the config names are relative to its folder.
+    `environ` fills in `${NAME}`; files that the config names are relative to its folder; `given` wins over
+    what stands in the file.
     """
     path = Path(path)
     try:
@@ -34,18 +41,32 @@ def load(path: Path | str, environ: Mapping[str, str]) -> Config:
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte {error.start}); save it as UTF-8"
         raise ConfigError([Fault(str(path), 0, "", message)]) from error
-    return parse(text, file=str(path), folder=path.parent, environ=environ)
+    return parse(text, file=str(path), folder=path.parent, environ=environ, given=given)
 
 
-def parse(text: str, *, file: str, folder: Path, environ: Mapping[str, str]) -> Config:
+def parse(
+    text: str, *, file: str, folder: Path, environ: Mapping[str, str], given: Given = _NOTHING
+) -> Config:
     """Check a config text; `file` is its name in messages. Raises ConfigError as `load` does."""
     complaints: list[Complaint] = []
-    data = interpolated(_toml(text, file), environ, complaints)
+    data = _with(interpolated(_toml(text, file), environ, complaints), given)
     draft = drafted(with_files(data, folder, complaints), complaints)
     complaints.extend(complaints_about(draft))
     if complaints:
         raise ConfigError(faults_in(file, locate(text), complaints))
     return draft.config
+
+
+def _with(data: dict[str, Any], given: Given) -> dict[str, Any]:
+    """Put what is given over what was read; a section that is no table is left for its own complaint."""
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            table = data.setdefault(name, {})
+            if isinstance(table, dict):
+                table.update(value)
+        else:
+            data[name] = value
+    return data
 
 
 def _toml(text: str, file: str) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Nothing here repeats the value of a secret: those types say themselves what is w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import date, time
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
+from unicodedata import normalize
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -26,13 +28,23 @@ _LIMITS = {
     "string_too_short": "is empty",
 }
 
+_LONGEST_NAME = 200
+
 _TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Give the known name that `name` was probably meant to be."""
-    found = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Give the known name that `name` was probably meant to be, whatever its case and its blanks.
+
+    Blanks, underscores and dashes are taken for one another, full-width letters for what they look like.
+    """
+    plain = {_plain(one): one for one in sorted(known, reverse=True)}
+    found = get_close_matches(_plain(name[:_LONGEST_NAME]), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "-", normalize("NFKC", name).strip().casefold())
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

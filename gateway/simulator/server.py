@@ -146,11 +146,19 @@ def run(*options: Options, ready: Callable[[list[Simulator]], None] | None = Non
     asyncio.run(_run(options, ready))
 
 
+def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Callable[[], None]) -> None:
+    """Have a signal call `act` in the loop, also where the loop itself knows no signals (Windows)."""
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
 async def _run(options: tuple[Options, ...], ready: Callable[[list[Simulator]], None] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        on_signal(loop, number, stop.set)
     async with AsyncExitStack() as stack:
         simulators = [await stack.enter_async_context(Simulator(choice)) for choice in options]
         if ready is not None:

@@ -1,13 +1,15 @@
 """README.md and README.zh-CN.md are of equal rank, and what they and the pages under docs/ print is true."""
 
 import json
+import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -294,6 +296,42 @@ async def test_the_printed_readiness_is_the_one_that_comes() -> None:
     ):
         answer = await http.get("/readyz?verbose")
     assert answer.json() == json.loads(blocks_of(ENGLISH, "json")[1])
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+def pasted(script: str, folder: Path, ports: dict[int, int]) -> str:
+    """Run a printed block in a shell as somebody who pastes it, on other ports; what it printed."""
+    for printed, free in ports.items():
+        script = script.replace(f":{printed}", f":{free}").replace(f"--port {printed}", f"--port {free}")
+    program = f'trap "kill \\$(jobs -p)" EXIT\nset -e\n{script}\n'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
+        cwd=folder,
+        env={"PATH": path, "LANG": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout
+
+
+def test_the_printed_block_that_verifies_works_when_it_is_pasted_whole(tmp_path: Path) -> None:
+    (block,) = [one for one in blocks_of(ENGLISH, "sh") if "gateway healthcheck" in one]
+    data, admin, server = free_ports(3)
+    block = block.replace(
+        "gateway check", f"printf '[admin]\\nlisten = \"127.0.0.1:{admin}\"\\n' >> first.toml; gateway check"
+    ).replace("gateway init", f"gateway init --listen 127.0.0.1:{data}")
+    said = pasted(block, tmp_path, {8001: server, 9000: admin})
+    assert "first.toml: ok (1 model, 1 backend)" in said
+    assert blocks_of(ENGLISH, "json")[1].strip() in said
 
 
 def program_with(word: str, url: str) -> str:

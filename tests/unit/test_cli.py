@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from gateway import __version__
 from gateway.cli import main
-from gateway.config import Config
+from gateway.config import Config, load
 from gateway.simulator import Options
 
 GOOD = """
@@ -139,8 +139,9 @@ def test_serve_hands_over_the_config_and_the_exit_status(
 ) -> None:
     served: list[Config] = []
 
-    def serve(config: Config, path: Path) -> int:
+    def serve(config: Config, path: Path, given: dict[str, object]) -> int:
         assert path.name == "config.toml"
+        assert given == {}
         served.append(config)
         return status
 
@@ -149,6 +150,134 @@ def test_serve_hands_over_the_config_and_the_exit_status(
     monkeypatch.setitem(sys.modules, "gateway.server", server)
     assert call("serve", "--config", config_file(tmp_path)).exit_code == status
     assert served[0].backends[0].name == "gpu-0"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path | None]]:
+    """What `serve` was asked to run."""
+    runs: list[tuple[Config, Path | None]] = []
+
+    def serve(config: Config, path: Path | None, given: dict[str, object]) -> int:
+        runs.append((config, path))
+        assert "server" not in given or config.server.listen == given["server"]["listen"]  # type: ignore[index]
+        return 0
+
+    server = ModuleType("gateway.server")
+    monkeypatch.setattr(server, "serve", serve, raising=False)
+    monkeypatch.setitem(sys.modules, "gateway.server", server)
+    return runs
+
+
+Served = list[tuple[Config, Path | None]]
+
+
+def test_addresses_of_options_win_over_the_file(tmp_path: Path, served: Served) -> None:
+    path = config_file(tmp_path)
+    assert (
+        call("serve", "-c", path, "--listen", "127.0.0.1:7", "--admin-listen", "127.0.0.1:8").exit_code == 0
+    )
+    ((config, file),) = served
+    assert (config.server.listen, config.admin.listen, str(file)) == ("127.0.0.1:7", "127.0.0.1:8", path)
+
+
+@pytest.mark.parametrize(
+    ("listen", "message"),
+    [
+        ("8080", 'server.listen: "8080" has no port; write host:port'),
+        ("0.0.0.0:8080", "server.listen: 0.0.0.0:8080 can be reached from outside and there are no keys"),
+        ("127.0.0.1:8001", "backends[0].url: is the gateway's own address"),
+    ],
+)
+def test_address_of_an_option_is_checked_like_the_file(
+    tmp_path: Path, served: Served, listen: str, message: str
+) -> None:
+    result = call("serve", "--config", config_file(tmp_path), "--listen", listen)
+    assert (result.exit_code, served) == (2, [])
+    assert message in result.stderr
+
+
+def test_serve_runs_without_a_file(served: Served) -> None:
+    result = call("serve", "--backend", "http://h:1", "--backend", "http://h:2/", "--dialect", "chatglm3")
+    assert result.exit_code == 0
+    ((config, file),) = served
+    assert file is None
+    assert [(one.name, one.url, one.models) for one in config.backends] == [
+        ("gpu-0", "http://h:1", ("chatglm3-6b",)),
+        ("gpu-1", "http://h:2", ("chatglm3-6b",)),
+    ]
+
+
+def test_serve_beside_a_server_on_the_default_port_listens_elsewhere(served: Served) -> None:
+    result = call("serve", "--backend", "http://127.0.0.1:8000", "--dialect", "chatglm", "--model", "m")
+    assert result.exit_code == 0
+    assert served[0][0].server.address.port >= 8080
+    assert f"the gateway listens on {served[0][0].server.listen}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dialect", "chatglm"], "belong to --backend URL"),
+        (["--backend", "http://h:1", "--config", "x.toml"], "takes the place of a config file"),
+        (["--backend", "h:1"], "is no URL; write http://HOST:PORT"),
+        (["--backend", "http://h:1", "--dialect", "ChatGLM2"], 'did you mean "chatglm2"?'),
+        (["--backend", "http://127.0.0.1:1"], "is it running?"),
+        (["--backend", "http://127.0.0.1:1", "--dialect", "openai"], "say which it serves: --model NAME"),
+    ],
+)
+def test_serve_says_what_is_wrong_with_its_options(served: Served, words: list[str], message: str) -> None:
+    result = call("serve", *words)
+    assert (result.exit_code, served) == (2, [])
+    assert message in result.stderr
+
+
+def test_serve_on_a_taken_port_names_address_key_and_remedy(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        words = ["serve", "--config", config_file(tmp_path), "--listen", listen]
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", *words], capture_output=True, text=True, timeout=50, check=False
+        )
+    assert done.returncode == 1, done.stderr
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert line["reason"].startswith(f"server.listen: {listen} is in use by another program")
+    assert "gateway serve --listen 127.0.0.1:80" in line["reason"]
+
+
+def test_init_writes_a_file_that_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "new.toml"
+    words = ["--backend", "http://127.0.0.1:8000", "--dialect", "chatglm2", "--model", "$模型"]
+    result = call("init", "--config", str(path), *words)
+    assert result.exit_code == 0, result.output
+    assert f"{path} is written. Next: gateway check --config {path}, then gateway serve" in result.stdout
+    settings = load(path, {})
+    assert settings.backends[0].models == ("$模型",)
+    assert settings.server.address.port >= 8080
+    again = call("init", "--config", str(path), *words)
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+    assert call("init", "--config", str(path), *words, "--force").exit_code == 0
+
+
+def test_init_asks_for_what_is_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "new.toml"
+    typed = "http://127.0.0.1:1\nchatglm3\n\n"
+    result = CliRunner().invoke(main, ["init", "--config", str(path)], input=typed)
+    assert result.exit_code == 0, result.output
+    backend = load(path, {}).backends[0]
+    assert (backend.url, backend.dialect, backend.models) == (
+        "http://127.0.0.1:1",
+        "chatglm3",
+        ("chatglm3-6b",),
+    )
+
+
+def test_init_writes_no_bad_file(tmp_path: Path) -> None:
+    path = tmp_path / "new.toml"
+    result = call("init", "-c", str(path), "--backend", "http://h:1", "--dialect", "openai", "--model", "a b")
+    assert result.exit_code == 2
+    assert "backends[0].models[0]: a name without blanks is wanted" in result.stderr
+    assert not path.exists()
 
 
 def test_simulate_makes_options_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,26 @@ def test_a_taken_port_is_told_and_the_next_free_one_is_used() -> None:
     assert said[0].startswith(f"Port {taken} is taken; using ")
 
 
+def test_last_lines_tell_the_addresses_that_were_taken_and_the_curl_that_fits() -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "Your turn" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        run_demo(port=taken, say=say, gateway=gateway_that_replies(200, answer("x")))
+    (turn,) = [text for text in said if "Your turn" in text]
+    *_, first, servers, last = turn.splitlines()
+    url = first.split()[1]
+    assert f"({taken} is taken" in first
+    assert servers.count("http://127.0.0.1:") == len(SERVERS)
+    assert last == curl_command(url)
+    assert url != f"http://127.0.0.1:{taken}"
+
+
 def test_a_demo_that_cannot_start_says_why(tmp_path: Path) -> None:
     said: list[str] = []
     assert run_demo(brain="llama", model_file=tmp_path / "none.gguf", say=said.append) == 1

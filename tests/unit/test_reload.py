@@ -49,7 +49,7 @@ class House:
         live: Any = Dispatcher.__new__(Dispatcher)  # nothing is scraped that is asked of it
         live.at_once = {}
         self.metrics = Metrics(models=[], backends={}, live=live, version="1")
-        self.reloader = Reloader(self.file, self.subject, self.logs, self.metrics)
+        self.reloader = Reloader(self.file, self.subject, self.logs, self.metrics, {})
 
     @property
     def lines(self) -> list[dict[str, Any]]:

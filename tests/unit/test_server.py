@@ -224,7 +224,7 @@ async def _ask_when_leaving(run: Running, release: asyncio.Event) -> httpx.Respo
 
 async def _serve_until(url: str, stops: asyncio.Queue[str], log: io.StringIO) -> int:
     settings = configured({"a": (url, "openai")})
-    return await server._serve_until(settings, Path("test.toml"), configure("json", "info", log), stops)
+    return await server._serve_until(settings, Path("test.toml"), configure("json", "info", log), stops, {})
 
 
 async def test_a_signal_ends_it_with_status_0() -> None:

@@ -1,0 +1,91 @@
+"""What a model server seems to be, from cheap GETs alone, and the file that is written for it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from gateway import setup
+from gateway.config import DIALECTS, ConfigError
+from gateway.simulator import Options, Simulator
+from tests.support.peer import answering, peer
+
+MODELS = {"openai": "simulated-openai"}
+
+
+@pytest.mark.parametrize("tail", ["", "/"])
+@pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "chatglm3-native"])
+async def test_server_is_known_by_what_it_answers(dialect: str, tail: str) -> None:
+    async with Simulator(Options(dialect=dialect)) as server:
+        model = "ChatGLM-6B" if dialect == "chatglm" else None
+        found = await asyncio.to_thread(setup.examined, server.url + tail, model)
+        assert found.dialect == dialect
+        assert (found.model or "") in (model, "", setup.USUAL_MODELS.get(dialect), MODELS.get(dialect))
+        assert all(one.method == "GET" for one in server.requests), "nothing may be generated"
+
+
+async def test_base_url_of_an_openai_server_is_examined_too() -> None:
+    async with Simulator(Options(dialect="openai")) as server:
+        for tail in ("/v1", "/v1/chat/completions"):
+            found = await asyncio.to_thread(setup.examined, server.url + tail)
+            assert (found.dialect, found.model) == ("openai", "simulated-openai")
+
+
+async def test_the_two_generations_of_api_py_look_alike_and_that_is_said() -> None:
+    async with Simulator(Options(dialect="chatglm")) as server:
+        found = await asyncio.to_thread(setup.examined, server.url)
+    assert found.dialect == "chatglm2"
+    assert "say --dialect chatglm" in found.why
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [
+        ('{"data": [{"id": "qwen", "owned_by": "llamacpp"}]}', "openai"),
+        ('{"data": [{"id": "glm-4", "owned_by": "vllm"}]}', "openai"),
+        ('{"data": "x"}', None),
+        ("[]", None),
+        ("<html>", None),
+        ('{"paths": 5}', None),
+        ('{"paths": {"/": 5}}', None),
+    ],
+)
+async def test_strange_answers_are_no_crash(body: str, dialect: str | None) -> None:
+    raw = f"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+    async with peer(answering(raw, end="close")) as here:
+        found = await asyncio.to_thread(setup.examined, here.url, None, 2.0)
+    assert found.dialect == dialect
+
+
+def test_nobody_there_is_told() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        found = setup.examined(f"http://127.0.0.1:{closed.getsockname()[1]}", wait=0.5)
+    assert found.dialect is None
+    assert "is it running?" in found.why
+    assert "no URL" in setup.examined("127.0.0.1:8000").why
+
+
+@pytest.mark.parametrize(
+    ("url", "listen", "elsewhere"),
+    [
+        ("http://127.0.0.1:8000", None, True),
+        ("http://localhost:8000/", None, True),
+        ("http://0.0.0.0:8000", None, True),
+        ("http://127.0.0.1:8001", None, False),
+        ("http://gpu.example:8000", None, False),
+    ],
+)
+def test_gateway_listens_beside_a_server_on_its_port(url: str, listen: str | None, elsewhere: bool) -> None:
+    found = setup.listening([url], listen)
+    assert (found is not None) is elsewhere
+    assert setup.listening([url], "127.0.0.1:7") == "127.0.0.1:7"
+
+
+def test_written_file_is_checked() -> None:
+    text = setup.written(setup.tables(["http://h:1"], "chatglm", "m"), "127.0.0.1:8080")
+    assert 'listen = "127.0.0.1:8080"' in text
+    with pytest.raises(ConfigError):
+        setup.written(setup.tables(["h:1"], "chatglm", "m"), None)
