@@ -12,14 +12,14 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from gateway.config import Address, Config
+from gateway.config import Address, Config, Log
 from gateway.config.binding import obstacle
 from gateway.simulator import Options, Simulator
 from gateway.simulator.llama import ModelMissingError
@@ -96,10 +96,17 @@ def run_demo(
 
 
 def _gateway() -> RunGateway:
-    """Import the real gateway only when it is wanted."""
-    from gateway.server import running
+    """Import the real gateway only when it is wanted; it shows requests as they come."""
+    from gateway.server import LAST_LINES, logs_of, running
 
-    return running
+    @asynccontextmanager
+    async def run(settings: Config) -> AsyncIterator[Running]:
+        logs = logs_of(Log(format="terminal"))
+        async with running(settings, logs=logs) as begun:
+            yield begun
+        logs.flush(LAST_LINES)
+
+    return run
 
 
 class _Demo:
@@ -169,7 +176,6 @@ def config_over(urls: Iterable[str], port: int) -> Config:
         {
             "server": {"listen": f"127.0.0.1:{port}", "drain": 1.0},
             "admin": {"listen": "127.0.0.1:0"},
-            "log": {"format": "console", "level": "warning", "access": False},
             "backends": backends,
         }
     )

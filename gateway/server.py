@@ -29,8 +29,9 @@ from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
 from gateway.reload import Reloader
-from gateway.telemetry.logs import Logs, configure
+from gateway.telemetry.logs import Format, Logs, configure
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.terminal import banner, in_colour
 from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.upstream.transport import Transport
 
@@ -43,6 +44,8 @@ LAST_LINES = 1.0
 """Seconds that the log's reader has at the end to take what waits."""
 TELL_AGAIN = 10.0
 """Seconds between two lines of the log that say that no descriptor is left."""
+FIRST_LOOKS = 1.0
+"""Seconds that the banner waits for the first probes of the backends."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 SEND_BUFFER = 131_072
@@ -264,9 +267,7 @@ def serve(settings: config.Config, path: Path | None = None, given: config.Given
 
 
 async def _serve(settings: config.Config, path: Path | None, given: config.Given) -> int:
-    logs = configure(
-        settings.log.format, settings.log.level, writer_to(sys.stdout), access=settings.log.access
-    )
+    logs = logs_of(settings.log)
     stops: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -291,12 +292,43 @@ async def _serve_until(
     async with contextlib.AsyncExitStack() as stack:
         run = await stack.enter_async_context(running(settings, logs=logs))
         reloads = _reloads(path, run, logs, given) if path is not None else None
-        logs.started(__version__, data=run.url, admin=run.admin_url, backends=len(settings.backends))
+        if for_people(settings.log):
+            await _welcome(run, logs, path)
+        else:
+            logs.started(__version__, data=run.url, admin=run.admin_url, backends=len(settings.backends))
         reason = await stops.get()
         if reloads is not None:
             reloads.cancel()
         logs.stopped(reason)
         return await _close(stack, run, stops)
+
+
+def for_people(log: config.Log) -> bool:
+    """Whether the log is for a terminal."""
+    return log.format == "terminal" or (log.format == "auto" and sys.stdout.isatty())
+
+
+def logs_of(log: config.Log) -> Logs:
+    """Begin to log to standard output, in the form that the configuration asks for."""
+    form: Format = "console" if log.format == "console" else "terminal" if for_people(log) else "json"
+    stdout = sys.stdout
+    return configure(form, log.level, writer_to(stdout), access=log.access, colour=in_colour(stdout))
+
+
+async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
+    """Print the banner, once the first probes have told which backends are up, or `FIRST_LOOKS` later."""
+    gateway = run.gateway
+    await gateway.prober.wait_first_looks(FIRST_LOOKS)
+    models = config.expanded(gateway.settings, gateway.discovery.members).resolved_models
+    lines = banner(
+        version=__version__,
+        url=run.url,
+        admin_url=run.admin_url,
+        models={model.name: model.backends for model in models},
+        usable=gateway.ward.usable(),
+        config=str(path or "none: made from the command line"),
+    )
+    logs.welcomed(lines)
 
 
 def _reloads(path: Path, run: Running, logs: Logs, given: config.Given) -> asyncio.Task[None]:

@@ -150,6 +150,7 @@ class _Streaming:
         self._open: set[int] = set()
         self._passing = False
         self._writer: openai.ChunkWriter | None = None
+        self._id, self._created = "", 0  # of the chunks that are sent while it waits, and of all after them
         self._comforter: asyncio.Task[None] | None = None
 
     async def run(self, send: Send) -> None:
@@ -216,7 +217,9 @@ class _Streaming:
             return b""
         if style == "chunks":
             desk = self._desk
-            return news.chunk(desk.new_id("chatcmpl-"), int(desk.now()), self._plan.name)
+            self._id = self._id or desk.new_id("chatcmpl-")
+            self._created = self._created or int(desk.now())
+            return news.chunk(self._id, self._created, self._plan.name)
         place = self._desk.place(self._ticket) if self._ticket else None
         return news.event(place) if style == "events" else news.comment(place)
 
@@ -258,8 +261,8 @@ class _Streaming:
         if self._writer is None:
             desk, request = self._desk, self._plan.request
             self._writer = openai.ChunkWriter(
-                answer_id=desk.new_id("chatcmpl-"),
-                created=int(desk.now()),
+                answer_id=self._id or desk.new_id("chatcmpl-"),
+                created=self._created or int(desk.now()),
                 model=self._visit.receipt.answered or self._plan.name,
                 include_usage=request.include_usage,
                 legacy=request.legacy_functions,

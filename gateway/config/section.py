@@ -103,8 +103,9 @@ class Admin(Section):
 class Log(Section):
     """What is logged; prompts, answers and keys never are."""
 
-    format: Literal["json", "console"] = "json"
-    """`json`: one object a line. `console`: for people."""
+    format: Literal["auto", "json", "console", "terminal"] = "auto"
+    """`json`: one object a line. `console`: `name=value` for every field. `terminal`: short lines for people.
+    `auto`: `terminal` where standard output is a terminal, else `json`."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """The least important messages that are logged."""
     access: bool = True

@@ -57,9 +57,9 @@ class ConsoleLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(fields_of(record))
         event = fields.pop("event")
-        head = f"{timestamp(record.created)} {record.levelname:<7} {_shown(event)}"
+        head = f"{timestamp(record.created)} {record.levelname:<7} {shown(event)}"
         told = [
-            f"{name}={_shown(value)}" for name, value in fields.items() if value not in (None, "", [], (), {})
+            f"{name}={shown(value)}" for name, value in fields.items() if value not in (None, "", [], (), {})
         ]
         return " ".join([head, *told])
 
@@ -181,8 +181,8 @@ def cut(text: str) -> str:
     return raw[: LIMIT - len(_CUT.encode())].decode(errors="ignore") + _CUT
 
 
-def _shown(value: Any) -> str:
-    """A value as the console shows it: bare where that is unmistakable, else as JSON."""
+def shown(value: Any) -> str:
+    """Give a value as people are shown it: bare where that is unmistakable, else as JSON."""
     value = _clean(value)
     if isinstance(value, str) and _BARE.fullmatch(value):
         return value

@@ -19,10 +19,11 @@ from gateway.errors import TABLE, Row
 from gateway.telemetry.comparison import Comparison, Side, Skip
 from gateway.telemetry.lines import LIMIT, ConsoleLines, Fields, JsonLines, describe, timestamp, to_json
 from gateway.telemetry.receipt import Receipt
+from gateway.telemetry.terminal import BANNER, TerminalLines
 from gateway.telemetry.writer import NOTHING_LOST, Loss, Sink, Writer
 from gateway.wire import tokens
 
-Format: TypeAlias = Literal["json", "console"]
+Format: TypeAlias = Literal["json", "console", "terminal"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 
 LOGGER = "gateway"
@@ -116,6 +117,10 @@ class Logs:
     def started(self, version: str, **fields: Any) -> None:
         """Tell that the gateway takes requests; `fields` say where and how (addresses, counts)."""
         self._write(logging.INFO, {"event": "start", "version": version, **fields})
+
+    def welcomed(self, lines: Sequence[str]) -> None:
+        """Print the lines of a banner, where the log is for a terminal; nothing else shows them."""
+        self._write(logging.INFO, {"event": BANNER, "lines": lines})
 
     def stopped(self, reason: str, **fields: Any) -> None:
         """Tell that the gateway ends, and why (a signal's name)."""
@@ -413,15 +418,16 @@ def configure(
     stream: Sink,
     *,
     access: bool = True,
+    colour: bool = False,
 ) -> Logs:
     """Set up logging to `stream` and give the gateway's log; a second call replaces the first.
 
-    Where a reader may stop reading, `stream` is a `Writer`. The server's own lines (uvicorn, asyncio) take
-    the same form and level; uvicorn's access log is off.
+    `colour` is for the format `terminal` alone. Where a reader may stop reading, `stream` is a `Writer`. The
+    server's own lines (uvicorn, asyncio) take the same form and level; uvicorn's access log is off.
     uvicorn must be started with `log_config=None`, or it puts its own handlers back.
     """
     handler = Handler(stream, json=format == "json")
-    handler.setFormatter(JsonLines() if format == "json" else ConsoleLines())
+    handler.setFormatter(_formatter(format, colour=colour))
     if isinstance(stream, Writer):
         stream.notice = handler.notice
     logger = logging.getLogger(LOGGER)
@@ -432,6 +438,12 @@ def configure(
     _silence("uvicorn.access", propagate=False)
     _silence("uvicorn.error", propagate=True)
     return Logs(logger, handler, access=access)
+
+
+def _formatter(format: Format, *, colour: bool) -> logging.Formatter:  # noqa: A002 - as in `configure`
+    if format == "json":
+        return JsonLines()
+    return TerminalLines(colour=colour) if format == "terminal" else ConsoleLines()
 
 
 def _silence(name: str, *, propagate: bool) -> None:

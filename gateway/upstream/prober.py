@@ -86,6 +86,8 @@ class Prober:
         self._crash = crash
         self._wakes: dict[str, asyncio.Event] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._unseen = set(checks)
+        self._all_seen = asyncio.Event()
 
     def start(self, slots: Slots, background: Background) -> None:
         """Begin; ends with `background`."""
@@ -107,6 +109,13 @@ class Prober:
                 del self._wakes[name]
         self._fleet, self._checks = fleet, dict(checks)
         self._begin(slots, background)
+
+    async def wait_first_looks(self, seconds: float) -> None:
+        """Wait until every backend that is probed has been probed once, for so many seconds at most."""
+        if self._unseen:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._all_seen.wait()
 
     def _begin(self, slots: Slots, background: Background) -> None:
         for name in [name for name in self._checks if name not in self._watches]:
@@ -161,6 +170,9 @@ class Prober:
             end = "refused" if isinstance(error, ConnectFailed) and error.refused else "failed"
         self._note(name, end)
         self._ward.probed(name, end, rest)
+        self._unseen.discard(name)
+        if not self._unseen:
+            self._all_seen.set()
 
     # --- a trial -----------------------------------------------------------------------------------
 

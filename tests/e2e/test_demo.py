@@ -65,7 +65,8 @@ def test_the_printed_examples_work_as_printed_and_ctrl_c_ends_it_cleanly() -> No
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
-    assert rest.strip() == "The demo has ended."
+    assert rest.strip().endswith("The demo has ended.")
+    assert re.search(r"  200  chatglm3-6b \(stream\)  sim-4  ", rest), "requests are shown"
 
 
 def test_once_asks_every_model_and_ends_by_itself() -> None:

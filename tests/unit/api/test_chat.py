@@ -416,6 +416,8 @@ def places(call: Call) -> list[tuple[str, int, float]]:
         pytest.param("events = true\n", "false", False, id="all-but-this-client"),
         pytest.param("", "false", False, id="nobody-twice"),
         pytest.param("", "3", False, id="a-word-that-means-nothing"),
+        pytest.param('keepalive_style = "events"\n', None, True, id="events-as-a-style"),
+        pytest.param('keepalive_style = "events"\n', "false", False, id="a-style-but-not-for-this-client"),
     ],
 )
 async def test_a_waiting_stream_gets_events_where_they_are_wanted(
@@ -459,6 +461,47 @@ async def test_the_events_tell_when_a_card_works_on_it() -> None:
         await call.task
     check_news_come_first(call)
     assert said(call) == "hello"
+
+
+async def test_a_waiting_stream_gets_chunks_with_an_empty_delta_where_that_is_configured() -> None:
+    release = asyncio.Event()
+    extra = '[queue]\nkeepalive = 0.01\nkeepalive_style = "chunks"\n'
+    async with rig(Servers(a=held(release, native("hello"))), "chatglm2", extra, server=IMPATIENT) as house:
+        call = house.begin(body=chat(stream=True, stream_options={"include_usage": True}))
+        await wait_until(lambda: len(call.chunks) >= 3)
+        release.set()
+        await call.task
+    assert all(frame.startswith("data: ") for frame in call.frames)
+    first, second = call.events[:2]
+    assert first == second
+    assert first["choices"][0]["delta"] == {"content": ""}
+    assert len({(one["id"], one["created"], one["model"]) for one in call.events[:-1]}) == 1
+    assert said(call) == "hello"
+
+
+async def test_a_waiting_stream_gets_its_head_and_nothing_more_where_that_is_configured() -> None:
+    release = asyncio.Event()
+    extra = '[queue]\nkeepalive = 0.01\nkeepalive_style = "none"\n'
+    async with rig(Servers(a=held(release, native("hello"))), "chatglm2", extra, server=IMPATIENT) as house:
+        call = house.begin(body=chat(stream=True))
+        await wait_until(lambda: call.status == 200)
+        release.set()
+        await call.task
+    assert said(call) == "hello"
+    assert call.events[0]["choices"][0]["delta"]["role"] == "assistant", "nothing came before the content"
+    assert all(frame.startswith("data: ") for frame in call.frames)
+
+
+@pytest.mark.parametrize("style", ["chunks", "none"])
+async def test_who_asks_for_events_gets_them_whatever_the_style(style: str) -> None:
+    release = asyncio.Event()
+    extra = f'[queue]\nkeepalive = 0.01\nkeepalive_style = "{style}"\n'
+    async with rig(Servers(a=held(release, native("hello"))), "chatglm2", extra, server=IMPATIENT) as house:
+        call = house.begin(headers={"x-gateway-queue-events": "true"}, body=chat(stream=True))
+        await wait_until(lambda: len(call.chunks) >= 2)
+        assert set(places(call)) == {("generating", 0, 0.0)}
+        release.set()
+        await call.task
 
 
 async def test_a_whole_answer_has_no_events() -> None:

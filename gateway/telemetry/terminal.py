@@ -1,0 +1,130 @@
+"""The log as a person reads it on a terminal: a banner at the start, then one short line for each event.
+
+Nothing else reads these lines, so their form may change in any version; programs read `json`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from gateway.telemetry.lines import Fields, fields_of, shown
+
+GREY, RED, GREEN, YELLOW = 90, 31, 32, 33
+"""Colours by their ANSI codes."""
+
+BANNER = "banner"
+"""The event whose field `lines` is printed as it is."""
+
+_MODEL_DOORS = frozenset({"chat", "native"})
+"""The doors whose requests are named by their model; others by method and path."""
+
+
+def in_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether lines on `stream` may be coloured: it is a terminal that can, and NO_COLOR is not set."""
+    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def banner(
+    *,
+    version: str,
+    url: str,
+    admin_url: str,
+    models: Mapping[str, Sequence[str]],
+    usable: Mapping[str, bool],
+    config: str,
+) -> list[str]:
+    """Give the lines that `serve` begins with on a terminal.
+
+    `models` names the backends of each model, `usable` tells which backends may be asked, `config` is the
+    config file, or what stands in its place.
+    """
+    down = [name for name, up in usable.items() if not up]
+    state = f"{len(usable) - len(down)} up, {len(down)} down" + (f" ({', '.join(down)})" if down else "")
+    rows = [f"  {name}: {', '.join(backends) or 'no server found yet'}" for name, backends in models.items()]
+    return [
+        f"ChatGLM gateway {version}",
+        f"OpenAI API   {url}/v1",
+        f"ChatGLM API  {url}/",
+        f"Admin        {admin_url}",
+        f"Config       {config}",
+        f"Backends     {state}",
+        "Models",
+        *rows,
+        "Ctrl-C ends it.",
+    ]
+
+
+class TerminalLines(logging.Formatter):
+    """One short line for each event; `colour` says whether with ANSI colours."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = fields_of(record)
+        if fields["event"] == BANNER:
+            return "\n".join(["", *map(_safe, fields["lines"]), ""])
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        told = self._request(fields) if fields["event"] == "request" else self._event(record, fields)
+        return f"{self._painted(time, GREY)}  {told}"
+
+    def _request(self, fields: Fields) -> str:
+        colour = _colour_of(fields["status"])
+        words = [self._painted(str(fields["status"]), colour), *map(_safe, _told(fields))]
+        if fields["outcome"] != "ok":
+            words.append(self._painted(_safe(fields["error"] or fields["outcome"]), colour))
+        if fields["ignored"]:
+            words.append(_safe(f"ignored: {', '.join(fields['ignored'])}"))
+        return "  ".join(words)
+
+    def _event(self, record: logging.LogRecord, fields: Fields) -> str:
+        level = record.levelno
+        colour = RED if level >= logging.ERROR else YELLOW if level >= logging.WARNING else GREY
+        told = {name: value for name, value in fields.items() if value not in (None, "", [], (), {})}
+        head = str(told.pop("event")).replace("_", " ")
+        if head in ("note", "log"):
+            head = str(told.pop("message", head))
+        details = [f"{name}={shown(value)}" for name, value in told.items()]
+        return "  ".join([self._painted(_safe(head), colour), *details])
+
+    def _painted(self, text: str, colour: int) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _told(fields: Fields) -> list[str]:
+    """What was asked, who answered, tokens of prompt and answer, time in the queue, time in all."""
+    words = [_what(fields), fields["backend"] or "-"]
+    if fields["prompt_tokens"] is not None:
+        words.append(f"{fields['prompt_tokens']}+{fields['completion_tokens']} tokens")
+    if fields["queue_ms"] >= 1:
+        words.append(f"waited {_seconds(fields['queue_ms'])}")
+    return [*words, _seconds(fields["duration_ms"])]
+
+
+def _what(fields: Fields) -> str:
+    """What was asked: the model, and which took its place; or method and path."""
+    if fields["door"] not in _MODEL_DOORS:
+        return f"{fields['method']} {fields['path']}"
+    answered = f" -> {fields['answered']}" if fields["answered"] else ""
+    return f"{fields['model']}{answered}{' (stream)' if fields['stream'] else ''}"
+
+
+def _colour_of(status: int) -> int:
+    if status >= 500:
+        return RED
+    return YELLOW if status >= 400 else GREEN
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.2f} s"
+
+
+def _safe(text: Any) -> str:
+    """Text without characters that move a cursor or end a line, cut at the limit of all lines."""
+    told = shown(text)
+    return told[1:-1] if told.startswith('"') else told
