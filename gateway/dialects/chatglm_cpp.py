@@ -115,11 +115,13 @@ class _Decoder(ChunkDecoder):
 
     def pieces(self, delta: Delta) -> list[Event]:
         text = self._lead.strip(delta.text)
-        self._texts.append(text)
+        if delta.text:
+            self._texts.append(text)
         return super().pieces(delta if text is delta.text else delta._replace(text=text))
 
     def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
-        return _reason(tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
+        counted = tokens.estimate("".join(self._texts), self._cjk)
+        return _reason(max(counted, len(self._texts)), self._outgoing)  # at least a token an event
 
     def done_expected(self) -> bool:
         return False

@@ -50,7 +50,7 @@ class GLM4V(Dialect):
         most = budget.clamped(wanted, prompt_tokens, context)
         body = {
             "model": profile.model,
-            "messages": _turns(kept, profile),
+            "messages": _answered(_turns(kept, profile)),
             "max_tokens": most,
             **allowed.greedy(sampling(request, profile)),
             **({"stream": True} if stream else {}),
@@ -166,6 +166,19 @@ def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:
         first, second, *later = turns
         return [{**second, "content": _joined(first["content"], second["content"])}, *later]
     return [{"role": "user", "content": ""}, *turns]
+
+
+def _answered(turns: list[Sent]) -> list[Sent]:
+    """The same with a blank for empty answers where there is a picture.
+
+    The server takes an empty last answer for none, and then reads a variable that it has not set.
+    """
+    if not any(isinstance(turn["content"], list) for turn in turns):
+        return turns
+    return [
+        {**turn, "content": " "} if turn["role"] == "assistant" and not turn["content"] else turn
+        for turn in turns
+    ]
 
 
 def _placed(messages: list[Sent]) -> list[tuple[list[str], Sent]]:

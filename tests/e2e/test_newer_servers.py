@@ -132,3 +132,29 @@ async def test_no_value_of_a_parameter_makes_a_server_fail(server: Server) -> No
             answer = await chat(client, **asked("hi"), **members)
             assert answer.status_code in (200, 400), (members, answer.text)
         assert message(await chat(client, **asked("hi")))[1] == "stop"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:image/png;base64,@@@", "data:image/png;base64,AAAA", "file:///etc/passwd", "http://", "cat.jpg"],
+)
+async def test_broken_picture_never_reaches_the_server(url: str) -> None:
+    parts = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]
+    async with served(Options(dialect="glm4v")) as (one, client):
+        answer = await chat(client, model="m", messages=[{"role": "user", "content": parts}])
+        assert one.only.started == 0
+        assert message(await chat(client, **asked("hi")))[1] == "stop"
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "messages[0].content[1].image_url.url"
+
+
+@pytest.mark.parametrize("family", ["chatglm3", "glm4"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_long_prompt_at_chatglm_cpp_leaves_the_answer_its_length(family: str, stream: bool) -> None:
+    options = Options(dialect="chatglm-cpp", variant=family, reply="0123456789" * 50)
+    async with served(options, family=family) as (_, client):
+        body = asked("word " * 700, max_tokens=40, stream=stream)
+        answer = await chat(client, **body)
+    text, reason = streamed(answer)[:2] if stream else _whole(answer)
+    assert text == ("0123456789" * 4)[: 40 - (2 if family == "chatglm3" else 1)]  # the lead counts
+    assert reason == "length" or stream  # ten digits are three tokens by estimate

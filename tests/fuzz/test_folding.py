@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import fitting, v3_messages
+from gateway.dialects.base import Profile
+from gateway.dialects.chatglm3_native import ChatGLM3Native
 from gateway.dialects.folding import AGREED, Folded, fold
 from gateway.wire.openai import ChatRequest, read_chat
 
@@ -145,3 +147,15 @@ def test_the_newer_wire_trims_to_its_system_texts_and_last_question(chat: list[t
         texts = [one["content"] for one in fitting.without_before(sent, start)]
         assert [text for _, text in chat if text in texts] == texts
         assert set(spoken_by(chat, "system", "developer") + last) <= set(texts)
+
+
+@given(chats())
+def test_history_of_roles_is_objects_that_lose_no_word(chat: list[tuple[str, str]]) -> None:
+    outgoing = ChatGLM3Native().ask(request_for(chat), Profile(model="m", context=100_000), stream=False)
+    sent = json.loads(outgoing.body)
+    assert all(set(one) == {"role", "content"} for one in sent["history"])
+    assert {one["role"] for one in sent["history"]} <= {"system", "user", "assistant"}
+    texts = [*(one["content"] for one in sent["history"]), sent["prompt"]]
+    assert all("\x00".join(texts).count(one) == 1 for _, one in chat)
+    assert in_order(spoken_by(chat, "user", "assistant"), "\x00".join(texts))
+    assert sent["prompt"]

@@ -68,6 +68,8 @@ class ChatGLMCpp(Program):
     """How many pieces a stream still makes for nobody."""
     lead: ClassVar[str] = ""
     """What the model writes before an answer."""
+    prefix: ClassVar[int] = 0
+    """Tokens that the tokenizer puts before a text, and counts with the answer's."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -95,7 +97,7 @@ class ChatGLMCpp(Program):
             return Stream(self._events(request, prompt, _asked(body)), linger=self.linger)
         self.check(body["max_tokens"])
         answer = "".join([piece async for piece in self.pieces(request, prompt, _asked(body))])
-        return json_reply(_whole(body, self.stripped(answer)))
+        return json_reply(_whole(body, self.stripped(answer), self.prefix))
 
     def check(self, length: object) -> None:
         """Refuse a length beyond the model's own."""
@@ -129,6 +131,7 @@ class ChatGLMCppOfV3(ChatGLMCpp):
     """The same with ChatGLM3 as it is in C++."""
 
     lead = "\n "
+    prefix = 2
 
     def check(self, length: object) -> None:
         """See `ChatGLMCpp`: the program's loop checks nothing."""
@@ -190,7 +193,7 @@ def _asked(body: dict[str, Any]) -> int:
     return asked + (len(_tools_text(body["tools"])) if body["tools"] else 0)
 
 
-def _whole(body: dict[str, Any], answer: str) -> dict[str, object]:
+def _whole(body: dict[str, Any], answer: str, prefix: int) -> dict[str, object]:
     call = find_call(answer) if body["tools"] else None
     calls = (
         [{"function": {name: call[name] for name in ("arguments", "name")}, "type": "function"}]
@@ -199,7 +202,7 @@ def _whole(body: dict[str, Any], answer: str) -> dict[str, object]:
     )
     message = {"role": "assistant", "content": answer, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": "function_call" if call else "stop"}
-    prompt, completion = min(_asked(body), _PROMPT_WINDOW), min(len(answer), body["max_tokens"])
+    prompt, completion = min(_asked(body), _PROMPT_WINDOW), min(len(answer) + prefix, body["max_tokens"])
     return {
         "id": "chatcmpl",
         "model": "default-model",

@@ -140,3 +140,13 @@ def test_named_tool_is_offered_alone() -> None:
 def test_a_choice_of_the_old_form_is_reported_by_its_own_name() -> None:
     members = {"functions": [TOOL["function"]], "function_call": {"name": "f"}}
     assert ask(members=members, family="chatglm3").ignored == ("function_call",)
+
+
+@pytest.mark.parametrize(("events", "reason"), [(20, "length"), (19, "stop")])
+def test_stream_cut_at_its_limit_is_told_by_the_number_of_its_events(events: int, reason: str) -> None:
+    decoder = ChatGLMCpp().decoder(ask(stream=True, members={"max_tokens": 20}, family="chatglm3"))
+    deltas = [{"role": "assistant"}, *[{"content": "7"}] * events]
+    for delta in deltas:
+        decoder.feed(sse.Event(json.dumps({"choices": [{"delta": delta}]})))
+    end = sse.Event(json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    assert decoder.feed(end) == [Finish(reason)]  # type: ignore[arg-type]  # a plain text here

@@ -109,3 +109,13 @@ def test_no_pair_is_made_of_a_system_text_that_asks_or_says_nothing(messages: li
 def test_only_the_texts_of_parts_are_counted() -> None:
     parts = [text("a" * 39), IMAGE, text("b" * 39)]
     assert ask({"role": "user", "content": parts}).prompt_tokens == 3 + 3 + 21
+
+
+def test_empty_answer_before_a_picture_is_a_blank() -> None:
+    talk: list[dict[str, Any]] = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": [IMAGE]},
+    ]
+    assert [turn["content"] for turn in sent(ask(*talk))] == ["q", " ", [IMAGE]]
+    assert sent(ask(*talk[:2], {"role": "user", "content": "r"}))[1]["content"] == ""
