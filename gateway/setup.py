@@ -23,6 +23,7 @@ USUAL_MODELS: Mapping[str, str] = {
     "chatglm2": "chatglm2-6b",
     "chatglm2-openai": "chatglm2-6b",
     "chatglm3": "chatglm3-6b",
+    "chatglm3-native": "chatglm3-6b",
     "glm4": "glm-4-9b-chat",
     "glm4v": "glm-4v-9b",
     "chatglm-cpp": "chatglm2-6b",

@@ -25,6 +25,10 @@ class Address:
         if text.startswith("unix:"):
             return cls(path=_socket_path(text.removeprefix("unix:")))
         host, colon, port = text.rpartition(":")
+        if "：" in text:
+            raise ValueError(f'"{text}" holds a full-width colon; write ":"')
+        if "://" in text:
+            raise ValueError(f'"{text}" is a URL; write host:port alone, such as "127.0.0.1:8000"')
         if not colon or not port.isascii() or not port.isdecimal():
             raise ValueError(f'"{text}" has no port; write host:port, such as "127.0.0.1:8000"')
         if int(port) > 65_535:

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from gateway.config.fault import Complaint, KeyPath
 from gateway.config.section import Section
 from gateway.config.tree import Config
-from gateway.config.wording import complaint, nearest, section_at, section_in, unknown_key
+from gateway.config.wording import complaint, meant_key, section_at, section_in, unknown_key
 
 _REQUIRED = {
     "models": {"name": "placeholder-{index}"},
@@ -74,7 +74,7 @@ def _respelled(data: dict[str, Any], path: KeyPath) -> KeyPath:
     """
     table, name = _owner(data, path), str(path[-1])
     value = table.pop(name)
-    near = nearest(name, section_at(path[:-1], Config).model_fields)
+    near = meant_key(name, section_at(path[:-1], Config).model_fields)
     if near is None:
         return path
     if not isinstance(value, dict | list):

@@ -44,15 +44,20 @@ class Complaint:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `config.toml:12: backends[1].dialct: unknown key; did you mean "dialect"?`."""
+    """One thing that is wrong: `config.toml:12: backends[1].dialct: unknown key; did you mean "dialect"?`.
+
+    `line` and `column` count from 1; 0 is not known.
+    """
 
     file: str
     line: int
     key: str
     message: str
+    column: int = 0
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
+        place += f":{self.column}" if self.line and self.column else ""
         return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
 
 

@@ -57,7 +57,8 @@ def _checked_url(value: str) -> str:
     """
     parts = _split(value)
     if parts.scheme not in {"http", "https"}:
-        raise ValueError('the URL must begin with "http://" or "https://"')
+        wide = "; it holds full-width punctuation" if _FULL_WIDTH.search(value) else ""
+        raise ValueError(f'the URL must begin with "http://" or "https://"{wide}')
     if "@" in parts.netloc:
         raise ValueError("the URL holds a name or password; put the key into api_key or api_key_file")
     if not parts.hostname:
@@ -119,6 +120,9 @@ def _checked_origin(value: str) -> str:
 
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+
+_FULL_WIDTH = re.compile("[：／．。，]")
 
 
 def _split(value: str) -> SplitResult:

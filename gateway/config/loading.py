@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,8 @@ from gateway.config.files import with_files
 from gateway.config.interpolation import interpolated
 from gateway.config.lines import locate
 from gateway.config.rules import complaints_about
+from gateway.config.syntax import mistake
 from gateway.config.tree import Config
-
-_POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)")
-
 
 Given: TypeAlias = Mapping[str, Any]
 """What options say, which wins over the file: keys by their table, and whole lists of tables."""
@@ -73,9 +70,8 @@ def _toml(text: str, file: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        position = _POSITION.search(str(error))
-        line = int(position[1]) if position else text.count("\n") + 1
-        message = _POSITION.sub("", str(error)).replace(" (at end of document)", " at the end of the file")
-        raise ConfigError([Fault(file, line, "", f"no valid TOML: {message}")]) from error
+        found = mistake(text, error)
+        fault = Fault(file, found.line, "", f"no valid TOML: {found.message}", found.column)
+        raise ConfigError([fault]) from error
     except RecursionError as error:
         raise ConfigError([Fault(file, 1, "", "no valid TOML: nested too deeply")]) from error

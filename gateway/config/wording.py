@@ -29,6 +29,39 @@ _LIMITS = {
 }
 
 _LONGEST_NAME = 200
+_PROGRAMS = {
+    **dict.fromkeys(
+        (
+            "vllm",
+            "sglang",
+            "llama.cpp",
+            "llamacpp",
+            "llama-server",
+            "ollama",
+            "xinference",
+            "fastchat",
+            "lmdeploy",
+            "openai-compatible",
+            "deepseek",
+            "zhipu",
+            "bigmodel",
+            "zhipuai",
+        ),
+        "openai",
+    ),
+    **dict.fromkeys(("chatglm1", "chatglm-6b", "chatglm1-6b"), "chatglm"),
+    **dict.fromkeys(("glm-4", "glm-4-9b", "glm-4-9b-chat", "chatglm4"), "glm4"),
+    "glm-4v": "glm4v",
+}
+"""What people write for a dialect: the server program or the model."""
+_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("base_url", "api_base", "endpoint", "uri"), ("url",)),
+    **dict.fromkeys(("address", "host"), ("url", "listen")),
+    **dict.fromkeys(("port", "bind"), ("listen",)),
+    **dict.fromkeys(("type", "kind", "protocol"), ("dialect",)),
+    **dict.fromkeys(("concurrency", "max_concurrency", "parallel"), ("slots",)),
+}
+"""What other programs call a key."""
 
 _TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -53,6 +86,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{near}"?' if near else ""
 
 
+def meant_key(name: str, known: Iterable[str]) -> str | None:
+    """Give the key that `name` was probably meant to be, by its spelling or as other programs call it."""
+    known = set(known)
+    called = next((key for key in _KEYS.get(name.lower(), ()) if key in known), None)
+    return called or nearest(name, known)
+
+
 def section_at(path: KeyPath, root: type[Section]) -> type[Section]:
     """Find the type of the table at `path`; list positions in it are passed over."""
     for part in path:
@@ -72,7 +112,8 @@ def section_in(annotation: Any) -> type[Section] | None:
 def unknown_key(path: KeyPath, root: type[Section]) -> Complaint:
     """Complain about a key that its table does not know."""
     known = section_at(path[:-1], root).model_fields
-    near = did_you_mean(str(path[-1]), known)
+    meant = meant_key(str(path[-1]), known)
+    near = f'; did you mean "{meant}"?' if meant else ""
     return Complaint(path, f"unknown key{near or '; known here: ' + ', '.join(known)}")
 
 
@@ -99,7 +140,7 @@ def _message(error: ErrorDetails, path: KeyPath, root: type[Section]) -> str:
 def _choice(value: object, path: KeyPath, root: type[Section]) -> str:
     field = field_at(path, root)
     choices = [str(choice) for choice in choices_of(field.annotation)] if field else []
-    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    near = did_you_mean(_PROGRAMS.get(value.lower(), value), choices) if isinstance(value, str) else ""
     return f"one of {', '.join(choices)} is wanted, got {shown(value)}{near}"
 
 

@@ -28,8 +28,9 @@ def test_an_address_is_read_and_written_back(text: str, host: str, port: int, pa
         pytest.param(":8000", "0.0.0.0:PORT", id="no-host"),
         pytest.param("::1:8000", "brackets", id="ipv6-without-brackets"),
         pytest.param("[localhost]:8000", "IPv4 or IPv6", id="brackets-around-a-name"),
+        pytest.param("127.0.0.1：8000", "full-width colon", id="full-width-colon"),
         pytest.param("unix:run.sock", "absolute path", id="relative-socket"),
-        pytest.param("http://127.0.0.1:8000", "brackets", id="a-url"),
+        pytest.param("http://127.0.0.1:8000", "is a URL; write host:port alone", id="a-url"),
     ],
 )
 def test_a_malformed_address_names_the_mend(text: str, mend: str) -> None:

@@ -6,6 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Config, ConfigError, Fault, effective, load, parse
+from gateway.config.draft import drafted
+from gateway.config.fault import Complaint
+from gateway.config.wording import section_in
 
 GOOD = """
 [[backends]]
@@ -71,7 +74,42 @@ def test_an_unreadable_file_is_one_fault_without_a_line(
     ],
 )
 def test_a_syntax_error_has_its_line(text: str, line: int) -> None:
-    assert faults(text)[0].startswith(f"config.toml:{line}: no valid TOML: ")
+    place, _, rest = faults(text)[0].partition(" ")
+    assert place.split(":")[:2] == ["config.toml", str(line)]
+    assert rest.startswith("no valid TOML: ")
+
+
+def test_a_syntax_error_has_its_column_and_a_suggestion() -> None:
+    assert faults("[server]\nauth = “none”\n") == [
+        'config.toml:2:8: no valid TOML: "“" is no punctuation of TOML; write: auth = "none"'
+    ]
+
+
+PYDANTIC = ("pydantic", "Input should", "validation error", "Field required", "type=", "Extra inputs")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=6), inner, max_size=2),
+        max_leaves=4,
+    ),
+    st.sampled_from(
+        [
+            (name, key)
+            for name, field in Config.model_fields.items()
+            for key in (section_in(field.annotation) or Config).model_fields
+        ]
+    ),
+)
+def test_no_message_is_pydantics(value: object, place: tuple[str, str]) -> None:
+    table, key = place
+    found: object = {key: value}
+    data = {table: [found] if table in ("models", "backends", "keys") else found}
+    complaints: list[Complaint] = []
+    drafted(data, complaints)
+    for complaint in complaints:
+        assert not any(word in complaint.message for word in PYDANTIC), complaint
 
 
 def test_all_faults_are_reported_at_once_in_file_order() -> None:

@@ -11,6 +11,7 @@ from gateway.config.wording import (
     choices_of,
     complaint,
     did_you_mean,
+    meant_key,
     nearest,
     section_at,
     shown,
@@ -111,3 +112,47 @@ def test_values_are_shown_by_what_they_are() -> None:
         "a table",
         "a date or time",
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "meant"),
+    [
+        ("Dialect", ["dialect", "url"], "dialect"),
+        ("URL", ["dialect", "url"], "url"),
+        ("First_Token", ["first_token", "total"], "first_token"),
+        ("first-token", ["first_token", "total"], "first_token"),
+        ("ｄｉａｌｅｃｔ", ["dialect", "url"], "dialect"),
+        ("ChatGLM2", ["chatglm", "chatglm2", "chatglm3"], "chatglm2"),
+        ("chatglm2_openai", ["chatglm2", "chatglm2-openai"], "chatglm2-openai"),
+        ("Least Busy", ["least-busy", "weighted"], "least-busy"),
+        ("x" * 100_000, ["dialect"], None),
+    ],
+)
+def test_case_blanks_and_width_do_not_hide_what_was_meant(
+    written: str, known: list[str], meant: str | None
+) -> None:
+    assert nearest(written, known) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "meant"),
+    [
+        ("base_url", ["name", "url"], "url"),
+        ("Host", ["name", "url"], "url"),
+        ("host", ["auth", "listen"], "listen"),
+        ("port", ["auth", "listen"], "listen"),
+        ("port", ["auth", "drain"], None),
+        ("modle", ["models", "name"], "models"),
+    ],
+)
+def test_keys_of_other_programs_are_understood(written: str, known: list[str], meant: str | None) -> None:
+    assert meant_key(written, known) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("vLLM", "openai"), ("Ollama", "openai"), ("GLM-4", "glm4"), ("chatglm-6b", "chatglm")],
+)
+def test_dialect_may_be_written_as_the_program(written: str, meant: str) -> None:
+    data: dict[str, object] = {"backends": [{"name": "a", "url": "http://h", "dialect": written}]}
+    assert said(data).endswith(f'got the text "{written}"; did you mean "{meant}"?')
