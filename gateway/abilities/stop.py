@@ -1,6 +1,7 @@
 """Stop texts for backends that do not know them (rule T9).
 
-The text is cut at the first match; what might become one is held back.
+The text is cut at the first match; what might become one is held back. The search costs a step for each
+character and stop text, whatever both are: it is Knuth, Morris and Pratt's, which never looks back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class Stop(Stage):
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
+        self._searches = [_Search(stop) for stop in stops]
         self._held = ""
 
     def feed(self, event: Event) -> list[Event]:
@@ -31,36 +32,86 @@ class Stop(Stage):
 
     def flush(self) -> list[Event]:
         held, self._held = self._held, ""
+        for search in self._searches:
+            search.matched = 0
         return [Delta(held)] if held else []
 
     def _cut(self, delta: Delta) -> list[Event]:
         text = self._held + delta.text
-        place = _first_stop(text, self._stops)
+        place = self._first_stop(delta.text, len(self._held))
         if place is not None:
             self.done = True
             self._held = ""
             kept = delta._replace(text=text[:place], tools=())
             return [*([] if kept.empty else [kept]), Finish("stop", delta.choice)]
-        # Before a tool call the text is over: nothing more can become a stop text.
-        keep = 0 if delta.tools else max(_overlap(text, stop) for stop in self._stops)
+        if delta.tools:  # before a tool call the text is over: nothing more can become a stop text
+            self.flush()
+            return [delta._replace(text=text)]
+        keep = max(search.matched for search in self._searches)
         self._held = text[len(text) - keep :]
         passed = delta._replace(text=text[: len(text) - keep])
         return [] if passed.empty else [passed]
 
+    def _first_stop(self, text: str, held: int) -> int | None:
+        """Where the stop text begins that is complete first; of several that end together the longest.
 
-def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
-    """Where the stop text begins that is complete first; of several that end together the longest.
+        Not the one that begins first: a longer one around it may need characters that have not come, so
+        the cut would depend on how the text was sliced.
+        """
+        ends = [(end, search.length) for search in self._searches if (end := search.feed(text))]
+        if not ends:
+            return None
+        first = min(end for end, _ in ends)
+        return held + first - max(length for end, length in ends if end == first)
 
-    Not the one that begins first: a longer one around it may need characters that have not come yet, and
-    the cut would depend on how the text was sliced.
-    """
-    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
-    return min(found)[1] if found else None
+
+class _Search:
+    """Looks for one stop text in pieces of a text. `matched`: how much of it the text so far ends with."""
+
+    __slots__ = ("_back", "_stop", "length", "matched")
+
+    def __init__(self, stop: str) -> None:
+        self._stop = stop
+        self._back = _borders(stop)
+        self.length = len(stop)
+        self.matched = 0
+
+    def feed(self, piece: str) -> int | None:
+        """Take a piece; give the place in it behind the stop text, None where that has not come."""
+        return self._skim(piece) if len(piece) > 2 * self.length else self._step(piece)
+
+    def _skim(self, piece: str) -> int | None:
+        """A long piece: what is not at its ends is searched by Python itself."""
+        rest = self.length - 1
+        end = self._step(piece[:rest])  # of one that has begun before
+        if end is not None:
+            return end
+        place = piece.find(self._stop)
+        if place >= 0:
+            return place + self.length
+        self.matched = 0
+        return self._step(piece[len(piece) - rest :])
+
+    def _step(self, piece: str) -> int | None:
+        stop, back, length, matched = self._stop, self._back, self.length, self.matched
+        for end, char in enumerate(piece, 1):
+            while matched and stop[matched] != char:
+                matched = back[matched - 1]
+            if stop[matched] == char:
+                matched += 1
+                if matched == length:
+                    return end
+        self.matched = matched
+        return None
 
 
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-size:]):
-            return size
-    return 0
+def _borders(stop: str) -> list[int]:
+    """For each beginning of a text, how long its longest end is that is a beginning, too."""
+    borders = [0]
+    matched = 0
+    for char in stop[1:]:
+        while matched and stop[matched] != char:
+            matched = borders[matched - 1]
+        matched += stop[matched] == char
+        borders.append(matched)
+    return borders

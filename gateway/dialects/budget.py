@@ -20,6 +20,9 @@ def wanted_output(request: ChatRequest, profile: Profile, prompt_tokens: int) ->
 
     A native client counts the prompt in: what its `max_length` leaves, at least 1.
     """
+    if request.max_tokens == 0 or request.max_completion_tokens == 0:
+        name = "max_tokens" if request.max_tokens == 0 else "max_completion_tokens"
+        raise BadRequest(f"{name}: it should be at least 1 for this model.", param=name)
     if request.total_length is not None:
         wanted = max(1, request.total_length - prompt_tokens)
     else:

@@ -181,7 +181,7 @@ def _limits(request: ChatRequest, profile: Profile) -> dict[str, Any]:
     prompt_tokens = _count(request) if context is not None else 0
     asked = {name: request.body[name] for name in _LIMITS if name in request.body}
     given = {
-        name: budget.clamped(min(limit, most) if most else limit, prompt_tokens, context)
+        name: limit and budget.clamped(min(limit, most) if most else limit, prompt_tokens, context)
         for name, limit in asked.items()
     }
     return {name: limit for name, limit in given.items() if limit != asked[name]}

@@ -1,8 +1,8 @@
 """JSON in and out: one strict reader for whatever clients and backends send, one safe writer.
 
-The reader takes UTF-8 only, without a byte order mark; numbers are finite and of sane length; a key
-stands once in its object; strings are well formed (no lone surrogate); nesting ends at 64; values are
-20,000 at most, since it is their number that costs time, not the length of texts.
+The reader takes UTF-8 only, without a byte order mark; numbers are finite and of sane length; a key stands
+once in its object; a lone surrogate becomes U+FFFD, as UTF-8 cannot hold it; nesting and the number of values
+are bounded, since it is their number that costs time, not the length of texts.
 
 Theory of operation. Bodies without a doubt are read by jiter, which refuses most of this by itself and
 takes a fifth of the time. Whatever it refuses, and whatever is not plain text and a look at the bytes makes
@@ -24,14 +24,11 @@ import jiter
 from pydantic_core import PydanticSerializationError, to_json
 
 from gateway.errors import BadRequest
+from gateway.wire.bounds import MAX_DEPTH, MAX_DIGITS, MAX_VALUES
 
-MAX_DEPTH = 64
-MAX_VALUES = 20_000
-"""Most values in a body, counted by its commas and opening brackets: a chat of some 6,600 messages."""
 _FEW = 2 * (MAX_VALUES - MAX_DEPTH)
 """Bytes that cannot hold too many values: each takes two, itself and its comma. Brackets are looked at with
 their depth. Counting the commas of a long prompt costs as much as half its parsing."""
-_MAX_DIGITS = 40
 _ORDINARY = 10**15
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BACKSLASH = re.compile(rb"[^\\]")
@@ -44,7 +41,7 @@ _AS_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 _TEXTS = frozenset({str})
 _FLAT = frozenset({str, bool})
 _NUMBERS = frozenset({int, float})
-_LONG_NUMBER = b"0" * (_MAX_DIGITS + 1)
+_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
 _LARGE_EXPONENT = b"0e000"
 
 
@@ -127,8 +124,9 @@ def _read_carefully(raw: bytes) -> Any:
         raise BadRequest(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         ) from None
+    surrogates = has_lone_surrogates(raw)
     _refuse_marked(raw, value, hooks)
-    return value
+    return _well_formed_value(value) if surrogates else value
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
@@ -194,7 +192,7 @@ class _Hooks:
         return doubled
 
     def integer(self, digits: str) -> int | float:
-        return int(digits) if len(digits) <= _MAX_DIGITS else self.constant(digits)
+        return int(digits) if len(digits) <= MAX_DIGITS else self.constant(digits)
 
     def real(self, digits: str) -> float:
         value = float(digits)
@@ -262,14 +260,13 @@ def _decode(raw: bytes, hooks: _Hooks) -> Any:
 def _refuse_marked(raw: bytes, value: Any, hooks: _Hooks) -> None:
     # The walk costs as much as the parse: make it only when it can find something.
     deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
-    surrogates = _SURROGATE_ESCAPE.search(raw) is not None
-    if not (hooks.marked or deep or surrogates):
+    if not (hooks.marked or deep):
         return
     for path, item in _walk(value):
-        _refuse_one(path, item, surrogates)
+        _refuse_one(path, item)
 
 
-def _refuse_one(path: tuple[str | int, ...], item: Any, surrogates: bool) -> None:
+def _refuse_one(path: tuple[str | int, ...], item: Any) -> None:
     if len(path) > MAX_DEPTH:
         raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.", param=name_of(path[:8]))
     if isinstance(item, _Doubled):
@@ -279,10 +276,22 @@ def _refuse_one(path: tuple[str | int, ...], item: Any, surrogates: bool) -> Non
         )
     if isinstance(item, float) and not math.isfinite(item):
         raise BadRequest("Numbers must be finite and of ordinary size.", param=name_of(path))
-    if surrogates and isinstance(item, str) and _LONE_SURROGATE.search(item):
-        raise BadRequest(
-            "The text holds half of a surrogate pair. Send well-formed Unicode.", param=name_of(path)
-        )
+
+
+def has_lone_surrogates(raw: bytes) -> bool:
+    """Whether a body may hold half of a surrogate pair, which its value then holds as U+FFFD."""
+    return _SURROGATE_ESCAPE.search(raw) is not None
+
+
+def _well_formed_value(value: Any) -> Any:
+    """The value with every lone surrogate replaced. No deeper than `MAX_DEPTH`."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, list):
+        return [_well_formed_value(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(name): _well_formed_value(item) for name, item in value.items()}
+    return value
 
 
 def _walk(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.wire import jsontext
+from gateway.wire.bounds import MAX_PAIRS
 
-MAX_PAIRS = 2000
-"""Most pairs of a history."""
 Pair = tuple[str, str]
 """A question and its answer."""
 

@@ -10,21 +10,39 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from gateway.errors import BadRequest, GatewayError
-from gateway.wire import jsontext
+from gateway.wire import jsontext, lenient
+from gateway.wire.bounds import (
+    MAX_BIASES,
+    MAX_CALLS,
+    MAX_ID,
+    MAX_MESSAGES,
+    MAX_NAME,
+    MAX_PARTS,
+    MAX_STOP,
+    MAX_STOPS,
+    MAX_TOOLS,
+)
+from gateway.wire.complaints import refusal
 from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
 from gateway.wire.members import checked_as, given, members_of
 from gateway.wire.native import NativeRequest
 
 MAX_INTEGER = 2**31 - 1
-MAX_MESSAGES = 4096
-"""Most messages of a chat: more than fit any model's context, and few enough to be checked in no time."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-TokenLimit = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+TokenLimit = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Id = Annotated[str, Field(max_length=MAX_ID)]
+StopText = Annotated[str, Field(max_length=MAX_STOP)]
+
+
+def _few(most: int, least: int = 0) -> Any:
+    """What a list may be: not longer than `most`, and left at its first fault."""
+    return Field(min_length=least, max_length=most, fail_fast=True)
 
 
 class _Value(BaseModel):
@@ -41,7 +59,7 @@ class Part(_Value):
 class FunctionCall(_Value):
     """A call's function: `arguments` is a text that should hold JSON."""
 
-    name: str
+    name: Name
     arguments: str = ""
 
 
@@ -49,7 +67,7 @@ class ToolCall(_Value):
     """A call the assistant made."""
 
     function: FunctionCall
-    id: str = ""
+    id: Id = ""
     type: str = "function"
 
 
@@ -57,10 +75,10 @@ class Message:
     """One message of the conversation."""
 
     role: Role
-    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
+    content: str | Annotated[list[Part], _few(MAX_PARTS)] | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[ToolCall], _few(MAX_CALLS)] | None = None
+    tool_call_id: Id | None = None
     function_call: FunctionCall | None = None
 
     @property
@@ -88,7 +106,7 @@ class Message:
 class Function(_Value):
     """A function that the model may call."""
 
-    name: str
+    name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
@@ -103,7 +121,7 @@ class Tool(_Value):
 class NamedFunction(_Value):
     """The function a tool_choice names."""
 
-    name: str
+    name: Name
 
 
 class NamedChoice(_Value):
@@ -126,7 +144,7 @@ class ChatRequest:
     """
 
     model: str = ""
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[Message], _few(MAX_MESSAGES, least=1)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: TokenLimit | None = None
@@ -134,21 +152,21 @@ class ChatRequest:
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1
-    stop: str | list[str] | None = None
-    tools: list[Tool] | None = None
+    stop: StopText | Annotated[list[StopText], _few(MAX_STOPS)] | None = None
+    tools: Annotated[list[Tool], _few(MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
-    functions: list[Function] | None = None
+    functions: Annotated[list[Function], _few(MAX_TOOLS)] | None = None
     function_call: Literal["none", "auto"] | NamedFunction | None = None
     parallel_tool_calls: bool | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: dict[str, Any] | None = None
-    user: str | None = None
+    user: Id | None = None
 
     # What follows is no member of the body: `_checked` gives each request its own.
 
@@ -229,18 +247,24 @@ def read_chat(raw: bytes) -> ChatRequest:
     members = _usual(body)
     if members is not None:
         return _made(members, body, raw)
+    reworded = body is jsontext.UNREAD and jsontext.has_lone_surrogates(raw)
     body = jsontext.assured(body, raw)
     if not isinstance(body, dict):
         raise jsontext.no_object()
-    if None in body.values():
-        body, raw = {name: value for name, value in body.items() if value is not None}, b""
-    messages = body.get("messages")
-    if isinstance(messages, list) and len(messages) > MAX_MESSAGES:
-        raise BadRequest(f"messages: the list should have at most {MAX_MESSAGES} items.", param="messages")
+    _require_few(body)
+    body, raw = lenient.tidied(body, raw)
     try:
-        return _checked(body, raw=raw)
+        return _checked(body, raw=b"" if reworded else raw)
     except ValidationError as error:
-        raise _refusal(error, body) from None
+        raise refusal(error, body) from None
+
+
+def _require_few(body: dict[str, Any]) -> None:
+    """Refuse what is too long before any of it is looked at."""
+    for name, most in _MOST:
+        value = body.get(name)
+        if isinstance(value, list | dict) and len(value) > most:
+            raise BadRequest(f"{name}: it should be of at most {most} items.", param=name)
 
 
 def _usual(body: Any) -> dict[str, Any] | None:
@@ -278,12 +302,19 @@ def _usual_chat() -> Any:
     message: Any = checked_as(
         "UsualMessage", {"role": Required[Role], "content": Required[str]}, more="forbid"
     )
-    limits = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    limits = _few(MAX_MESSAGES, least=1)
     members = {name: NotRequired[given(ChatRequest, name)] for name in _USUAL}
     members["messages"] = Required[Annotated[list[message], limits]]
     return checked_as("UsualChat", members, more="forbid")
 
 
+_MOST = (
+    ("messages", MAX_MESSAGES),
+    ("tools", MAX_TOOLS),
+    ("functions", MAX_TOOLS),
+    ("stop", MAX_STOPS),
+    ("logit_bias", MAX_BIASES),
+)
 MEMBERS = members_of(ChatRequest)
 _validate = TypeAdapter(MEMBERS).validator.validate_python
 _USUAL = frozenset(
@@ -314,38 +345,6 @@ def _made(
     request = ChatRequest()
     object.__setattr__(request, "__dict__", members)
     return request
-
-
-def _refusal(error: ValidationError, body: dict[str, Any]) -> BadRequest:
-    # Of a union's several complaints the one that reached deepest into the body is the helpful one.
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    name, problem = max(
-        ((_place(problem, body), problem) for problem in problems), key=lambda pair: len(pair[0])
-    )
-    param = jsontext.name_of(name)
-    if problem["type"] == "missing":
-        return BadRequest(f"{param} is required.", param=param)
-    return BadRequest(f"{param}: {_plain(problem['msg'])}.", param=param)
-
-
-def _plain(message: str) -> str:
-    return message.replace("Input should", "it should").replace("List should", "the list should")
-
-
-def _place(problem: ErrorDetails, body: Any) -> tuple[str | int, ...]:
-    """The steps of pydantic's location that exist in the body; the names of union members do not."""
-    loc = problem["loc"]
-    steps: list[str | int] = []
-    at: Any = body
-    for number, step in enumerate(loc):
-        missing = problem["type"] == "missing" and number == len(loc) - 1
-        if isinstance(at, dict) and (step in at or missing):
-            steps.append(step)
-            at = at.get(step)
-        elif isinstance(at, list) and isinstance(step, int) and step < len(at):
-            steps.append(step)
-            at = at[step]
-    return tuple(steps)
 
 
 def text_of(message: Message, where: str, joint: str = "\n") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gateway.abilities.stop import Stop
@@ -79,3 +81,23 @@ def test_extras_survive_though_the_text_is_held_back() -> None:
     stop = Stop(("END",))
     assert stop.feed(Delta("E", extras={"reasoning": "x"})) == [Delta("", extras={"reasoning": "x"})]
     assert stop.flush() == [Delta("E")]
+
+
+def test_long_stop_texts_are_found_however_the_text_is_sliced() -> None:
+    stops = ("a" * 1000 + "b", "a" * 999 + "c")
+    text = "a" * 5000 + "c" + "a" * 10
+    for size in (1, 7, 1500, 4000, 6000):
+        stop = Stop(stops)
+        events = [
+            event for at in range(0, len(text), size) for event in stop.feed(Delta(text[at : at + size]))
+        ]
+        assert "".join(event.text for event in events if isinstance(event, Delta)) == "a" * 4001
+        assert stop.done
+
+
+def test_a_search_costs_a_step_for_each_character() -> None:
+    stop = Stop(("a" * 1023 + "b",) * 4)
+    began = time.process_time()
+    for _ in range(20_000):
+        stop.feed(Delta("a"))
+    assert time.process_time() - began < 5  # about 0.1; it was minutes where each piece was searched anew

@@ -138,7 +138,7 @@ def test_calls_are_read_in_both_forms() -> None:
         pytest.param({"temperature": 2.5}, "temperature", id="too-hot"),
         pytest.param({"temperature": "0.5"}, "temperature", id="temperature-a-text"),
         pytest.param({"top_p": -1}, "top_p", id="top_p-negative"),
-        pytest.param({"max_tokens": 0}, "max_tokens", id="nothing-wanted"),
+        pytest.param({"max_tokens": -2}, "max_tokens", id="less-than-nothing-wanted"),
         pytest.param({"max_tokens": 2**31}, "max_tokens", id="too-much-wanted"),
         pytest.param({"max_completion_tokens": 1.5}, "max_completion_tokens", id="half-a-token"),
         pytest.param({"n": 0}, "n", id="no-choice"),
