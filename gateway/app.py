@@ -159,6 +159,7 @@ def create_app(
     prober = Prober(fleet, _checks(settings, fleet), ward, time.monotonic, metrics.probed, logs.crash)
     common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
     relay = Relay(settings, fleet, dispatcher, *common)
+    relay.stamp = lambda prefix: (new_id(prefix), int(time.time()))
     told = (logs, metrics)
     shadow = Shadow(
         settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run

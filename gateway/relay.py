@@ -27,7 +27,18 @@ from gateway.abilities.pieces import Pieces
 from gateway.abilities.stage import Row, Stage
 from gateway.abilities.stop import Stop
 from gateway.answer import Answer, Outlet, SideBySide
-from gateway.dialects.base import DOUBTFUL, AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing
+from gateway.dialects.base import (
+    DOUBTFUL,
+    AskWhole,
+    ByEvent,
+    ByteDecoder,
+    Dialect,
+    Outgoing,
+    Stamp,
+    unstamped,
+)
+from gateway.dialects.finishes import refuses_tool_streams
+from gateway.dialects.state import says
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
     TABLE,
@@ -49,7 +60,7 @@ from gateway.scheduling.retry import Budget, Failure, decide
 from gateway.telemetry.receipt import Attempt, Receipt
 from gateway.upstream.backend import Backend
 from gateway.upstream.background import Background
-from gateway.upstream.connection import HEARD, REFUSED, SILENT, Taken
+from gateway.upstream.connection import HEARD, REFUSED, Taken
 from gateway.upstream.exchange import Exchange
 from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
@@ -57,6 +68,9 @@ from gateway.wire.openai import ChatRequest
 
 GRACE = 0.25
 """Seconds that a stream may take to end after its last event, while nobody waits for it."""
+
+MOST_NOTES = 32
+"""Most different notes of one backend that are logged."""
 
 Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
@@ -73,6 +87,8 @@ class Relay:
     """
 
     shadow: Watch | None = None
+    stamp: Stamp = staticmethod(unstamped)
+    """Gives ids and the time to answers whose backend left them out."""
 
     def __init__(
         self,
@@ -118,9 +134,13 @@ class Relay:
     def tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
         """Log what the dialect noted of this backend, once."""
         for what in outgoing.notes:
-            if what not in backend.noted:
-                backend.noted.add(what)
-                self._note(backend.name, what)
+            self.tell_note(backend, what)
+
+    def tell_note(self, backend: Backend, what: str) -> None:
+        """Log what was noted of a backend, once; of what a server may say in many ways, only some."""
+        if what not in backend.noted and len(backend.noted) < MOST_NOTES:
+            backend.noted.add(what)
+            self._note(backend.name, what)
 
     def tell_doubt(self, backend: Backend, doubt: str) -> None:
         """Log, once, that a backend may be another than configured: it answers all requests but this kind."""
@@ -373,6 +393,7 @@ class _Try:
         self._exchange: Exchange | None = None
         self._reader: ByteDecoder | None = None
         outgoing = plan.outgoing[backend.name]
+        outgoing.stamp = relay.stamp
         receipt.backend, receipt.dialect, receipt.ignored = (
             backend.name,
             backend.dialect.name,
@@ -385,13 +406,6 @@ class _Try:
         self._outgoing = outgoing
         limits = plan.terms.limits[plan.model.name, backend.name]
         self._patience = Patience(limits, began, outgoing.streams)
-
-    @property
-    def _may_move(self) -> bool:
-        """Whether somebody else could still answer, if this try fails before there is content."""
-        plan = self._plan
-        others = plan.instead or plan.terms.fallbacks.get((plan.model.name, "outage"))
-        return len(plan.backends) > 1 or bool(others)
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -441,12 +455,10 @@ class _Try:
         receipt, clock = self._receipt, self._relay.clock
 
         def take(piece: bytes) -> Taken:
-            if not (outlet.flows and reader.passes(piece)):
+            if not outlet.flows or (passed := reader.passed(piece)) is None:
                 return REFUSED
             self._look_ahead(exchange)
-            outlet.pour(piece)
-            if not reader.says(piece):
-                return SILENT
+            outlet.pour(passed)
             receipt.last_token = clock()
             return HEARD
 
@@ -492,10 +504,11 @@ class _Try:
         except GatewayError as error:
             if not isinstance(error, UpstreamTimeout):  # whoever did not take the request does not work on it
                 await self._close(exchange, ended=True)
+            if self._outgoing.tool_names and refuses_tool_streams(error):
+                raise AskWhole("no_tool_stream") from None
             raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
-        reader.holds = self._may_move
         return exchange, reader
 
     async def _next(self, exchange: Exchange, reader: ByteDecoder) -> bytes | None:
@@ -569,6 +582,7 @@ class _Try:
         if self._exchange is not None:
             await self._close(self._exchange, ended=True)  # only streams without an answer come here
         self._outgoing = self._plan.asked_whole(self.backend.name)
+        self._outgoing.stamp = self._relay.stamp
         return Repair(instruction.repair)
 
     # --- what came ---------------------------------------------------------------------------------
@@ -581,7 +595,7 @@ class _Try:
                 self._passing = True
                 if not event.content:
                     continue
-            elif type(event) is not Delta or not (event.text or _says(event)):
+            elif type(event) is not Delta or not (event.text or says(event)):
                 continue
             self._begun = True  # as the backend gave it: pieces of our own are no tokens
             self._patience.content()
@@ -604,6 +618,8 @@ class _Try:
                 receipt.finish = event.reason
             elif type(event) is Repair:
                 receipt.repairs += (event.what,)
+                if event.note:
+                    self._relay.tell_note(self.backend, event.note)
         return ready
 
     def _completed(self, events: list[Event]) -> list[Event]:
@@ -739,11 +755,6 @@ def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ro
         stages.append(Pieces())
     stages.append(usage.Count(outgoing.prompt_tokens, dialect.cjk))
     return Row(*stages)
-
-
-def _says(delta: Delta) -> bool:
-    """Whether a piece without text holds something else of the answer; a call that only begins does not."""
-    return any(piece.arguments for piece in delta.tools) or any(delta.extras.values())
 
 
 def _broken_off(reader: ByteDecoder, error: GatewayError) -> list[Event]:

@@ -30,8 +30,7 @@ class Count(Stage):
             self._seen = event
             return []
         if isinstance(event, Delta):
-            self._texts.append(event.text)
-            self._texts.extend((piece.name or "") + piece.arguments for piece in event.tools)
+            self._texts += event.counted
             self._length += len(event.text)
             if self._length > _KEPT:
                 self._count()

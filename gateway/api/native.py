@@ -60,18 +60,25 @@ class NativeDoor:
 
     async def _text(self, plan: Plan, visit: Visit) -> str:
         answer = self._desk.relay.answer(plan, visit.receipt, _nobody_told)
-        texts: list[str] = []
+        deltas: list[Delta] = []
         try:
             while not answer.done:
-                texts += [event.text for event in await answer.read() if isinstance(event, Delta)]
+                deltas += [event for event in await answer.read() if isinstance(event, Delta)]
         finally:
             if not answer.done:
                 await answer.aclose()
-        return "".join(texts).strip()
+        text = "".join([delta.text for delta in deltas]).strip()
+        return text or "".join(map(_reasoning, deltas)).strip()
 
     def _model_name(self) -> str:
         settings = self._desk.settings
         return settings.server.default_model or settings.resolved_models[0].name
+
+
+def _reasoning(delta: Delta) -> str:
+    """What a model said that has only thought: it is all there is."""
+    text = delta.extras.get("reasoning_content")
+    return text if isinstance(text, str) else ""
 
 
 def error_body(error: GatewayError) -> bytes:

@@ -32,9 +32,13 @@ DOUBTFUL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The settings of a model and a backend that translation depends on. Names are config.toml's."""
+    """The settings of a model and a backend that translation depends on. Names are config.toml's.
+
+    `model` is the model's name at the backend, `name` the one that clients know.
+    """
 
     model: str
+    name: str = ""
     context: int | None = None
     max_output: int | None = None
     default_output: int = 1024
@@ -55,17 +59,29 @@ class Profile:
     glm4_stream: Literal["native", "safe"] = "native"
 
 
+Stamp: TypeAlias = Callable[[str], tuple[str, int]]
+"""Makes an id with a prefix, and gives the time in Unix seconds."""
+
+
+def unstamped(prefix: str) -> tuple[str, int]:
+    """The same id and time always: for answers that nobody reads but tests."""
+    return prefix + "0", 0
+
+
 @dataclass(slots=True)  # frozen ones take three times as long to make
 class Outgoing:
     """A request as one backend will get it, and what reading the answer needs to know of it. Never changed.
 
     `prompt` is an estimate (P), or what makes one if somebody asks; `budget` the most tokens the answer may
     have (B); `total` the `max_length` sent, which counts both; `tool_names` are the functions that may be
-    called; `ignored` the parameters that this request loses on this backend. `passes`: bytes of the answer
-    may go on unread, as the client speaks what the backend speaks; then `model` is the name the client must
-    see, and `usage_wanted` whether its stream shall end with the usage. `kept`: tokens of the prompt that the
-    server keeps, where it cuts longer ones. `doubt`: the note to make if the backend fails at all requests of
-    this kind and answers the others.
+    called; `ignored` the parameters that this request loses on this backend. `kept`: tokens of the prompt
+    that the server keeps, where it cuts longer ones. `doubt`: the note to make if the backend fails at all
+    requests of this kind and answers the others.
+
+    `passes`: bytes of the answer may go on, as the client speaks what the backend speaks. Then `model` is
+    the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
+    the usage, and `legacy` whether it reads calls in their old form. `stamp`, which the relay sets, makes an
+    id with the prefix it is given, and the time, for what the backend has left out.
     """
 
     path: str
@@ -83,6 +99,9 @@ class Outgoing:
     usage_wanted: bool = False
     kept: int | None = None
     doubt: str = ""
+    chunks: bool = False
+    legacy: bool = False
+    stamp: Stamp = field(default=unstamped, compare=False)
 
     @property
     def prompt_tokens(self) -> int:
@@ -141,12 +160,12 @@ class Decoder(ABC):
 class ByteDecoder(ABC):
     """Reads one event stream whose bytes may go on as they came. `done` and `cut` as for a `Decoder`.
 
-    `holds` what comes before there is content, as the stream may still move to another backend.
+    What comes before there is content is held, as the stream may still move to another backend, and errors
+    keep their status.
     """
 
     done: bool = False
     cut: bool = False
-    holds: bool = True
 
     @property
     def finished(self) -> bool:
@@ -158,13 +177,12 @@ class ByteDecoder(ABC):
         """How long after that the end may take, in seconds; then the answer is complete as it is."""
         return LATE
 
-    def passes(self, chunk: bytes) -> bool:  # noqa: ARG002 - for those that let some pass
-        """Take note of a chunk that goes on as it is; false, and nothing noted, where it has to be fed."""
-        return False
+    def passed(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - for those that let some pass
+        """Take a chunk that says nothing but text, and return what goes on to the client.
 
-    def says(self, chunk: bytes) -> bool:  # noqa: ARG002 - for those that let some pass
-        """Whether a chunk that went on as it is holds a piece of the answer."""
-        return True
+        Returns None, and takes nothing, for a chunk that has to be fed.
+        """
+        return None
 
     @abstractmethod
     def feed(self, chunk: bytes) -> list[Event]:

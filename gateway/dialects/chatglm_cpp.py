@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.calls import whole_calls
 from gateway.dialects.counting import count_bare, count_messages, count_rounds
 from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
 from gateway.dialects.folding import Folded, plain_messages
@@ -30,7 +31,6 @@ from gateway.dialects.openai_like import (
     sampling,
     text_of,
     tool_names,
-    tool_pieces,
     usage_of,
 )
 from gateway.errors import BadRequest
@@ -167,7 +167,7 @@ def _count_rounds(folded: Folded, profile: Profile) -> int:
 
 def _calls(message: dict[str, Any], outgoing: Outgoing) -> tuple[ToolPiece, ...]:
     """The calls, if each is one that was offered and holds together; else its text is the answer."""
-    calls = tool_pieces(message)
+    calls = whole_calls(message)
     good = all(call.name in outgoing.tool_names and parses_to_object(call.arguments) for call in calls)
     return calls if good else ()
 

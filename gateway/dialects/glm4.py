@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 
 from gateway.dialects import allowed, budget, glm4_calls
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.calls import whole_calls
 from gateway.dialects.counting import count_messages
+from gateway.dialects.finishes import reason_of
 from gateway.dialects.fitting import Sent, messages_to_fit
 from gateway.dialects.folding import JOINT
 from gateway.dialects.losses import lost
@@ -27,11 +29,9 @@ from gateway.dialects.openai_like import (
     offered_tools,
     only_choice,
     read_object,
-    reason_of,
     sampling,
     text_of,
     tool_names,
-    tool_pieces,
     usage_of,
 )
 from gateway.errors import BadRequest
@@ -100,7 +100,7 @@ class GLM4(Dialect):
         choice, message = only_choice(answer)
         usage = usage_of(answer)
         text = text_of(message).removeprefix("\n")
-        pieces = tool_pieces(message)
+        pieces = whole_calls(message)
         calls = glm4_calls.offered(pieces, outgoing.tool_names)
         counts: list[Event] = [usage] if usage else []
         if calls:

@@ -1,7 +1,7 @@
 """Servers that speak OpenAI's chat by themselves: vLLM, FastChat, Xinference and the like.
 
 The body passes as it was received, but for the model's name and what makes usage known; fields that we do
-not know pass both ways. Errors, missing ends and old function calls are mended on the way back.
+not know pass both ways. What makes an answer another than OpenAI's own is repaired on the way back (`state`).
 Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its own forms of errors.
 """
 
@@ -12,31 +12,20 @@ from functools import partial
 from typing import Any
 
 from gateway.dialects import allowed, budget
-from gateway.dialects.base import LATE, LATE_USAGE, ByteDecoder, Decoder, Dialect, Outgoing, Profile
+from gateway.dialects.answering import answer_of
+from gateway.dialects.base import ByteDecoder, Dialect, Outgoing, Profile
 from gateway.dialects.counting import count_messages
-from gateway.dialects.openai_like import (
-    ChunkDecoder,
-    choices_of,
-    index_of,
-    message_of,
-    read_object,
-    reason_of,
-    text_of,
-    tool_pieces,
-    usage_of,
-)
-from gateway.dialects.passing import PassingDecoder, passed_whole
-from gateway.errors import BadRequest, UpstreamGarbled
+from gateway.dialects.passing import PassingDecoder
+from gateway.dialects.reading import TypedReader
+from gateway.errors import BadRequest
 from gateway.wire import jsontext, splice
-from gateway.wire.events import Delta, Event, Finish, Repair
+from gateway.wire.events import Event
 from gateway.wire.openai import ChatRequest, Message
 
 _USAGE_WANTED = b'"stream_options":{"include_usage":true}'
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _NO_NAMES: frozenset[str] = frozenset()
 _NO_CHANGES: Mapping[str, Any] = {}
-_READ = frozenset({"role", "content", "tool_calls", "function_call"})
-"""Members of a message or delta that have a place of their own in a `Delta`."""
 _STEERING = frozenset(
     {"api_base", "base_url", "api_key", "api_version", "api_type", "headers", "extra_headers", "extra_query"}
     | {"extra_body", "custom_llm_provider"}
@@ -71,41 +60,18 @@ class OpenAI(Dialect):
             budget=(changes and _limit(changes)) or request.max_completion_tokens or request.max_tokens,
             tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             abandon="close",
-            passes=request.n == 1 and request.model == profile.model and not _rewritten(request),
-            model=profile.model,
-            usage_wanted=stream and request.include_usage,
+            passes=not _rewritten(request),
+            model=request.model or profile.name or profile.model,
+            usage_wanted=request.include_usage,
+            chunks=request.stream,
+            legacy=request.legacy_functions,
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
-        answer = read_object(body)
-        if outgoing.passes and (passed := passed_whole(body, answer, outgoing.model)):
-            return passed
-        choices = choices_of(answer)
-        if not choices:
-            raise UpstreamGarbled("The backend's answer has no choice.")
-        events = [event for place, choice in enumerate(choices) for event in _whole(choice, place)]
-        usage = usage_of(answer)
-        return [*events, usage] if usage else events
+        return answer_of(outgoing, body)
 
-    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:
-        if not outgoing.passes:
-            return _Decoder(outgoing)
-        return PassingDecoder(_Decoder(outgoing), outgoing)
-
-
-class _Decoder(ChunkDecoder):
-    counts = True
-
-    def __init__(self, outgoing: Outgoing) -> None:
-        super().__init__()
-        self._usage_wanted = outgoing.usage_wanted
-
-    @property
-    def late(self) -> float:
-        return LATE_USAGE if self._usage_wanted and self._usage is None else LATE
-
-    def delta(self, choice: dict[str, Any], delta: dict[str, Any], index: int) -> Delta:
-        return _piece(choice, delta, index)
+    def decoder(self, outgoing: Outgoing) -> ByteDecoder:
+        return PassingDecoder(outgoing) if outgoing.passes else TypedReader(outgoing)
 
 
 def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes | None:
@@ -122,7 +88,7 @@ def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes 
         raw = splice.with_member(raw, _USAGE_WANTED)
     elif not stream and "stream_options" in body:
         return None
-    return raw if request.model == profile.model else splice.with_model(raw, request.model, profile.model)
+    return raw if request.model == profile.model else splice.with_model(raw, body, profile.model)
 
 
 def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapping[str, Any]) -> bytes:
@@ -199,28 +165,3 @@ def _streaming(request: ChatRequest, stream: bool) -> dict[str, Any]:
     given = request.body.get("stream_options", {})
     options = {name: value for name, value in given.items() if value is not None}
     return {"stream": True, "stream_options": {**options, "include_usage": True}}
-
-
-def _whole(choice: dict[str, Any], place: int) -> list[Event]:
-    index = index_of(choice, place)
-    piece = _piece(choice, message_of(choice), index)
-    events: list[Event] = [] if piece.empty else [piece]
-    reason = reason_of(choice.get("finish_reason"))
-    if reason is None:
-        events.append(Repair("no_finish"))
-        reason = "tool_calls" if piece.tools else "stop"
-    return [*events, Finish(reason, index)]
-
-
-def _piece(choice: dict[str, Any], message: dict[str, Any], index: int) -> Delta:
-    return Delta(
-        text=text_of(message),
-        tools=tool_pieces(message),
-        choice=index,
-        extras=_extras(message),
-        logprobs=choice.get("logprobs"),
-    )
-
-
-def _extras(message: dict[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in message.items() if name not in _READ and value is not None}

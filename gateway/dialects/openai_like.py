@@ -6,11 +6,11 @@ What is missing, doubled or of a wrong type becomes a repair or an error here, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from gateway.dialects.base import Decoder, Profile
+from gateway.dialects.calls import Calls, calls_in
+from gateway.dialects.finishes import reason_of
 from gateway.dialects.refusals import report_of, reported
 from gateway.errors import (
     UnsupportedParameter,
@@ -25,18 +25,8 @@ from gateway.wire.openai import ChatRequest
 DONE = "[DONE]"
 """What the last event of a good stream says."""
 
-_REASONS: Mapping[str, FinishReason] = MappingProxyType(
-    {
-        "stop": "stop",
-        "length": "length",
-        "tool_calls": "tool_calls",
-        "function_call": "tool_calls",
-        "content_filter": "content_filter",
-    }
-)
-
-_COUNTS = 3
-"""How many members of a usage are counts: with no more there are no details."""
+_COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""The counts of a usage; all its other members go on as they are."""
 
 # --- requests --------------------------------------------------------------------------------------
 
@@ -139,9 +129,18 @@ def text_of(message: dict[str, Any]) -> str:
     content = message.get("content")
     if content is None:
         return ""
+    if isinstance(content, list) and content:  # parts, as a request may have them
+        return "".join(map(_text_of_part, content))
     if not isinstance(content, str):
         raise UpstreamGarbled("The content of the backend's answer is not text.")
     return content
+
+
+def _text_of_part(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) else part
+    if not isinstance(text, str):
+        raise UpstreamGarbled("The content of the backend's answer is not text.")
+    return text
 
 
 def required_text(message: dict[str, Any]) -> str:
@@ -149,40 +148,6 @@ def required_text(message: dict[str, Any]) -> str:
     if message.get("content") is None:
         raise UpstreamGarbled("The backend's answer has no content.")
     return text_of(message)
-
-
-def reason_of(value: Any) -> FinishReason | None:
-    """A finish reason as we know them; None for null and "". A word we do not know means "stop"."""
-    return _REASONS.get(value, "stop") if isinstance(value, str) and value else None
-
-
-def tool_pieces(message: dict[str, Any]) -> tuple[ToolPiece, ...]:
-    """The calls, or pieces of calls, of a message or delta, of today's form or the old one.
-
-    Null ids and names are none. Raises `UpstreamGarbled`.
-    """
-    calls = message.get("tool_calls")
-    if not calls:
-        legacy = message.get("function_call")
-        calls = [{"function": legacy}] if legacy else []
-    if not isinstance(calls, list):
-        raise UpstreamGarbled("The tool calls of the backend's answer are no list.")
-    return tuple(_tool_piece(call, place) for place, call in enumerate(calls))
-
-
-def _tool_piece(call: Any, place: int) -> ToolPiece:
-    function = (call.get("function") or {}) if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        raise UpstreamGarbled("A tool call of the backend's answer is no function call.")
-    arguments = function.get("arguments")
-    if isinstance(arguments, dict):  # some servers forget that arguments are a text
-        arguments = jsontext.write(arguments).decode()
-    return ToolPiece(
-        index=index_of(call, place),
-        arguments=arguments if isinstance(arguments, str) else "",
-        id=_text_or_none(call.get("id")),
-        name=_text_or_none(function.get("name")),
-    )
 
 
 def usage_of(answer: dict[str, Any]) -> Usage | None:
@@ -193,12 +158,12 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not (tokens.plausible(prompt) and tokens.plausible(completion)):
         return None
-    if len(usage) == _COUNTS:
+    if _COUNTED.issuperset(usage):
         return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {
-        name: _counts_in(value)
+        name: _counts_in(value) if isinstance(value, dict) else value
         for name, value in usage.items()
-        if name.endswith("_details") and isinstance(value, dict)
+        if name not in _COUNTED and (type(value) is not int or tokens.plausible(value))
     }
     return Usage(prompt, completion, "backend", details)
 
@@ -216,10 +181,6 @@ def parses_to_object(text: str) -> bool:
         return False
 
 
-def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 # --- streams ---------------------------------------------------------------------------------------
 
 
@@ -227,7 +188,7 @@ class ChunkDecoder(Decoder):
     """Reads a stream of `chat.completion.chunk`s. One per stream.
 
     A choice ends with its first finish reason; whatever comes for it later is dropped. `[DONE]` without
-    a reason, and a reason without `[DONE]`, are mended; an end without either is a cut. `counts` tells
+    a reason, and a reason without `[DONE]`, are repaired; an end without either is a cut. `counts` tells
     whether usage in the chunks is believed.
     """
 
@@ -235,6 +196,8 @@ class ChunkDecoder(Decoder):
 
     def __init__(self) -> None:
         self._reasons: dict[int, FinishReason | None] = {}
+        self._normal: dict[int, Calls] = {}
+        self._called: set[int] = set()
         self._usage: Usage | None = None
 
     # What a dialect may do its own way.
@@ -246,7 +209,12 @@ class ChunkDecoder(Decoder):
         index: int,
     ) -> Delta:
         """One delta as a piece."""
-        return Delta(text_of(delta), tool_pieces(delta), index)
+        return Delta(text_of(delta), self.calls(delta, index), index)
+
+    def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
+        """The pieces of calls in one delta."""
+        given = calls_in(delta)
+        return self._normal.setdefault(index, Calls()).take(given) if given else ()
 
     def pieces(self, delta: Delta) -> list[Event]:
         """What of a piece goes on; a `Finish` among it ends the choice."""
@@ -308,22 +276,29 @@ class ChunkDecoder(Decoder):
         if not isinstance(delta, dict):
             raise UpstreamGarbled("A chunk of the backend's answer has no delta.")
         events = self.pieces(self.delta(choice, delta, index))
+        if any(isinstance(event, Delta) and event.tools for event in events):
+            self._called.add(index)
         if events and isinstance(events[-1], Finish):
             self._reasons[index] = events[-1].reason
         elif reason := reason_of(choice.get("finish_reason")):
-            events.append(self._finish(index, reason))
+            events += self._finish(index, reason)
         return events
 
-    def _finish(self, index: int, reason: FinishReason) -> Finish:
+    def _finish(self, index: int, reason: FinishReason) -> list[Event]:
+        """The end of a choice, after what is left of its calls. With calls "stop" is "tool_calls"."""
+        left = self._normal[index].rest(fill=False) if index in self._normal else ()
+        events = self.pieces(Delta(tools=left, choice=index)) if left else []
+        if reason in ("stop", "tool_calls"):
+            reason = "tool_calls" if index in self._called else "stop"
         given = self._reasons[index] = self.reason(reason)
-        return Finish(given, index)
+        return [*events, Finish(given, index)]
 
     def _finish_all(self) -> list[Event]:
         if not self._reasons:
             raise UpstreamEmpty("The backend ended its stream without an answer.")
         self.done = True
         left = [index for index, reason in self._reasons.items() if reason is None]
-        finishes: list[Event] = [self._finish(index, "stop") for index in left]
+        finishes = [event for index in left for event in self._finish(index, "stop")]
         return [*([Repair("no_finish")] if left else []), *finishes, *self._counted()]
 
     def _counted(self) -> list[Event]:

@@ -18,8 +18,11 @@ Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
 OTHER = "other"
 """The label of whatever is not in a label's closed set."""
 
-REPAIRS = frozenset({"short_stream", "get_event", "missing_done", "no_finish", "no_stream"})
-"""The faults of backends that are mended on the way, by the words the dialects use for them."""
+REPAIRS = frozenset(
+    {"short_stream", "get_event", "missing_done", "no_finish", "no_stream", "no_tool_stream", "other_kind"}
+    | {"unknown_finish"}
+)
+"""The faults of backends that are repaired on the way, by the words the dialects use for them."""
 
 REFUSALS = frozenset(
     {

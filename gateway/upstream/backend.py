@@ -92,6 +92,7 @@ def profile(settings: config.Backend, model: config.Model) -> Profile:
     """The settings that translating a request of `model` for a backend depends on."""
     return Profile(
         model=settings.served_name or model.name,
+        name=model.name,
         **{name: getattr(model, name) for name in _FROM_MODEL},
         **{name: getattr(settings, name) for name in _FROM_BACKEND},
     )

@@ -45,6 +45,16 @@ class Delta(NamedTuple):
         """Whether nothing of it would reach the client."""
         return not (self.text or self.tools or self.extras or self.logprobs)
 
+    @property
+    def counted(self) -> list[str]:
+        """The texts that count as tokens: reasoning once, though it may stand under two names."""
+        texts = [self.text, *((piece.name or "") + piece.arguments for piece in self.tools)]
+        if self.extras:
+            reasoning = self.extras.get("reasoning_content") or self.extras.get("reasoning")
+            if isinstance(reasoning, str):
+                texts.append(reasoning)
+        return texts
+
 
 class Finish(NamedTuple):
     """The end of one choice."""
@@ -63,16 +73,20 @@ class Usage(NamedTuple):
 
 
 class Repair(NamedTuple):
-    """A fault of the backend that was mended on the way; counted, never shown to the client."""
+    """A fault of the backend that was repaired on the way; counted, never shown to the client.
+
+    A `note` is logged, once for each backend.
+    """
 
     what: str
+    note: str = ""
 
 
 class Passed(NamedTuple):
     """Bytes of an OpenAI-like backend that go on as they came: whole events of a stream, or a whole answer.
 
     A usage chunk that the client asked for is among them; `[DONE]` is not. `finish` is the finish reason
-    among them, if there is one; without `content` there is nothing of the answer among them yet.
+    among them, if there is one; without `content` there is nothing of the answer among them.
     """
 
     data: bytes

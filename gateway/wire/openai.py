@@ -407,7 +407,7 @@ class Choice:
             known = self.extras.get(name)
             self.extras[name] = known + value if isinstance(known, str) and isinstance(value, str) else value
         if delta.logprobs is not None:
-            self.logprobs = delta.logprobs
+            self.logprobs = _joined(self.logprobs, delta.logprobs)
 
     def _add_tool(self, piece: ToolPiece) -> None:
         call = self.calls.setdefault(
@@ -452,6 +452,18 @@ class Choice:
             return jsontext.write(self.object(index, legacy))
         reason = reason_for(self.finish or "stop", legacy)
         return _PLAIN_CHOICE % (index, jsontext.write(self.text), reason.encode())
+
+
+def _joined(before: Any, more: Any) -> Any:
+    """The logprobs of two pieces as those of both."""
+    if not (isinstance(before, dict) and isinstance(more, dict)):
+        return more
+    return {
+        name: before[name] + value
+        if isinstance(value, list) and isinstance(before.get(name), list)
+        else value
+        for name, value in more.items()
+    }
 
 
 _PLAIN_CHOICE = (
@@ -551,18 +563,20 @@ class ChunkWriter:
 
     def _add_tools(self, delta: dict[str, Any], pieces: tuple[ToolPiece, ...]) -> None:
         if self._legacy:
-            first = pieces[0]
-            call = {"name": first.name, "arguments": first.arguments}
-            delta["function_call"] = {name: value for name, value in call.items() if value is not None}
+            for piece in pieces:
+                if piece.index == 0:  # the old form has one call
+                    name = {} if piece.name is None else {"name": piece.name}
+                    delta["function_call"] = {**name, "arguments": piece.arguments}
         else:
-            delta["tool_calls"] = [_tool_object(piece) for piece in pieces]
+            delta["tool_calls"] = [tool_object(piece) for piece in pieces]
 
     def _chunk(self, index: int, delta: dict[str, Any], reason: str | None, logprobs: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._head + b',"choices":[' + jsontext.write(choice) + b"]" + self._tail
 
 
-def _tool_object(piece: ToolPiece) -> dict[str, Any]:
+def tool_object(piece: ToolPiece) -> dict[str, Any]:
+    """A piece of a call, as a member of a delta's `tool_calls`."""
     function: dict[str, Any] = {"arguments": piece.arguments}
     if piece.name is None:
         return {"index": piece.index, "function": function}

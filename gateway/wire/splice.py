@@ -7,6 +7,7 @@ functions give None, and the caller writes the object anew.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from gateway.wire import jsontext
 
@@ -14,10 +15,16 @@ _MODEL = b'"model"'
 _VALUE = re.compile(rb"\s*:\s*")
 
 
-def with_model(raw: bytes, old: str, new: str) -> bytes | None:
-    """The object with `new` as its model, where `old` stands as its top-level `model`; None in doubt."""
+def with_model(raw: bytes, body: dict[str, Any], new: str) -> bytes | None:
+    """The object with `new` as its top-level `model`, which is added where there is none.
+
+    `body` is what `raw` says. Returns None in doubt.
+    """
+    if "model" not in body:
+        return with_member(raw, b'"model":' + jsontext.write(new)) if body else None
     # Written as an escape, the key could stand somewhere unseen, and what is found be another object's.
-    if raw.count(_MODEL) != 1 or b"\\u00" in raw:
+    old = body["model"]
+    if raw.count(_MODEL) != 1 or b"\\u00" in raw or not isinstance(old, str):
         return None
     colon = _VALUE.match(raw, raw.index(_MODEL) + len(_MODEL))
     value = jsontext.write(old)

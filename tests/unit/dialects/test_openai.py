@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.base import Decoder, Outgoing, Profile
+from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.openai import OpenAI
-from gateway.wire import sse
 from gateway.wire.events import Delta, Usage
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
+from tests.support.opened import opened
 
 QUESTION = {"role": "user", "content": "hi"}
 
@@ -91,22 +91,34 @@ def test_logprobs_and_details_of_usage_pass() -> None:
         "cost": 3,
     }
     raw = whole({"message": {"content": "a"}, "logprobs": {"content": []}}, usage=usage)
-    piece, _, counted = OpenAI().answer(ask(request()), raw)
+    piece, _, counted = opened(OpenAI().answer(ask(request()), raw))
     assert piece == Delta("a", logprobs={"content": []})
-    assert counted == Usage(9, 2, "backend", {"prompt_tokens_details": {"cached_tokens": 4}})
+    details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": None, "cost": 3}
+    assert counted == Usage(9, 2, "backend", details)
 
 
 def test_logprobs_of_a_chunk_pass_even_without_text() -> None:
     decoder = OpenAI().decoder(replace(ask(request(), stream=True), passes=False))
-    assert isinstance(decoder, Decoder)
     chunk = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "logprobs": {"content": [1]}}]}
-    assert decoder.feed(sse.Event(json.dumps(chunk))) == [Delta(logprobs={"content": [1]})]
+    assert decoder.feed(f"data: {json.dumps(chunk)}\n\n".encode()) == [Delta(logprobs={"content": [1]})]
 
 
 def test_a_choice_without_an_index_takes_its_place_in_the_list() -> None:
     raw = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"} for text in "ab"]})
-    events = OpenAI().answer(ask(request(n=2)), raw.encode())
+    events = opened(OpenAI().answer(ask(request(n=2)), raw.encode()))
     assert [(event.choice, event.text) for event in events if isinstance(event, Delta)] == [
         (0, "a"),
         (1, "b"),
     ]
+
+
+def test_model_of_metadata_is_left_alone_where_the_body_names_no_model() -> None:
+    chat = read_chat(json.dumps({"messages": [QUESTION], "metadata": {"model": ""}}).encode())
+    sent = body_of(ask(chat))
+    assert sent["model"] == "served"
+    assert sent["metadata"] == {"model": ""}
+
+
+def test_client_sees_the_name_it_asked_for_or_the_models_own() -> None:
+    assert ask(request()).model == "gpt"
+    assert ask(read_chat(json.dumps({"messages": [QUESTION]}).encode()), name="m").model == "m"

@@ -16,7 +16,7 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.wire import sse
-from gateway.wire.events import Delta, Finish, FinishReason, Repair, ToolPiece, Usage
+from gateway.wire.events import Delta, Finish, Repair, ToolPiece, Usage
 from gateway.wire.openai import ChatRequest, read_chat
 
 
@@ -102,56 +102,6 @@ def test_what_is_no_answer_is_an_error_that_repeats_nothing_of_it(
 )
 def test_an_object_is_read_even_when_it_was_encoded_twice(raw: str) -> None:
     assert openai_like.read_object(raw)["a"] == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("stop", "stop"),
-        ("length", "length"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
-        ("content_filter", "content_filter"),
-        ("eos_token", "stop"),
-        ("", None),
-        (None, None),
-        (7, None),
-    ],
-)
-def test_finish_reasons_are_those_of_openai(value: Any, reason: FinishReason | None) -> None:
-    assert openai_like.reason_of(value) == reason
-
-
-@pytest.mark.parametrize(
-    ("message", "pieces"),
-    [
-        pytest.param({}, (), id="none"),
-        pytest.param({"tool_calls": None, "function_call": None}, (), id="null"),
-        pytest.param({"tool_calls": []}, (), id="empty"),
-        pytest.param(
-            {"tool_calls": [{"index": 2, "id": None, "function": {"name": None, "arguments": "x"}}]},
-            (ToolPiece(2, "x"),),
-            id="null-id-and-name",
-        ),
-        pytest.param({"tool_calls": [{"id": "c"}]}, (ToolPiece(0, id="c"),), id="no-function-yet"),
-        pytest.param(
-            {"tool_calls": [{"index": True, "id": "", "function": {"name": "f", "arguments": None}}]},
-            (ToolPiece(0, name="f"),),
-            id="wrong-types",
-        ),
-        pytest.param({"function_call": {"name": "f"}}, (ToolPiece(0, name="f"),), id="old-form"),
-    ],
-)
-def test_tool_calls_are_read_in_every_form_they_come_in(
-    message: dict[str, Any], pieces: tuple[ToolPiece, ...]
-) -> None:
-    assert openai_like.tool_pieces(message) == pieces
-
-
-@pytest.mark.parametrize("calls", [{"0": {}}, ["f"], [{"function": "f"}], "f"])
-def test_tool_calls_that_are_none_are_garbled(calls: Any) -> None:
-    with pytest.raises(UpstreamGarbled):
-        openai_like.tool_pieces({"tool_calls": calls})
 
 
 @pytest.mark.parametrize(
@@ -266,3 +216,20 @@ def test_an_end_before_the_reason_is_a_cut_and_one_after_it_is_mended() -> None:
 def test_nothing_but_done_is_no_answer() -> None:
     with pytest.raises(UpstreamEmpty):
         openai_like.ChunkDecoder().feed(DONE)
+
+
+def test_calls_present_make_stop_tool_calls_and_tool_calls_without_any_is_stop() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    decoder = openai_like.ChunkDecoder()
+    assert decoder.feed(chunk({"tool_calls": [call]}, "stop")) == [
+        Delta(tools=(ToolPiece(0, "", "c", "f"),)),
+        Delta(tools=(ToolPiece(0, "{}"),)),
+        Finish("tool_calls"),
+    ]
+    assert openai_like.ChunkDecoder().feed(chunk({"content": "a"}, "tool_calls"))[-1] == Finish("stop")
+
+
+def test_content_in_parts_is_joined() -> None:
+    assert openai_like.text_of({"content": [{"type": "text", "text": "a"}, "b"]}) == "ab"
+    with pytest.raises(UpstreamGarbled):
+        openai_like.text_of({"content": [{"type": "image_url"}]})

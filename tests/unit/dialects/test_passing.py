@@ -1,4 +1,4 @@
-"""Bytes go on as they came, unless something in them must be mended; a cut never looks like an end."""
+"""Bytes go on as they came, changed only where a rule asks for it; a cut never looks like an end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import ByteDecoder, Profile
 from gateway.dialects.passing import PassingDecoder
 from gateway.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.wire.events import Delta, Event, Finish, Passed, Repair, Usage
+from gateway.wire import tokens
+from gateway.wire.events import Event, Passed, Repair, Usage
 from gateway.wire.openai import ChatRequest, read_chat
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -37,6 +38,8 @@ WORDS = [chunk({"content": piece}) for piece in (TEXT, "b", "c")]
 STOP = chunk({}, "stop")
 USAGE = event({**HEAD, "choices": [], "usage": COUNTED})
 DONE = event("[DONE]")
+SAID = TEXT + "bc"
+GOOD = b"".join([ROLE, *WORDS, STOP])
 WHOLE = b"".join([ROLE, *WORDS, STOP, USAGE, DONE])
 COUNTING = [one.replace(b"]}\n\n", b'],"usage":null}\n\n') for one in (ROLE, *WORDS, STOP)]
 """The same chunks of a server that follows the rule for streams with usage."""
@@ -66,6 +69,10 @@ def passed(events: list[Event]) -> bytes:
     return b"".join(one.data for one in events if isinstance(one, Passed))
 
 
+def objects(data: bytes) -> list[Any]:
+    return [json.loads(frame.removeprefix(b"data:")) for frame in data.split(b"\n\n") if frame]
+
+
 def others(events: list[Event]) -> list[Event]:
     return [one for one in events if not isinstance(one, Passed)]
 
@@ -83,9 +90,12 @@ def test_the_usage_chunk_goes_on_where_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("stream", "wanted"), [(WHOLE, True), (WITH_USAGE, False)])
-def test_chunks_whose_usage_is_not_as_asked_for_are_read(stream: bytes, wanted: bool) -> None:
+def test_usage_member_is_put_into_each_chunk_or_taken_out_as_the_client_asked(
+    stream: bytes, wanted: bool
+) -> None:
     events = read([stream], usage_wanted=wanted)
-    assert passed(events) == b""
+    expected = WITH_USAGE.removesuffix(DONE) if wanted else b"".join([ROLE, *WORDS, STOP])
+    assert objects(passed(events)) == objects(expected)
     assert Usage(5, 3, "backend") in events
 
 
@@ -94,9 +104,11 @@ def test_each_read_goes_on_at_once() -> None:
     assert reader.feed(ROLE) == []
     assert reader.feed(WORDS[0]) == [Passed(ROLE + WORDS[0])]
     assert reader.feed(WORDS[1] + WORDS[2]) == [Passed(WORDS[1] + WORDS[2])]
-    assert reader.feed(STOP) == [Passed(STOP, "stop")]
+    assert reader.feed(STOP) == []  # it is told at the end, in case that something follows
+    assert reader.finished
     assert reader.feed(USAGE + DONE) == []
     assert reader.done
+    assert reader.end(clean=True) == [Passed(STOP, "stop"), Usage(5, 3, "backend")]
 
 
 @given(st.lists(st.integers(0, len(WITH_USAGE)), max_size=12))
@@ -114,7 +126,7 @@ def test_single_bytes_give_the_same_bytes() -> None:
 
 
 def test_a_cut_anywhere_before_the_finish_is_told() -> None:
-    complete = len(WHOLE) - len(USAGE) - len(DONE)
+    complete = len(WHOLE) - len(USAGE) - len(DONE) - len(b"\n\n")
     for place in range(complete):
         with pytest.raises(UpstreamTruncated):
             read([WHOLE[:place]], clean=False)
@@ -122,7 +134,7 @@ def test_a_cut_anywhere_before_the_finish_is_told() -> None:
 
 def test_a_finish_without_done_is_a_good_end_and_mended() -> None:
     events = read([b"".join([ROLE, *WORDS, STOP])])
-    assert others(events) == [Repair("missing_done"), Usage(_estimated(), 3, "estimate")]
+    assert others(events) == [Repair("missing_done"), Usage(_estimated(), tokens.estimate(SAID), "estimate")]
 
 
 def test_a_server_without_usage_gets_an_estimate_told_under_its_own_id() -> None:
@@ -134,22 +146,27 @@ def test_a_server_without_usage_gets_an_estimate_told_under_its_own_id() -> None
 
 
 @pytest.mark.parametrize(
-    "stream",
+    ("stream", "expected"),
     [
-        pytest.param(WHOLE.replace(b'"id":"chatcmpl-1"', b'"id":""'), id="no-id"),
-        pytest.param(WHOLE.replace(b'"model":"m"', b'"model":"other"'), id="another-model"),
-        pytest.param(WHOLE.replace(b'"role":"assistant",', b""), id="no-role"),
-        pytest.param(WHOLE.replace(b"\n\n", b"\r\n\r\n"), id="crlf"),
-        pytest.param(b"".join([ROLE, ROLE, *WORDS, STOP, USAGE, DONE]), id="the-role-twice"),
+        pytest.param(
+            WHOLE.replace(b'"id":"chatcmpl-1"', b'"id":""'),
+            GOOD.replace(b"chatcmpl-1", b"chatcmpl-0"),
+            id="no-id",
+        ),
+        pytest.param(WHOLE.replace(b'"model":"m"', b'"model":"other"'), GOOD, id="another-model"),
+        pytest.param(WHOLE.replace(b'"role":"assistant",', b""), GOOD, id="no-role"),
+        pytest.param(WHOLE.replace(b',"logprobs":null', b""), GOOD, id="no-logprobs"),
+        pytest.param(WHOLE.replace(b"\n\n", b"\r\n\r\n"), GOOD, id="crlf"),
+        pytest.param(WHOLE.replace(b"data: ", b"data:"), GOOD, id="no-blank"),
+        pytest.param(WHOLE.replace(b"data: ", b"event: message\nid: 1\ndata: "), GOOD, id="other-lines"),
+        pytest.param(b"\xef\xbb\xbf: ping\n\n" + WHOLE, GOOD, id="mark-and-comment"),
+        pytest.param(b"".join([ROLE, ROLE, *WORDS, STOP, USAGE, DONE]), GOOD, id="the-role-twice"),
     ],
 )
-def test_a_stream_that_needs_mending_is_read_event_by_event(stream: bytes) -> None:
+def test_what_is_missing_or_wrong_is_put_right_in_every_slicing(stream: bytes, expected: bytes) -> None:
     for pieces in ([stream], [stream[place : place + 1] for place in range(len(stream))]):
         events = read(pieces)
-        assert passed(events) == b""
-        text = "".join(one.text for one in events if isinstance(one, Delta))
-        assert text == TEXT + "bc"
-        assert Finish("stop") in events
+        assert objects(passed(events)) == objects(expected)
         assert Usage(5, 3, "backend") in events
 
 
@@ -176,6 +193,7 @@ def test_garbage_is_an_error(garbage: bytes) -> None:
 
 def test_comments_are_left_out_where_events_are_read() -> None:
     events = read([ROLE + WORDS[0], b": ping\n\n" + STOP + USAGE + DONE])
+    assert Repair("no_finish") not in events
     assert passed(events) == ROLE + WORDS[0] + STOP
 
 
@@ -195,10 +213,15 @@ def test_an_event_without_end_is_bounded() -> None:
         pytest.param({}, Profile(model="served"), id="another-name-at-the-server"),
     ],
 )
-def test_what_cannot_pass_unread_is_read(more: dict[str, Any], profile: Profile) -> None:
+def test_bytes_pass_under_the_name_that_the_client_asked_for(more: dict[str, Any], profile: Profile) -> None:
     openai = DIALECTS["openai"]
-    outgoing = openai.ask(request(**more), profile, stream=True)
-    assert not isinstance(openai.decoder(outgoing), ByteDecoder)
+    chat = request(**more)
+    reader = openai.decoder(openai.ask(chat, profile, stream=True))
+    assert isinstance(reader, PassingDecoder)
+    events = [*reader.feed(WHOLE), *reader.end(clean=True)]
+    assert objects(passed(events)) == objects(
+        GOOD.replace(b'"model":"m"', f'"model":"{chat.model}"'.encode())
+    )
 
 
 ANSWER: dict[str, Any] = {
@@ -220,9 +243,13 @@ ANSWER: dict[str, Any] = {
 
 
 def whole(answer: dict[str, Any]) -> tuple[bytes, list[Event]]:
-    openai = DIALECTS["openai"]
     body = json.dumps(answer).encode()
-    return body, openai.answer(openai.ask(request(), Profile(model="m"), stream=False), body)
+    return body, answered(body)
+
+
+def answered(body: bytes) -> list[Event]:
+    openai = DIALECTS["openai"]
+    return openai.answer(openai.ask(request(stream=False), Profile(model="m"), stream=False), body)
 
 
 def test_a_whole_answer_goes_on_as_it_came() -> None:
@@ -233,8 +260,7 @@ def test_a_whole_answer_goes_on_as_it_came() -> None:
 def test_a_refusal_that_is_left_out_is_put_in() -> None:
     choice = {**ANSWER["choices"][0], "message": {"role": "assistant", "content": '"role":"assistant"'}}
     body = json.dumps({**ANSWER, "choices": [choice]}, separators=(",", ":")).encode()
-    openai = DIALECTS["openai"]
-    events = openai.answer(openai.ask(request(), Profile(model="m"), stream=False), body)
+    events = answered(body)
     (told,) = [one for one in events if isinstance(one, Passed)]
     choice["message"]["refusal"] = None
     assert json.loads(told.data) == {**ANSWER, "choices": [choice]}
@@ -252,24 +278,20 @@ def test_a_refusal_that_is_left_out_is_put_in() -> None:
         ),
     ],
 )
-def test_a_whole_answer_that_lacks_something_is_written_anew(change: dict[str, Any]) -> None:
+def test_what_a_whole_answer_lacks_is_added(change: dict[str, Any]) -> None:
     _, events = whole({**ANSWER, **change})
-    assert passed(events) == b""
-    assert Delta(TEXT) in events
+    told = json.loads(passed(events))
+    assert told["id"]
+    assert told["model"] == "m"
+    assert told["choices"][0]["message"] == {"role": "assistant", "content": TEXT, "refusal": None}
+    assert told["choices"][0]["finish_reason"] == "stop"
+    assert told["usage"]["total_tokens"] > 0
+    assert told["x_vendor"] == {"kept": True}
 
 
 def _estimated() -> int:
     openai = DIALECTS["openai"]
     return openai.ask(request(), Profile(model="m"), stream=True).prompt_tokens
-
-
-def test_where_a_stream_cannot_move_its_first_event_goes_on_at_once() -> None:
-    reader = decoder()
-    reader.holds = False
-    assert reader.feed(ROLE) == [Passed(ROLE, content=False)]
-    assert reader.feed(WORDS[0]) == [Passed(WORDS[0])]
-    assert reader.feed(STOP + USAGE + DONE) == [Passed(STOP, "stop")]
-    assert reader.end(clean=True) == [Usage(5, 3, "backend")]
 
 
 @pytest.mark.parametrize(
@@ -300,27 +322,102 @@ def test_a_comment_is_dropped() -> None:
     assert reader.feed(b": ping\n\n") == []
 
 
-def test_only_single_events_of_text_pass_and_count_and_only_once_there_is_content() -> None:
+def test_only_chunks_of_text_pass_unparsed_and_only_once_there_is_content() -> None:
     reader = decoder()
-    assert not reader.passes(ROLE)
+    assert reader.passed(ROLE) is None
     reader.feed(ROLE + WORDS[0])
-    assert [reader.passes(one) for one in (WORDS[1], WORDS[1] + WORDS[2], WORDS[2][:-1], STOP, USAGE)] == [
-        True, False, False, False, False
-    ]  # fmt: skip
+    assert reader.passed(WORDS[1]) == WORDS[1]
+    assert reader.passed(WORDS[1] + WORDS[2]) == WORDS[1] + WORDS[2]
+    others = (
+        WORDS[2][:-1],
+        STOP,
+        USAGE,
+        DONE,
+        chunk({"content": ""}),
+        chunk({"content": 7}),
+        b"",
+        b"data: {}\n\n",
+    )
+    assert [reader.passed(one) for one in others] == [None] * len(others)
     reader.feed(STOP)
-    assert reader.end(clean=True)[-1] == Usage(_estimated(), 2, "estimate")
+    assert reader.passed(WORDS[1]) is None
+    assert reader.end(clean=True)[-1] == Usage(_estimated(), tokens.estimate(TEXT + "bbc"), "estimate")
 
 
-def test_nothing_passes_behind_half_an_event_in_a_stream_that_is_mended_or_after_the_end() -> None:
+def test_changed_chunks_pass_unparsed_too() -> None:
+    reader = decoder(usage_wanted=True)
+    reader.feed(ROLE + WORDS[0])
+    assert reader.passed(WORDS[1]) == COUNTING[2]
+
+
+def test_reasoning_goes_on_under_both_names() -> None:
+    reader = decoder()
+    reader.feed(ROLE + chunk({"reasoning_content": "a"}))
+    told = reader.passed(chunk({"reasoning_content": "b"}))
+    assert told is not None
+    assert objects(told)[0]["choices"][0]["delta"] == {"reasoning_content": "b", "reasoning": "b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"\\ud83d", id="half-a-character"),
+        pytest.param(b"\xff", id="no-utf-8"),
+        pytest.param(b"a\x01", id="a-control"),
+        pytest.param(b'"}', id="a-quote"),
+        pytest.param(b"\\x", id="no-escape"),
+    ],
+)
+def test_a_text_in_doubt_does_not_pass_unparsed(text: bytes) -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[1])
+    assert reader.passed(WORDS[1].replace(b'"b"', b'"' + text + b'"')) is None
+
+
+@pytest.mark.parametrize("text", [b"\\u4f60", b"\\ud83d\\ude00", b'\\"\\n', "你".encode()])
+def test_escapes_pass_unparsed(text: bytes) -> None:
+    reader = decoder()
+    reader.feed(ROLE + WORDS[1])
+    piece = WORDS[1].replace(b'"b"', b'"' + text + b'"')
+    assert reader.passed(piece) == piece
+
+
+def test_half_characters_of_two_chunks_are_joined() -> None:
+    halves = [chunk({"content": "x"}).replace(b"x", half) for half in (b"a\\ud83d", b"\\ude00b")]
+    events = read([ROLE + WORDS[1], halves[0], halves[1], STOP, DONE])
+    told = [choice["delta"].get("content") for one in objects(passed(events)) for choice in one["choices"]]
+    assert "".join(text or "" for text in told) == "ba😀b"
+
+
+def test_nothing_passes_unparsed_behind_half_an_event_or_after_the_end() -> None:
     reader = decoder()
     reader.feed(ROLE + WORDS[0] + WORDS[1][:-1])
-    assert not reader.passes(WORDS[2])
-    mended = decoder()
-    mended.feed(ROLE.replace(b'"model":"m"', b'"model":"x"') + WORDS[0])
-    assert not mended.passes(WORDS[1])
+    assert reader.passed(WORDS[2]) is None
     ended = decoder()
     ended.feed(WHOLE)
-    assert not ended.passes(WORDS[1])
+    assert ended.passed(WORDS[1]) is None
+
+
+def test_a_stream_that_holds_is_read_in_linear_time() -> None:
+    empty = chunk({"content": ""})
+    events = read([ROLE, *[empty] * 20_000, WORDS[1], STOP, DONE])
+    assert len(objects(passed(events))) == 3
+
+
+def test_members_of_a_usage_chunk_that_nobody_asked_for_go_on_with_the_finish() -> None:
+    usage = event({**HEAD, "choices": [], "usage": COUNTED, "timings": {"predicted_ms": 1.5}})
+    told = objects(passed(read([ROLE, *WORDS, STOP, usage, DONE])))
+    assert told[-1]["timings"] == {"predicted_ms": 1.5}
+    assert told[-1]["choices"][0]["finish_reason"] == "stop"
+    wanted = objects(passed(read([ROLE, *WORDS, STOP, usage, DONE], usage_wanted=True)))
+    assert wanted[-1]["timings"] == {"predicted_ms": 1.5}
+    assert "timings" not in wanted[-2]
+
+
+def test_shapes_are_not_looked_for_in_a_stream_where_none_ever_fits() -> None:
+    pieces = [chunk({"content": "a"}, obfuscation="x" * number) for number in range(30)]
+    events = read([ROLE, *pieces, STOP, DONE])
+    assert [one.get("obfuscation") for one in objects(passed(events))][1:-1] == ["x" * n for n in range(30)]
 
 
 EMPTY: list[dict[str, Any]] = [
@@ -338,7 +435,6 @@ FULL: list[dict[str, Any]] = [
     {"content": "", "reasoning_content": "a"},
     {"reasoning": "a"},
     {"audio": {"data": "a"}},
-    {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
 ]
 
 
@@ -346,29 +442,12 @@ FULL: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     ("delta", "says"), [*((one, False) for one in EMPTY), *((one, True) for one in FULL)], ids=str
 )
-def test_a_chunk_that_passes_tells_whether_it_holds_content(
-    delta: dict[str, Any], says: bool, spaced: bool
-) -> None:
+def test_what_passes_tells_whether_it_holds_content(delta: dict[str, Any], says: bool, spaced: bool) -> None:
     one = chunk(delta)
     if spaced:
         one = f"data: {json.dumps(json.loads(one[6:]))}\n\n".encode()
     reader = decoder()
     reader.feed(ROLE + WORDS[0])
-    assert reader.passes(one)
-    assert reader.says(one) is says
-    assert reader.feed(one) == [Passed(one, None, says)]
-    assert reader.feed(one + one) == [Passed(one + one, None, says)]
-    assert reader.feed(one + WORDS[0]) == [Passed(one + WORDS[0])]
-    assert reader.feed(one + STOP) == [Passed(one + STOP, "stop")]
-
-
-def test_what_passes_though_it_is_no_json_is_no_content() -> None:
-    reader = decoder()
-    reader.feed(ROLE + WORDS[0])
-    for bad in (
-        b"data: {oops}\n\n",
-        b'data: {"choices":"oops"}\n\n',
-        b'data: {"choices":[{"delta":[]}]}\n\n',
-    ):
-        assert reader.passes(bad)
-        assert not reader.says(bad)
+    assert says or reader.passed(one) is None
+    assert [event.content for event in reader.feed(one) if isinstance(event, Passed)] == [True] * says
+    assert [event.content for event in reader.feed(one + WORDS[0]) if isinstance(event, Passed)] == [True]

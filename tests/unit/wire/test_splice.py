@@ -23,7 +23,7 @@ from gateway.wire.splice import with_member, with_model
     ],
 )
 def test_the_model_alone_is_changed(raw: bytes, changed: bytes) -> None:
-    assert with_model(raw, "a", "b") == changed
+    assert with_model(raw, json.loads(raw), "b") == changed
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,20 @@ def test_the_model_alone_is_changed(raw: bytes, changed: bytes) -> None:
         pytest.param(b'{"model":"a","x":{"model":"a"}}', id="twice"),
         pytest.param(b'{"model":"\\u0061"}', id="escaped-value"),
         pytest.param(b'{"x":"model"}', id="only-a-value"),
-        pytest.param(b'{"model":"other"}', id="another-name"),
+        pytest.param(b'{"model":7}', id="no-text"),
+        pytest.param(b'{"x":{"model":""}}', id="another-objects"),
         pytest.param(b"{}", id="none"),
     ],
 )
 def test_in_doubt_nothing_is_changed(raw: bytes) -> None:
-    changed = with_model(raw, "a", "b")
+    changed = with_model(raw, json.loads(raw), "b")
     assert changed is None or json.loads(changed) == {**json.loads(raw), "model": "b"}
+
+
+def test_model_of_an_inner_object_is_not_taken_for_the_top_level_one() -> None:
+    raw = b'{"messages":[],"metadata":{"model":""}}'
+    changed = with_model(raw, json.loads(raw), "b")
+    assert changed == b'{"model":"b","messages":[],"metadata":{"model":""}}'
 
 
 def test_a_member_is_put_before_the_others() -> None:
@@ -64,6 +71,6 @@ def test_the_change_is_what_parsing_and_writing_would_give(
 ) -> None:
     body["model"] = old
     raw = json.dumps(body, ensure_ascii=escaped).encode(errors="replace")
-    changed = with_model(raw, old, new)
+    changed = with_model(raw, json.loads(raw), new)
     if changed is not None:
         assert json.loads(changed) == {**json.loads(raw), "model": json.loads(json.dumps(new).encode())}

@@ -1,0 +1,243 @@
+"""Reads the event stream of an OpenAI-like server from its bytes: one reader for both lanes.
+
+`Splitter` cuts bytes into events. `StreamReader` parses them and keeps the `AnswerState`; what goes on is its
+subclass's to say: typed events (`TypedReader`), or bytes (`passing`). A body that is one JSON object where a
+stream was asked for is read as one chunk.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, ByteDecoder, Outgoing
+from gateway.dialects.openai_like import DONE, read_object
+from gateway.dialects.refusals import report_of
+from gateway.dialects.state import AnswerState, Said, require_messages
+from gateway.errors import UpstreamGarbled, UpstreamTruncated
+from gateway.wire import jsontext, sse
+from gateway.wire.events import Event, Repair
+
+LONGEST_WHOLE = 16 * 1024 * 1024
+"""The longest JSON body that is read where a stream was asked for, in bytes."""
+
+_END = b"\n\n"
+_DONE = DONE.encode()
+_MARK = b"\xef\xbb\xbf"  # a byte order mark
+_STARTS = (b"data:", b":", b"event:", b"id:", b"retry:")
+
+
+def is_stream(body: bytes) -> bool:
+    """Whether a body is an event stream, by its first bytes."""
+    return body[:64].removeprefix(_MARK).lstrip().startswith(_STARTS)
+
+
+class Found(NamedTuple):
+    """One event: its data and type. `raw` is its one line as it came, if it had no other."""
+
+    data: bytes
+    type: str = "message"
+    raw: bytes | None = None
+
+
+class Splitter:
+    """Bytes in, events out, however the bytes are sliced; looks at each byte once. One per stream.
+
+    `held` tells that an event has begun and not ended.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._parser: sse.Parser | None = None  # once lines end in another way than OpenAI's
+        self.held = False
+
+    def feed(self, chunk: bytes) -> list[Found]:
+        """The events that end in `chunk`. Raises `UpstreamGarbled` for one over `sse.MAX_EVENT` bytes."""
+        if self._parser is None and b"\r" in chunk:
+            chunk, self._parser = self.rest() + chunk, sse.Parser()
+        if self._parser is not None:
+            return self._parsed(self._parser, chunk)
+        pending = self._pending
+        ends = _END in chunk or (chunk[:1] == b"\n" and bool(pending) and pending[-1].endswith(b"\n"))
+        if not ends:
+            self._hold(chunk)
+            return []
+        whole = b"".join((*pending, chunk))
+        pending.clear()
+        self._size = 0
+        *lines, rest = whole.split(_END)
+        self._hold(rest)
+        if len(whole) > sse.MAX_EVENT and max(map(len, lines)) > sse.MAX_EVENT:
+            raise _too_long()
+        return [found for line in lines if (found := _found(line)) is not None]
+
+    def rest(self) -> bytes:
+        """What is left of an event that has not ended. It is left no more."""
+        rest = b"".join(self._pending)
+        self._pending.clear()
+        self._size = 0
+        if self._parser is not None and self._parser.rest:
+            ended = self._parser.feed(_END)
+            return b"data: " + ended[0].data.encode() if ended else b"?"
+        return rest
+
+    def _hold(self, piece: bytes) -> None:
+        if piece:
+            self._pending.append(piece)
+            self._size += len(piece)
+            if self._size > sse.MAX_EVENT:
+                raise _too_long()
+        self.held = bool(self._pending)
+
+    def _parsed(self, parser: sse.Parser, chunk: bytes) -> list[Found]:
+        try:
+            events = parser.feed(chunk)
+        except ValueError:
+            raise _too_long() from None
+        self.held = True  # its lines are never those of a shape
+        return [Found(event.data.encode(), event.type) for event in events]
+
+
+def _too_long() -> UpstreamGarbled:
+    return UpstreamGarbled("An event of the backend's stream is too long.")
+
+
+def _found(lines: bytes) -> Found | None:
+    """One event of lines that end as OpenAI's; None for comments and what has no data."""
+    lines = lines.removeprefix(_MARK).lstrip(b"\n")
+    if lines.startswith(b"data:") and b"\n" not in lines:
+        return Found(lines[5:].strip(), raw=lines)
+    if lines.startswith(b"{"):  # an error without the form of an event
+        return Found(lines)
+    events = sse.Parser().feed(lines + _END)
+    return Found(events[0].data.encode(), events[0].type) if events else None
+
+
+class StreamReader(ByteDecoder):
+    """Reads one stream. What its chunks say goes on by `_take`, and how it ends by `_close`."""
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self.state = AnswerState()
+        self._outgoing = outgoing
+        self._splitter = Splitter()
+        self._whole: list[bytes] | None = None
+        self._size = 0
+        self._started = self._closed = False
+
+    @property
+    def finished(self) -> bool:
+        return self.state.finished
+
+    @property
+    def late(self) -> float:
+        if self.state.doubtful:
+            return DOUBTFUL
+        return LATE_USAGE if self._outgoing.usage_wanted and self.state.usage is None else LATE
+
+    @abstractmethod
+    def _take(self, chunk: dict[str, Any], said: list[Said], raw: bytes | None) -> None:
+        """Take what a chunk says."""
+
+    @abstractmethod
+    def _ready(self) -> list[Event]:
+        """What may go on by now."""
+
+    @abstractmethod
+    def _close(self, finishes: list[Event]) -> list[Event]:
+        """What is left to go on at the end."""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        if self.done:
+            return []
+        if not self._started:
+            self._start(chunk)
+        if self._whole is not None:
+            self._collect(self._whole, chunk)
+            return []
+        for found in self._splitter.feed(chunk):
+            if not self.done:
+                self._read(found)
+        return self._ready()
+
+    def end(self, *, clean: bool) -> list[Event]:
+        if self._closed:
+            return []
+        self._closed = True
+        repairs: list[Event] = []
+        if self._whole is not None:
+            self._read_whole(b"".join(self._whole), clean=clean)
+            repairs.append(Repair("other_kind"))
+        elif not self.done:
+            clean = self._read_rest() and clean
+            if not self.done:
+                repairs.append(Repair("missing_done"))
+        finishes = self.state.finishes(done=self.done, clean=clean)
+        self.done = True
+        return [*repairs, *self._ready(), *self._close(finishes)]
+
+    def _start(self, chunk: bytes) -> None:
+        begin = chunk.removeprefix(_MARK).lstrip()
+        if begin:
+            self._started = True
+            self._whole = [] if begin[0] in b"{[" else None
+
+    def _collect(self, whole: list[bytes], piece: bytes) -> None:
+        whole.append(piece)
+        self._size += len(piece)
+        if self._size > LONGEST_WHOLE:
+            raise UpstreamGarbled("The backend's answer is too large.")
+
+    def _read(self, found: Found) -> None:
+        if not found.data:
+            return
+        if found.data == _DONE:
+            self.done = True
+            return
+        if found.type == "error":
+            raise report_of(found.data.decode("utf-8", "replace"))
+        chunk = read_object(found.data)
+        self._take(chunk, self.state.take(chunk), found.raw)
+
+    def _read_rest(self) -> bool:
+        """Whether nothing but the end mark is left of an event whose own end is missing; note the mark."""
+        rest = self._splitter.rest().strip()
+        self.done = rest.startswith(b"data:") and rest[5:].strip() == _DONE
+        return self.done or not rest
+
+    def _read_whole(self, body: bytes, *, clean: bool) -> None:
+        body = body.removeprefix(_MARK)
+        if not clean and not _is_json(body):
+            raise UpstreamTruncated("The backend's answer broke off.")
+        answer = read_object(body)
+        said = self.state.take(answer)
+        require_messages(said)
+        self._take(answer, said, None)
+        self.done = True
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        jsontext.read_lenient(data)
+    except ValueError:
+        return False
+    return True
+
+
+class TypedReader(StreamReader):
+    """Gives typed events, for clients that do not read what the server writes."""
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        super().__init__(outgoing)
+        self._events: list[Event] = []
+
+    def _take(self, chunk: dict[str, Any], said: list[Said], raw: bytes | None) -> None:  # noqa: ARG002
+        self._events += [one.delta for one in said if not one.delta.empty]
+
+    def _ready(self) -> list[Event]:
+        ready, self._events = self._events, []
+        return ready
+
+    def _close(self, finishes: list[Event]) -> list[Event]:
+        usage: list[Event] = [self.state.usage] if self.state.usage else []
+        return [*self.state.rest(), *finishes, *usage]
