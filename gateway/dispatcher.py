@@ -159,6 +159,8 @@ class Dispatcher:
         except BaseException:  # whatever it is: no place in the queue is left, and no slot
             self._abandon(ticket, future)
             raise
+        finally:
+            del future  # it may hold an error whose traceback refers to this frame
         return Lease(self, backend)
 
     def _abandon(self, ticket: Ticket, future: asyncio.Future[str]) -> None:

@@ -71,6 +71,20 @@ class GatewayError(Exception):
         return self._code or self.row.code
 
 
+def forget_trace(error: BaseException) -> None:
+    """Drop the traceback of an error that has been handled, and of those that led to it.
+
+    A traceback holds every frame that the error passed, and often one of them holds the error: a reference
+    cycle, which keeps a whole request in memory until the garbage collector finds it.
+    """
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None:
+            left += (one.__cause__, one.__context__)
+            one.__traceback__ = one.__cause__ = one.__context__ = None
+
+
 class BadRequest(GatewayError):
     """The body, or a value in it, is not what the API takes."""
 

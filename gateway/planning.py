@@ -208,7 +208,10 @@ class Terms:
             except BadRequest as error:
                 refusal = refusal or error
         if refusal is not None and not outgoing:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # its traceback refers to this frame
         return outgoing
 
     def elsewhere(self, asking: Asking, model: config.Model, error: GatewayError) -> list[Plan]:

@@ -52,6 +52,7 @@ from gateway.errors import (
     UpstreamReset,
     UpstreamTimeout,
     UpstreamTruncated,
+    forget_trace,
 )
 from gateway.planning import Plan, Terms
 from gateway.scheduling.claim import Claim, Ticket
@@ -191,6 +192,7 @@ class Generation(Answer):
                         await asyncio.sleep(0)
             except GatewayError as error:
                 await self._end_try(error)
+                forget_trace(error)
                 continue
             if not (self._content_sent or self.done):
                 self._content_sent = any(not isinstance(event, Repair) for event in events)

@@ -48,6 +48,8 @@ FIRST_LOOKS = 1.0
 """Seconds that the banner waits for the first probes of the backends."""
 LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
+THRESHOLDS = (2_000, 10, 1_000)
+"""Net allocations before a young collection, and how many of those before one of the next generation."""
 SEND_BUFFER = 131_072
 """Bytes of an answer that the system may hold for a client that does not read (Linux doubles it). Left to
 itself it takes megabytes for each."""
@@ -258,9 +260,10 @@ def serve(settings: config.Config, path: Path | None = None, given: config.Given
     It is 0 after a clean end, 1 after a forced one or where an address cannot be bound. `path` is the file
     that `settings` were loaded from; SIGHUP has it read again, with what is `given` over it. None: nothing.
     """
-    # What has been loaded stays for good; what requests leave behind is rarely a circle, so look seldom.
+    # What has been loaded stays for good. Requests leave no reference cycles, so a full collection, which
+    # would stop the loop for as long as the live objects need, can wait until nobody is served.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(*THRESHOLDS)
     hold_standard_descriptors()
     with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, path, given or {}))

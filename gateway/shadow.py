@@ -22,7 +22,7 @@ from typing import Any
 from gateway import config
 from gateway.answer import Answer
 from gateway.dispatcher import Dispatcher, Lease
-from gateway.errors import BadRequest, GatewayError, ModelNotFound, NoBackend, QueueFull
+from gateway.errors import BadRequest, GatewayError, ModelNotFound, NoBackend, QueueFull, forget_trace
 from gateway.planning import Plan, Terms
 from gateway.relay import Relay
 from gateway.scheduling import split
@@ -196,16 +196,15 @@ class Shadow:
             return
         try:
             await self._answered(copy, plan)
-        except QueueFull:
-            self._skip(copy, "busy")
-            return
-        except NoBackend:  # a reload has taken the model away
-            self._skip(copy, "unfit")
+        except (QueueFull, NoBackend) as error:  # no slot is free, or a reload has taken the model away
+            self._skip(copy, "busy" if isinstance(error, QueueFull) else "unfit")
+            forget_trace(error)
             return
         except TimeoutError:
             copy.mine.outcome = "total_timeout"
         except GatewayError as error:
             copy.mine.outcome = error.row.outcome
+            forget_trace(error)
         copy.mine.ended = self._clock()
         comparison = _compared(copy)
         for observer in self._observers:

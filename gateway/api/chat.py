@@ -16,7 +16,7 @@ from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_lines, note_error
 from gateway.api.offload import SMALL
-from gateway.errors import ClientGone, GatewayError, UpstreamTruncated
+from gateway.errors import ClientGone, GatewayError, UpstreamTruncated, forget_trace
 from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Receipt
@@ -65,6 +65,7 @@ class ChatDoor:
             if not visit.began or isinstance(error, ClientGone):
                 raise
             await streaming.fail(error, send)
+            forget_trace(error)
 
     def _understood(self, raw: bytes, tenant: Tenant, visit: Visit, scope: Scope) -> Plan:
         """Read the request and plan it. Large ones do so beside the event loop.
@@ -193,6 +194,7 @@ class _Streaming:
             if self._comforter is not None:
                 self._comforter.cancel()
                 await asyncio.wait({self._comforter})
+                self._comforter = None
         raise UpstreamTruncated("The backend's answer ended before it began.")
 
     def _begin_comfort(self, send: Send) -> None:

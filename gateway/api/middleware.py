@@ -14,7 +14,15 @@ from gateway.api import replies
 from gateway.api.browsers import BrowserRules
 from gateway.api.leaving import Leaving, Presence
 from gateway.api.life import Life
-from gateway.errors import ClientGone, Draining, ExpectationFailed, GatewayError, InternalError, Unauthorized
+from gateway.errors import (
+    ClientGone,
+    Draining,
+    ExpectationFailed,
+    GatewayError,
+    InternalError,
+    Unauthorized,
+    forget_trace,
+)
 from gateway.telemetry.receipt import Hook, Receipt
 from gateway.wire.events import UsageSource
 from gateway.wire.headers import Lines, pairs
@@ -142,14 +150,17 @@ class Reception:
                 await self._app(scope, receive, visit.send)
         except ClientGone as error:
             self._note_leaving(visit, scope["presence"], error)
+            forget_trace(error)
         except GatewayError as error:
             if isinstance(error, Unauthorized) and error.delay:
                 with contextlib.suppress(ClientGone, Draining), Leaving(scope["presence"], self._life):
                     await asyncio.sleep(error.delay)
             await self._refuse(visit, error)
+            forget_trace(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
             self._crash_log.crash(visit.receipt.request_id, error)
             await self._refuse(visit, InternalError("The gateway failed. Its log knows more."))
+            forget_trace(error)
         finally:
             visit.receipt.finished = self._clock()
             if not visit.quiet:

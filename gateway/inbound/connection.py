@@ -176,6 +176,7 @@ class Connection(asyncio.Protocol):
         self.arrivals.leave(self)
         if self.cycle is not None:
             self.cycle.leave()
+            self.cycle = None  # it refers to us: no reference cycle stays behind
         if self._worker is not None:
             self._worker.dismiss()
         self.flow.resume_writing()

@@ -120,6 +120,8 @@ class Cycle:
         """Take note that the request is complete."""
         self._more = False
         self._news = True
+        if self._flow.read_paused:
+            self._flow.resume_reading()  # or its client's end would not be seen
         if self._event is not None:
             self._event.set()
 

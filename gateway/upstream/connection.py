@@ -284,7 +284,7 @@ class Connection(asyncio.BufferedProtocol):
         while not self.ready:
             await self.next_event()
         if self.error is not None and not self.status:
-            raise self.error
+            raise self._copied(self.error)
 
     async def wait_piece(self) -> bytes:
         """Wait for the next bytes of the body: all that have come, b"" at its end. Raises as `wait_head`."""
@@ -292,7 +292,7 @@ class Connection(asyncio.BufferedProtocol):
             if self.complete:
                 return b""
             if self.error is not None:
-                raise self.error
+                raise self._copied(self.error)
             await self.next_event()
         return self.take()
 
@@ -428,6 +428,12 @@ class Connection(asyncio.BufferedProtocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _copied(self, error: ConnectionFault) -> ConnectionFault:
+        """What to raise for an error that is kept: its traceback would refer to the connection."""
+        copied = type(error)(*error.args)
+        copied.__cause__ = error.__cause__
+        return copied
 
     def _fail(self, error: ConnectionFault) -> ConnectionFault:
         self.error = error

@@ -102,7 +102,10 @@ class Dialer:
             self._good = address
             return sock
         self._resolver.doubt()
-        raise failed
+        try:
+            raise failed
+        finally:
+            del failed  # its traceback refers to this frame
 
     async def _attached(
         self, connection: Connection, sock: socket.socket, context: ssl.SSLContext | None

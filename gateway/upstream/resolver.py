@@ -56,7 +56,10 @@ class Resolver:
                 looking.result() if looking.done() else TimeoutError("The name was not looked up in time.")
             )
             if isinstance(found, OSError):
-                raise found
+                try:
+                    raise found
+                finally:
+                    del found, looking  # its traceback refers to this frame
         return self._known
 
     def doubt(self) -> None:

@@ -297,12 +297,23 @@ async def test_a_body_that_has_to_be_called_for_is_received() -> None:
     line = Connection()
     waits, large, gone = line.cycle(expects=True), line.cycle(), line.cycle()
     large.feed(b"x" * 70_000)
-    for cycle in (waits, large, gone):
-        cycle.end_body()
     assert line.wire.paused
+    assert large.whole_body() is None
+    for cycle in (waits, gone):
+        cycle.end_body()
     gone.leave()
-    assert [cycle.whole_body() for cycle in (waits, large, gone)] == [None, None, None]
+    assert [cycle.whole_body() for cycle in (waits, gone)] == [None, None]
     assert len((await large.receive())["body"]) == 70_000
+
+
+async def test_reading_goes_on_when_a_large_body_is_complete_so_that_its_clients_end_is_seen() -> None:
+    line = Connection()
+    cycle = line.cycle()
+    cycle.feed(b"x" * 70_000)
+    assert line.wire.paused
+    cycle.end_body()
+    assert not line.wire.paused
+    assert len(cycle.whole_body() or b"") == 70_000
 
 
 @pytest.mark.parametrize("size", [2, 70_000])
