@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.abilities import usage
+from gateway.errors import forget_trace
 from gateway.telemetry.receipt import Receipt
 from gateway.upstream.background import Background
 from gateway.wire.events import Delta, Event, Finish, Usage
@@ -81,6 +82,10 @@ class SideBySide(Answer):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        while not self._queue.empty():
+            _, item = self._queue.get_nowait()
+            if isinstance(item, Exception):  # of a choice that failed after another one
+                forget_trace(item)
 
 
 async def _pump(
