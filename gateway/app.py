@@ -11,7 +11,7 @@ from functools import partial
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from gateway import __version__, config
+from gateway import __version__, allowance, config
 from gateway.admin.pages import MetricsPage, VersionPage
 from gateway.api import routes
 from gateway.api.browsers import BrowserRules, LocalPage
@@ -20,6 +20,7 @@ from gateway.api.door import Desk
 from gateway.api.health import Live, Ready, Sight, everybody
 from gateway.api.ids import Ids
 from gateway.api.life import Life
+from gateway.api.memory import Memory
 from gateway.api.middleware import Reception
 from gateway.api.models import ModelsDoor
 from gateway.api.native import NativeDoor
@@ -61,6 +62,7 @@ class Gateway:
     metrics: Metrics
     fleet: dict[str, Backend]
     life: Life
+    memory: Memory
     ward: Ward
     prober: Prober
     discovery: Discovery
@@ -105,6 +107,8 @@ class Gateway:
         self.fleet, queue = fleet, settings.queue
         self.ward.reconfigure({name: healths[name] for name in healths if name not in gone})
         self.ward.reconfigure(healths)
+        server = settings.server
+        self.memory.reconfigure(server.memory or self.memory.limit, server.memory_wait)
         self._desk.relay.reconfigure(settings, fleet)
         self.shadow.reconfigure(settings, fleet)
         self._desk.reconfigure(settings, keyring)
@@ -141,6 +145,7 @@ def create_app(
     new_id = Ids()
     background = Background()
     offload = Offload()
+    memory = _memory(settings)
     hooks = Hooks(logs)
     written, settings = settings, config.expanded(settings, {})
     ward = _ward(settings, hooks)
@@ -178,6 +183,7 @@ def create_app(
         place=dispatcher.place,
         browsers=BrowserRules(settings.server, settings.server.address),
         failures=Failures(time.monotonic),
+        memory=memory,
     )
     ready = partial(
         Ready, dispatcher.usable, lambda: life.leaving, discovery.services, lambda: _faults(relay.terms.fleet)
@@ -204,6 +210,7 @@ def create_app(
         metrics=metrics,
         fleet=fleet,
         life=life,
+        memory=memory,
         ward=ward,
         prober=prober,
         shadow=shadow,
@@ -254,6 +261,11 @@ class _Balancers:
                 self._made[name] = balance, balancer(balance, random.random)
         self._made = {name: self._made[name] for name in wanted}
         return {name: made for name, (_, made) in self._made.items()}
+
+
+def _memory(settings: config.Config) -> Memory:
+    server = settings.server
+    return Memory(server.memory or allowance.for_requests(), server.memory_wait)
 
 
 def _keyring(settings: config.Config) -> Keyring | None:

@@ -14,7 +14,7 @@
     ├── BodyTooLarge, UnsupportedMediaType, ExpectationFailed
     ├── RequestTimeout, TargetTooLong, HeadersTooLarge, UnsupportedTransferCoding
     ├── Unavailable                 not now; carries Retry-After
-    │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy, TooManyConnections
+    │   ├── QueueFull, QueueTimeout, NoBackend, Draining, UpstreamBusy, TooManyConnections, NoMemory
     │   ├── OutOfDescriptors        our own system has none left, or no port
     │   └── ConnectFailed           the backend did not take the connection
     ├── UpstreamError               the backend failed
@@ -217,6 +217,10 @@ class UpstreamBusy(Unavailable):
     """The backend answered 429 or 503."""
 
 
+class NoMemory(Unavailable):
+    """The request does not fit into `server.memory` beside those that are held already."""
+
+
 class TooManyConnections(Unavailable):
     """The client's connection is above `server.max_connections` or `server.max_connections_per_peer`."""
 
@@ -346,6 +350,7 @@ TABLE: dict[type[GatewayError], Row] = {
     Draining: Row(503, _SERVER, "draining", "shutdown"),
     TooManyConnections: Row(503, _SERVER, "too_many_connections", "shed"),
     OutOfDescriptors: Row(503, _SERVER, "out_of_descriptors", "out_of_descriptors", retryable=True),
+    NoMemory: Row(503, _SERVER, "no_memory", "shed"),
     UpstreamBusy: Row(503, _SERVER, "overloaded", "upstream_5xx", retryable=True),
     ConnectFailed: Row(503, _SERVER, "no_backend", "connect", retryable=True, blames=True),
     UpstreamError: Row(502, _SERVER, "upstream_error", "upstream_5xx", True, True, repeat=False),

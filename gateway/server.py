@@ -21,7 +21,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway import __version__, config, descriptors
+from gateway import __version__, allowance, config, descriptors
 from gateway.api.life import Life
 from gateway.app import Gateway, create_app
 from gateway.config import Address
@@ -50,6 +50,10 @@ LAG_TICK = 0.5
 """Seconds between two looks at how late the event loop is."""
 THRESHOLDS = (2_000, 10, 1_000)
 """Net allocations before a young collection, and how many of those before one of the next generation."""
+CLEAN_UP = 5.0
+"""Seconds between two looks whether memory can be given back."""
+RECEIVE_BUFFER = 131_072
+"""Bytes of a body that the system may hold while the gateway does not read it (Linux doubles it)."""
 SEND_BUFFER = 131_072
 """Bytes of an answer that the system may hold for a client that does not read (Linux doubles it). Left to
 itself it takes megabytes for each."""
@@ -101,7 +105,8 @@ class _Plane(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: also see to the clients' time limits."""
-        self.arrivals.sweep(asyncio.get_running_loop().time())
+        with contextlib.suppress(MemoryError):  # the next sweep sees to it
+            self.arrivals.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
 
@@ -169,6 +174,7 @@ async def running(
                 for plane, sock in zip(planes, (data, admin), strict=True)
             ]
             lag = group.create_task(_watch_lag(gateway.metrics))
+            rest = group.create_task(_clean_up(gateway))
             try:
                 await asyncio.gather(*(plane.up.wait() for plane in planes))
                 gateway.start()
@@ -179,6 +185,7 @@ async def running(
                 gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
+                rest.cancel()
                 await _end(planes, serving, gateway.life, gateway.settings.server.drain)
                 await gateway.aclose()
 
@@ -254,6 +261,20 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.observe_lag(max(0.0, loop.time() - due))
 
 
+async def _clean_up(gateway: Gateway) -> None:
+    """Collect what is left of requests when none is served, and give the memory of bursts back."""
+    most = 0
+    while True:
+        await asyncio.sleep(CLEAN_UP)
+        used = gateway.memory.used
+        most = max(most, used)
+        if used < most // 2:
+            most = used
+            if not gateway.life.visitors:
+                gc.collect()
+            allowance.trim()
+
+
 def serve(settings: config.Config, path: Path | None = None, given: config.Given | None = None) -> int:
     """Run until SIGTERM or SIGINT; give the exit status.
 
@@ -264,6 +285,7 @@ def serve(settings: config.Config, path: Path | None = None, given: config.Given
     # would stop the loop for as long as the live objects need, can wait until nobody is served.
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    allowance.tune()
     hold_standard_descriptors()
     with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, path, given or {}))
@@ -383,6 +405,7 @@ def _bound(address: Address) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what is accepted inherits it
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         bound.bind((address.host, address.port))
         bound.listen(BACKLOG)
         yield bound

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Message, Receive
 
@@ -12,6 +12,14 @@ from gateway.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 Headers = Mapping[bytes, bytes]
 """A request's headers by name in lower case; of several with one name, the first."""
 _USUAL = frozenset({None, b"", b"application/json", b"application/json; charset=utf-8"})
+
+
+FIRST = 65_536
+"""Bytes of a body without a length that are held before room for more is asked for."""
+
+
+async def _at_once(_: int) -> None:
+    """There is room for everything."""
 
 
 def require_json(headers: Headers) -> None:
@@ -47,23 +55,32 @@ def whole_body(headers: Headers, presence: Presence, limit: int) -> bytes | None
     return body
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """Read the whole body.
+async def read_body(
+    headers: Headers, receive: Receive, limit: int, take: Callable[[int], Awaitable[None]] = _at_once
+) -> bytes:
+    """Read the whole body. `take` is awaited before so many bytes of it are held.
 
     Raises `BodyTooLarge` beyond `limit` bytes, `UnsupportedMediaType`, `ClientGone` when it breaks off.
     """
     require_identity(headers)
     length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
+    declared = int(length) if length is not None and length.isdigit() else 0
+    if declared > limit:
         raise _too_large(limit)
+    room = max(declared, FIRST)
+    await take(room)
     message = await receive()
-    body = bytearray(_piece(message))
-    while message.get("more_body", False) and len(body) <= limit:
+    pieces, size = [_piece(message)], len(_piece(message))
+    while message.get("more_body", False) and size <= limit:
+        if size + FIRST > room and not declared:
+            room = min(2 * room, limit + FIRST)
+            await take(room)
         message = await receive()
-        body += _piece(message)
-    if len(body) > limit:
+        pieces.append(_piece(message))
+        size += len(pieces[-1])
+    if size > limit:
         raise _too_large(limit)
-    return bytes(body)
+    return b"".join(pieces)
 
 
 def _piece(message: Message) -> bytes:
@@ -74,4 +91,7 @@ def _piece(message: Message) -> bytes:
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than {limit} bytes. Shorten the messages.")
+    return BodyTooLarge(
+        f"The body is larger than the {limit} bytes that are taken here. Send fewer or shorter messages, or"
+        " smaller pictures and files."
+    )

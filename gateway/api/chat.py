@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from gateway import config
 from gateway.answer import Answer
 from gateway.api import replies
-from gateway.api.body import read_body, require_json, whole_body
+from gateway.api.body import require_json
 from gateway.api.browsers import require_json_of_browsers
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_lines, note_error
-from gateway.api.offload import SMALL
 from gateway.errors import ClientGone, GatewayError, UpstreamTruncated, forget_trace
 from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
@@ -46,13 +46,13 @@ class ChatDoor:
         visit, tenant = desk.admit(scope, "chat")
         require_json(visit.headers)
         require_json_of_browsers(visit.headers)
-        raw = whole_body(visit.headers, presence, desk.max_body)
-        if raw is None:
-            raw = await read_body(visit.headers, receive, desk.max_body)
-        if len(raw) <= SMALL:
-            plan = self._understood(raw, tenant, visit, scope)
+        raw = desk.whole_body(visit, presence)
+        if raw is not None and desk.fits(visit, raw):
+            plan = self._understood(tenant, visit, scope, raw)
         else:
-            plan = await desk.offload.run(self._understood, raw, tenant, visit, scope)
+            plan = await desk.wait_read(scope, receive, raw, partial(self._understood, tenant, visit, scope))
+            desk.count(visit, plan)
+        del raw  # what is still needed of it, the plan has
         if not plan.request.stream:
             with desk.stay(scope):
                 await _answer_whole(desk, plan, visit, presence)
@@ -67,7 +67,7 @@ class ChatDoor:
             await streaming.fail(error, send)
             forget_trace(error)
 
-    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit, scope: Scope) -> Plan:
+    def _understood(self, tenant: Tenant, visit: Visit, scope: Scope, raw: bytes) -> Plan:
         """Read the request and plan it. Large ones do so beside the event loop.
 
         A deployment that the path names, as with Azure, is the model whatever the body says.

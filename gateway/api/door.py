@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from gateway import config
+from gateway.api.body import read_body, whole_body
 from gateway.api.browsers import BrowserRules
-from gateway.api.leaving import Leaving
+from gateway.api.leaving import Leaving, Presence
 from gateway.api.life import Life
+from gateway.api.memory import OWN, READING, Memory, weight
 from gateway.api.middleware import Visit
-from gateway.api.offload import Offload
-from gateway.errors import BadRequest, Draining, ModelNotFound, Unauthorized
+from gateway.api.offload import SMALL, Offload
+from gateway.errors import BadRequest, BodyTooLarge, Draining, ModelNotFound, Unauthorized
+from gateway.planning import Plan
 from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
@@ -23,6 +26,8 @@ from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant
 from gateway.upstream.background import Background
 from gateway.wire import jsontext
 from gateway.wire.events import Delta
+
+Read = TypeVar("Read")
 
 
 @dataclass(slots=True)
@@ -45,15 +50,17 @@ class Desk:
     place: Callable[[Ticket], tuple[int, float] | None]
     browsers: BrowserRules
     failures: Failures
+    memory: Memory
     max_body: int = 0
     _written: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.max_body = self.settings.server.max_body
+        self.max_body = min(self.settings.server.max_body, self.memory.largest)
 
     def reconfigure(self, settings: config.Config, keyring: Keyring | None) -> None:
         """Receive by other settings from now on."""
-        self.settings, self.keyring, self.max_body = settings, keyring, settings.server.max_body
+        self.settings, self.keyring = settings, keyring
+        self.max_body = min(settings.server.max_body, self.memory.largest)
         self.browsers.reconfigure(settings.server)
         self._written = {}
 
@@ -98,6 +105,46 @@ class Desk:
                 error.delay = self.failures.delay(client[0] if client else "")
             raise
         return known.tenant
+
+    def whole_body(self, visit: Visit, presence: Presence) -> bytes | None:
+        """Give the whole body, if it has come already; None where it must be read. Raises as `whole_body`."""
+        return whole_body(visit.headers, presence, self.max_body)
+
+    def fits(self, visit: Visit, raw: bytes) -> bool:
+        """Whether a body can be read at once: it is small, and there is memory for it, which is taken."""
+        size = len(raw)
+        return size <= SMALL and self.memory.seize(visit, OWN + READING * size)
+
+    async def wait_read(
+        self, scope: Scope, receive: Receive, raw: bytes | None, read: Callable[[bytes], Read]
+    ) -> Read:
+        """Do with a body, `raw` or what is received, what `read` does, as soon as there is memory for it.
+
+        Large ones are read beside the loop. Raises `NoMemory`, and as `read_body` and `read`.
+        """
+        visit: Visit = scope["visit"]
+        memory = self.memory
+
+        def take(size: int) -> Awaitable[None]:
+            return memory.take(visit, OWN + READING * size)
+
+        with self.stay(scope):
+            if raw is None:
+                raw = await read_body(visit.headers, receive, self.max_body, take)
+            await take(len(raw))
+            if len(raw) <= SMALL:
+                return read(raw)
+            need = OWN + len(raw) + await self.offload.run(weight, raw)
+            if need > memory.limit:
+                raise BodyTooLarge("The body holds more values than there is memory for. Send fewer of them.")
+            await memory.take(visit, need)
+            return await self.offload.run(read, raw)
+
+    def count(self, visit: Visit, plan: Plan) -> None:
+        """Count the bytes for backends of several kinds, of which one had been foreseen."""
+        sizes = {id(one): len(one.body) for one in plan.outgoing.values()}
+        if len(sizes) > 1:
+            self.memory.set(visit, visit.held + sum(sizes.values()) - min(sizes.values()))
 
     def stay(self, scope: Scope) -> Leaving:
         """Serve as long as the client stays and the gateway lives; to be used with `with`."""

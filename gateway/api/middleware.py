@@ -20,6 +20,7 @@ from gateway.errors import (
     ExpectationFailed,
     GatewayError,
     InternalError,
+    NoMemory,
     Unauthorized,
     forget_trace,
 )
@@ -47,14 +48,25 @@ class CrashLog(Protocol):
         """Take note of an exception that should not have been."""
 
 
+class Holding(Protocol):
+    """Where the memory of requests is counted."""
+
+    def give(self, size: int) -> None:
+        """Take bytes back."""
+
+
 class Visit:
     """One request on its way through the doors. Lies in the scope as `visit`.
 
     `headers` are the request's, the first of each name; `error_body` writes an error as the door's clients
-    read it; a `quiet` visit is not accounted for; `began` tells that the answer has.
+    read it; a `quiet` visit is not accounted for; `began` tells that the answer has; `held` bytes are given
+    back to `memory` at its end.
     """
 
-    __slots__ = ("_cors", "_life", "_now", "_send", "began", "error_body", "headers", "quiet", "receipt")
+    __slots__ = (
+        "_cors", "_life", "_now", "_send", "began", "error_body", "headers", "held", "memory", "quiet",
+        "receipt",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,6 +82,8 @@ class Visit:
         self.error_body: Callable[[GatewayError], bytes] = replies.error_body
         self.quiet = False
         self.began = False
+        self.held = 0
+        self.memory: Holding | None = None
         self._life = life
         self._now = now
         self._send = send
@@ -157,12 +171,17 @@ class Reception:
                     await asyncio.sleep(error.delay)
             await self._refuse(visit, error)
             forget_trace(error)
+        except MemoryError as error:
+            forget_trace(error)  # its frames hold the request
+            await self._refuse(visit, NoMemory("The gateway is out of memory. Try again.", retry_after=1))
         except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
             self._crash_log.crash(visit.receipt.request_id, error)
             await self._refuse(visit, InternalError("The gateway failed. Its log knows more."))
             forget_trace(error)
         finally:
             visit.receipt.finished = self._clock()
+            if visit.memory is not None:
+                visit.memory.give(visit.held)
             if not visit.quiet:
                 self._hook.settled(visit.receipt)
 

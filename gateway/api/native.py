@@ -6,15 +6,14 @@ Answers exactly what `api.py` answers; errors have true status codes and a JSON 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.body import read_body, whole_body
 from gateway.api.browsers import require_json_of_browsers
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit
-from gateway.api.offload import SMALL
 from gateway.errors import GatewayError
 from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
@@ -37,13 +36,14 @@ class NativeDoor:
         keys = desk.settings.server.native_auth == "keys"
         visit, tenant = desk.admit(scope, "native", keys=keys)
         require_json_of_browsers(visit.headers)
-        raw = whole_body(visit.headers, presence, desk.max_body)
-        if raw is None:
-            raw = await read_body(visit.headers, receive, desk.max_body)
-        if len(raw) <= SMALL:
-            asked, plan = self._understood(raw, tenant, visit)
+        raw = desk.whole_body(visit, presence)
+        if raw is not None and desk.fits(visit, raw):
+            asked, plan = self._understood(tenant, visit, raw)
         else:
-            asked, plan = await desk.offload.run(self._understood, raw, tenant, visit)
+            understood = partial(self._understood, tenant, visit)
+            asked, plan = await desk.wait_read(scope, receive, raw, understood)
+            desk.count(visit, plan)
+        del raw  # what is still needed of it, the plan has
         with desk.stay(scope):
             text = await self._text(plan, visit)
             body = native.write_answer(
@@ -51,7 +51,7 @@ class NativeDoor:
             )
             await visit.answer(presence, body)
 
-    def _understood(self, raw: bytes, tenant: Tenant, visit: Visit) -> tuple[native.NativeRequest, Plan]:
+    def _understood(self, tenant: Tenant, visit: Visit, raw: bytes) -> tuple[native.NativeRequest, Plan]:
         """Read the request and plan it. Large ones do so beside the event loop."""
         asked = native.read_request(raw)
         model = self._desk.model(self._model_name(), tenant, visit)

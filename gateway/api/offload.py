@@ -5,29 +5,55 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from gateway.errors import NoMemory
 
 SMALL = 65_536
 """Bytes of a body up to which a thread would cost more than it spares."""
+MOST = 256
+"""Pieces of work that may wait."""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+class _Job:
+    """A piece of work, which lets go of everything when nobody waits for it any more."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work: Callable[[], Any] | None = work
+
+    def __call__(self) -> Any:
+        work, self.work = self.work, None
+        return work() if work is not None else None
 
 
 class Offload:
     """One thread beside the event loop, for large bodies. One for the whole process.
 
     One thread, not many: the interpreter's lock is handed over every few milliseconds, and each more that
-    waits for it would take its turn before the loop does.
+    waits for it would take its turn before the loop does. Work whose waiter is cancelled is not begun.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-body")
+        self._waiting = 0
 
     async def run(self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        """Do `work`, which reads a large body, beside the loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        """Do `work`, which reads a large body, beside the loop. Raises `NoMemory` where too much waits."""
+        if self._waiting >= MOST:
+            raise NoMemory("Too many large requests are being read. Try again.", retry_after=2)
+        job = _Job(lambda: work(*args, **kwargs))
+        self._waiting += 1
+        try:
+            result: Result = await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        finally:
+            self._waiting -= 1
+            job.work = None  # what is cancelled stays in the executor's queue for a while
+        return result
 
     def close(self) -> None:
         """Take no more work."""

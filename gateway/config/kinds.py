@@ -189,6 +189,8 @@ Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False), Kind("a t
 
 Bytes = Annotated[int, Field(ge=1024, le=2**31), Kind("a whole number of bytes")]
 
+Memory = Annotated[int, Field(ge=4_194_304, le=2**40), Kind("a whole number of bytes")]
+
 Tokens = Annotated[int, Field(ge=1, le=100_000_000), Kind("a whole number of tokens")]
 
 Listen = Annotated[

@@ -12,6 +12,7 @@ from gateway.config.kinds import (
     HostNames,
     Kind,
     Listen,
+    Memory,
     ModelName,
     NameServers,
     Origins,
@@ -54,8 +55,13 @@ class Server(Section):
     needs keys. Empty: no CORS headers, and without keys no page of another origin."""
     default_model: ModelName | None = None
     """Model of requests that name none, and of the native door (which else takes the first model)."""
-    max_body: Bytes = 4_194_304
-    """Largest request body, in bytes; more is refused with 413."""
+    max_body: Bytes = 33_554_432
+    """Largest request body, in bytes; more is refused with 413, as is more than a third of `memory`."""
+    memory: Memory | None = None
+    """Bytes that all requests may hold, from the first byte of a body to the end. Unset: half of what the
+    limit of the container or process leaves free at the start, and 256 MiB at most. See deployment.md."""
+    memory_wait: Seconds = 10.0
+    """How long a request for which there is no memory waits, with its body unread (seconds). Then 503."""
     max_header_bytes: Bytes = 65_536
     """Largest head of a request, in bytes; more is refused with 431."""
     max_headers: int = Field(default=100, ge=1, le=10_000)
@@ -64,6 +70,13 @@ class Server(Section):
     """How long a request's head may take, from the connection or its own first byte (seconds). Then 408."""
     body_timeout: Seconds = 30.0
     """How long a request's body may pause (seconds). Then 408."""
+    body_total: Seconds = 600.0
+    """How long a body may take (seconds), not counting the time in which it is not read. Then 408."""
+    body_rate: int = Field(default=1024, ge=0, le=2**31)
+    """The least bytes a second that a body must come with, from `body_timeout` on; else 408. 0: any."""
+    keepalive: Seconds = 75.0
+    """How long a connection may be idle between two requests (seconds). Longer than the same time of a proxy
+    or load balancer before the gateway: most of them have 60."""
     write_timeout: Seconds = 60.0
     """How long a client may take nothing of an answer that waits for it (seconds). Then it is cut off."""
     max_connections: int = Field(default=2048, ge=0, le=1_000_000)

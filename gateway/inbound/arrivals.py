@@ -53,7 +53,13 @@ class Arrivals(ServerState):
     def reconfigure(self, limits: Server) -> None:
         """Keep other limits from now on. Deadlines that are running stay, and nobody is sent away."""
         self.limits = limits
-        shortest = min(limits.header_timeout, limits.body_timeout, limits.write_timeout)
+        shortest = min(
+            limits.header_timeout,
+            limits.body_timeout,
+            limits.write_timeout,
+            limits.body_total,
+            limits.keepalive,
+        )
         self._period = min(SLOWEST_SWEEP, shortest / 4)
 
     def confine(self, room: float, turned_away: int = MOST_TURNED_AWAY) -> None:

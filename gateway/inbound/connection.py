@@ -36,8 +36,10 @@ from gateway.errors import (
     GatewayError,
     HeadersTooLarge,
     InternalError,
+    NoMemory,
     RequestTimeout,
     TargetTooLong,
+    forget_trace,
 )
 from gateway.inbound import head, refusal
 from gateway.inbound.arrivals import Arrivals
@@ -55,6 +57,7 @@ NEVER = math.inf
 Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 """An ASGI application that gives a coroutine, and not only something to wait for."""
 _WATCHED = head.WATCHED | {b"expect"}
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _OWN = dict.fromkeys(("headers", "state", "presence"))
 """What each request has of its own in its scope."""
 
@@ -72,6 +75,10 @@ class Stage(Enum):
 
 # Looking a member up in its class costs as much as ten of these names, and is done for every request.
 _IDLE, _HEAD, _BODY, _ANSWER, _LAST, _ENDING = Stage
+
+
+def _no_memory() -> NoMemory:
+    return NoMemory("The gateway is out of memory. Try again.", retry_after=1)
 
 
 class _Behind(Exception):
@@ -115,16 +122,13 @@ class Connection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_event_loop()
         self.nothing = self.loop.create_future()
         self.nothing.set_result(None)
-        self.parser = httptools.HttpRequestParser(self)
-        # What stands behind a last request is refused here, with its answer, and not by the parser.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser = self._new_parser()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
         self.flow: FlowControl = cast("FlowControl", None)
         self.cycle: Cycle | None = None
         self._worker: Worker | None = None
         self.stage = _IDLE
         self.deadline = NEVER
-        self._idle_time = config.timeout_keep_alive
         self._app_state = app_state
         self._scope: dict[str, Any] = {}  # what all requests of the connection have in common
         self._deaf = False
@@ -137,8 +141,20 @@ class Connection(asyncio.Protocol):
         self._aimed: tuple[bytes, bytes] = (b"", b"")
         self._form: dict[str, Any] = {}  # the scope of a request for the same target, still without its own
         self._keep_alive = False
+        self._offer: list[tuple[bytes, bytes]] | None = (
+            None  # how a request with an offer to upgrade is framed
+        )
+        self._resuming = False
+        self._received = 0  # bytes of the body
+        self._body_began = self._checked = 0.0
         self._unsent = 0
         self._stalled_since = 0.0
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # What stands behind a last request is refused here, with its answer, and not by the parser.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     # --- coming and going --------------------------------------------------------------------------
 
@@ -232,14 +248,38 @@ class Connection(asyncio.Protocol):
         before = self.stage
         self._framing += len(data)
         try:
-            self.parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserUpgrade:
-            self._answer_last()  # an upgrade is ignored; what follows it would be another protocol
+            self._answer_last()  # CONNECT: what follows would be another protocol
         except httptools.HttpParserError as error:
             self._stumble(error)
+        except MemoryError:
+            self._refuse(_no_memory())
         else:
             if self.stage is not _ANSWER:
                 self._set_deadline(before)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._offer is None:
+                raise
+            self._decline(self._offer)
+            self.parser.feed_data(data[offer.args[0] :])
+
+    def _decline(self, framing: list[tuple[bytes, bytes]]) -> None:
+        """Go on after a head with an offer to upgrade, which is ignored (RFC 9110, 7.8).
+
+        The parser skips the body of such a request. So another one reads it, by the same framing.
+        """
+        self._offer, self._resuming = None, True
+        self.parser = self._new_parser()
+        lines = b"".join(b"%b: %b\r\n" % field for field in framing)
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n" % lines)
+        finally:
+            self._resuming = False
 
     def _set_deadline(self, before: Stage) -> None:
         stage = self.stage
@@ -248,7 +288,10 @@ class Connection(asyncio.Protocol):
         if self._framing > self.limits.max_header_bytes:
             self._refuse(self._too_large())
         elif stage is _BODY:
-            self.deadline = self.loop.time() + self.limits.body_timeout
+            now = self.loop.time()
+            self.deadline = now + self.limits.body_timeout
+            if not self._body_began:
+                self._body_began = self._checked = now
         elif before is _IDLE and self.cycle is not None:  # the first head has its time from the start
             self.deadline = self.loop.time() + self.limits.header_timeout
 
@@ -258,6 +301,9 @@ class Connection(asyncio.Protocol):
             self._answer_last()
         elif isinstance(cause, GatewayError):
             self._refuse(cause)
+            forget_trace(error)
+        elif isinstance(cause, MemoryError):
+            self._refuse(_no_memory())
         elif isinstance(error, httptools.HttpParserCallbackError):
             self._refuse(BadRequest("The request's target cannot be read."))
         else:
@@ -273,6 +319,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is being answered."""
+        if self._resuming:
+            return
         if self.stage is not _IDLE:
             raise _Behind
         self.stage = _HEAD
@@ -283,18 +331,23 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
-        self._url += url
+        if not self._resuming:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; a trailer in a list that nobody sees."""
+        if self._resuming:
+            return
         name = name.lower()
-        if name in _WATCHED:
+        if name in _WATCHED and self.stage is _HEAD:
             self._watched.append((name, value))
             self._expects |= name == b"expect" and value.lower() == b"100-continue"
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Start the application, if the head is as it should be."""
+        if self._resuming:
+            return
         framing, limits = self._framing, self.limits  # where the whole is small, so is each part
         if (
             framing > MAX_TARGET
@@ -307,12 +360,14 @@ class Connection(asyncio.Protocol):
         heard = (version, self._watched)
         if heard != self._approved:  # one client says the same each time
             head.check(*heard)
-            self._approved = heard
+            self._approved = (version, self._watched.copy())
         aimed = (parser.get_method(), self._url)
         if aimed != self._aimed:
             self._form = self._scope | _target(*aimed) | _OWN
             self._aimed = aimed
-        cycle = self.cycle = Cycle(self, aimed[0] == b"HEAD", self._expects)
+        old = version == "1.0"
+        cycle = self.cycle = Cycle(self, aimed[0] == b"HEAD", self._expects and not old, old)
+        self._offer = self._framed() if parser.should_upgrade() and aimed[0] != b"CONNECT" else None
         scope = self._form.copy()
         if version != "1.1":
             scope["http_version"] = version
@@ -320,11 +375,16 @@ class Connection(asyncio.Protocol):
         scope["state"] = self._app_state.copy()
         scope["presence"] = cycle
         self._headers = []  # what comes from now on are trailers; the application never sees them
-        self._framing = 0
+        self._framing = self._received = 0
+        self._body_began = 0.0
         self.stage = _BODY
         # An answer that begins before the request is complete is the last one: the rest is not waited for.
-        self._keep_alive = version != "1.0" and parser.should_keep_alive()
+        self._keep_alive = not old and parser.should_keep_alive()
         self._serve(cycle, self.app(scope, cycle.receive, cycle.send))
+
+    def _framed(self) -> list[tuple[bytes, bytes]]:
+        """The headers that say how long the body is."""
+        return [field for field in self._headers if field[0] in _FRAMING]
 
     def _serve(self, cycle: Cycle, work: Coroutine[Any, Any, None]) -> None:
         worker = self._worker
@@ -349,11 +409,14 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
         self._framing = 0
+        self._received += len(body)
         if self.cycle is not None:
             self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         """Let the answer leave the connection open, if it has not begun yet."""
+        if self._offer is not None:
+            return  # only for the parser; the body is still to come
         if self._headers and _size(self._headers) > self.limits.max_header_bytes:
             raise self._too_large()
         self.stage = _ANSWER
@@ -377,7 +440,7 @@ class Connection(asyncio.Protocol):
                 self.flow.resume_reading()
             self._framing = 0
             self.stage = _IDLE
-            self.deadline = self.loop.time() + self._idle_time
+            self.deadline = self.loop.time() + self.limits.keepalive
 
     @property
     def _running(self) -> Cycle:
@@ -394,7 +457,9 @@ class Connection(asyncio.Protocol):
 
     def fail(self) -> None:
         """Answer in the place of an application that did not; cut the answer off where it has begun."""
-        if self._running.started:
+        if self._running.delimited_by_end:
+            self.transport.abort()  # a proper end would look like the end of a whole answer
+        elif self._running.started:
             self._close()
         else:
             self.write(refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers))
@@ -423,6 +488,18 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         elif now >= self.deadline:
             self._expire(now)
+        elif self.stage is _BODY and self._body_began:
+            self._check_pace(now)
+
+    def _check_pace(self, now: float) -> None:
+        """Refuse a body that comes too slowly. The time in which it is not read does not count."""
+        if self.flow.read_paused:
+            self._body_began += now - self._checked
+        self._checked = now
+        limits, seconds = self.limits, now - self._body_began
+        slow = seconds >= limits.body_timeout and self._received < limits.body_rate * seconds
+        if slow or seconds >= limits.body_total:
+            self._refuse(RequestTimeout("The request's body came too slowly."))
 
     def _stalls(self, now: float) -> bool:
         # While a writer waits, the unsent bytes can only become fewer: any change is progress.

@@ -53,8 +53,9 @@ class Cycle:
     """One request and its answer. Lies in the scope as `presence`, which tells whether the client is there.
 
     `gone` says that it is not, or need not be told anything: whatever is sent then is dropped, and `fault`
-    may say why. `on_leaving` is called when that happens. `keep_alive` may change until the head is
-    written, which makes it `started`.
+    may say why. `on_leaving` is called when that happens. `keep_alive` may change until the head is written,
+    which makes it `started`. `old`: the client speaks HTTP/1.0; its bodies without a length are
+    `delimited_by_end`, the end of the connection.
     """
 
     __slots__ = (
@@ -67,9 +68,11 @@ class Cycle:
         "_line",
         "_more",
         "_news",
+        "_old",
         "_start",
         "body",
         "complete",
+        "delimited_by_end",
         "fault",
         "gone",
         "keep_alive",
@@ -78,7 +81,7 @@ class Cycle:
         "task",
     )
 
-    def __init__(self, line: Line, head_only: bool, expects: bool) -> None:
+    def __init__(self, line: Line, head_only: bool, expects: bool, old: bool = False) -> None:
         self._line = line
         self._flow = line.flow
         self._head_only = head_only
@@ -88,6 +91,8 @@ class Cycle:
         self._more = True
         self._start: Message | None = None
         self._chunked = False
+        self._old = old
+        self.delimited_by_end = False
         self._left = 0
         self.body: bytes | bytearray = b""
         self.keep_alive = False
@@ -247,7 +252,7 @@ class Cycle:
                 data += _LAST_CHUNK
         elif self._head_only:
             pass
-        elif not more and len(body) == self._left < LARGE:
+        elif self.delimited_by_end or (not more and len(body) == self._left < LARGE):
             data += body
         else:
             data = self._counted(data, body, more)
@@ -296,6 +301,8 @@ class Cycle:
         self._head_only = self._head_only or status in _BODILESS
         if length is not None:
             self._left = int(length)
+        elif self._old and not self._head_only:
+            self.delimited_by_end = True
         elif not self._head_only:
             self._chunked = True
             added += b"transfer-encoding: chunked\r\n"

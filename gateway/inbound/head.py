@@ -28,7 +28,9 @@ def check(version: str, headers: Headers) -> None:
     """
     if version not in ("1.1", "1.0"):
         raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-    _require_one_host([value for name, value in headers if name == b"host"])
+    hosts = [value for name, value in headers if name == b"host"]
+    if hosts or version == "1.1":  # HTTP/1.0 knows no Host
+        _require_one_host(hosts)
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings:
         _require_chunked(version, codings)

@@ -28,6 +28,7 @@ REFUSALS = frozenset(
     {
         "bad_request",
         "headers_too_large",
+        "no_memory",
         "out_of_descriptors",
         "request_timeout",
         "target_too_long",

@@ -92,7 +92,7 @@ CHUNKS = [
 ]
 HOSTS = [
     case("no-host", get(host=b""), "refused"),
-    case("no-host-http10", get(host=b"", version=b"1.0"), "refused"),
+    case("no-host-http10", get(host=b"", version=b"1.0"), "clean"),
     case("two-host", get(host=HOST * 2), "refused"),
     case("two-different-hosts", get(host=HOST + b"Host: other\r\n"), "refused"),
     case("host-with-path", get(host=b"Host: a/healthz?x=\r\n"), "refused"),

@@ -144,9 +144,19 @@ async def test_a_body_that_pauses_is_a_408_and_no_request_is_left_behind() -> No
 
 
 async def test_a_body_that_trickles_without_a_pause_is_taken() -> None:
-    async with gateway(body_timeout=1.0) as run, connected(run) as client:
+    async with gateway(body_timeout=1.0, body_rate=1) as run, connected(run) as client:
         client.send(POST)
         assert b" 200 OK" in await client.trickle(BODY, pause=0.03)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"body_rate": 1_000_000}, {"body_rate": 0, "body_total": 0.4}], ids=["rate", "total"]
+)
+async def test_a_body_that_trickles_for_too_long_is_a_408(limits: dict[str, Any]) -> None:
+    async with gateway(body_timeout=0.3, **limits) as run, connected(run) as client:
+        client.send(POST)
+        assert status(await client.trickle(BODY, pause=0.03)) == 408
+        await wait_until(lambda: refusals(run, "request_timeout") == 1)
 
 
 async def test_a_client_that_reads_nothing_is_cut_off_and_its_backend_let_go() -> None:

@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from gateway.config import Server
 from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.connection import HIGH_WATER, LINGER, NEVER, Connection, Stage
+from gateway.inbound.cycle import Cycle
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
@@ -218,12 +219,138 @@ async def test_an_answer_to_half_a_request_is_the_last() -> None:
     assert statuses(await rig.fed(b"dy" + GET)) == [b"200"]
 
 
-async def test_an_upgrade_is_ignored_and_nothing_behind_it_is_read() -> None:
+OFFERS = [
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n",
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    b"Upgrade: TLS/1.0\r\nConnection: keep-alive, upgrade\r\n",
+    b"Upgrade: h2c\r\n",
+    b"Connection: upgrade\r\n",
+    b"HTTP2-Settings: AAEAAEAA\r\nConnection: HTTP2-Settings\r\n",
+    b"Upgrade: IRC/6.9, RTA/x11\r\nConnection: Upgrade\r\nExpect: 100-continue\r\n",
+]
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize(
+    "framed", [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("size", [1, 7, 1000, None], ids=["crumbs", "pieces", "whole", "apart"])
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_read(
+    offer: bytes, framed: bytes, size: int | None
+) -> None:
+    rig = Rig()
+    head, _, body = framed.partition(b"\r\n\r\n")
+    raw = POST.partition(b"\r\nContent-Length")[0] + b"\r\n" + offer + head + b"\r\n\r\n"
+    for turn in (1, 2, 3):  # on one connection, another request between them
+        pieces = (
+            [raw, body]
+            if size is None
+            else [(raw + body)[i : i + size] for i in range(0, len(raw + body), size)]
+        )
+        await rig.fed(*pieces)
+        assert rig.application.bodies[-1] == b"body"
+        assert len(rig.application.bodies) == 2 * turn - 1
+        assert dict(rig.application.scopes[-1]["headers"])[b"host"] == b"a"
+        await rig.fed(GET)
+        assert rig.application.bodies[-1] == b""
+    assert [status for status in statuses(rig.transport.written) if status != b"100"] == [b"200"] * 6
+
+
+async def test_a_request_without_a_body_that_offers_to_upgrade_leaves_its_connection_open() -> None:
+    rig = Rig()
+    asking = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    await rig.fed(asking)
+    assert statuses(await rig.fed(asking)) == [b"200", b"200"]
+
+
+async def test_what_is_behind_a_request_that_offers_to_upgrade_is_not_read() -> None:
     rig = Rig()
     asking = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     written = await rig.fed(asking + GET)
     assert statuses(written) == [b"200"]
     assert b"connection: close" in written
+
+
+@pytest.mark.parametrize(
+    "length", [b"x", b"-1", b"4\r\nContent-Length: 5", b"4\r\nTransfer-Encoding: chunked"]
+)
+async def test_a_bad_framing_is_refused_with_an_offer_to_upgrade_too(length: bytes) -> None:
+    rig = Rig()
+    offered = b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: " + length + b"\r\n\r\nbody"
+    written = await rig.fed(POST.partition(b"\r\nContent-Length")[0] + b"\r\n" + offered)
+    assert statuses(written) == [b"400"]
+    assert rig.application.bodies == []
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Host: evil",
+        b"Transfer-Encoding: chunked",
+        b"Content-Length: 3",
+        b"Authorization: Bearer x",
+        b"Expect: 100-continue",
+    ],
+)
+async def test_a_trailer_says_nothing_about_the_next_request(trailer: bytes) -> None:
+    rig = Rig()
+    written = await rig.fed(CHUNKED + b"2\r\nhi\r\n0\r\n" + trailer + b"\r\n\r\n")
+    if trailer.startswith((b"Content-Length", b"Transfer-Encoding")):  # the parser itself refuses these
+        assert statuses(written) == [b"400"]
+        return
+    await rig.fed(CHUNKED + b"2\r\nho\r\n0\r\n\r\n")
+    assert rig.application.bodies == [b"hi", b"ho"]
+    assert rig.application.scopes[0]["headers"] == rig.application.scopes[1]["headers"]
+    assert statuses(rig.transport.written) == [b"200", b"200"]
+
+
+async def test_a_trailer_approves_of_no_second_host() -> None:
+    rig = Rig()
+    await rig.fed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\n\r\n")
+    two = CHUNKED.replace(b"Host: a\r\n", b"Host: a\r\nHost: evil\r\n")
+    assert statuses(await rig.fed(two + b"2\r\nhi\r\n0\r\n\r\n")) == [b"200", b"400"]
+
+
+async def test_a_client_of_http_1_0_gets_a_body_without_a_length_up_to_the_end_of_the_connection() -> None:
+    async def application(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"one ", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    rig = Rig(application)  # type: ignore[arg-type]
+    written = await rig.fed(b"GET /livez HTTP/1.0\r\n\r\n")
+    head, _, body = written.partition(b"\r\n\r\n")
+    assert body == b"one two"
+    assert b"chunked" not in head
+    assert b"connection: close" in head
+    assert rig.transport.closed
+
+
+async def test_an_unended_body_of_a_client_of_http_1_0_is_cut_off() -> None:
+    async def application(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+
+    rig = Rig(application)  # type: ignore[arg-type]
+    await rig.fed(b"GET /livez HTTP/1.0\r\n\r\n")
+    assert rig.transport.aborted
+
+
+async def test_an_idle_connection_is_kept_for_as_long_as_is_set() -> None:
+    rig = Rig(keepalive=90.0)
+    await rig.fed(GET)
+    assert rig.connection.deadline == pytest.approx(rig.connection.loop.time() + 90, abs=5)
+
+
+async def test_a_body_out_of_memory_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: Any) -> None:
+        raise MemoryError
+
+    rig = Rig()
+    await rig.fed(POST)
+    monkeypatch.setattr(Cycle, "feed", starve)
+    assert statuses(await rig.fed(b"body")) == [b"503"]
 
 
 async def test_trailers_never_reach_the_application() -> None:
@@ -460,7 +587,7 @@ async def test_a_later_head_has_its_time_from_its_own_first_byte() -> None:
     idle = rig.connection.deadline
     rig.feed(GET[:5])
     begun = rig.connection.deadline
-    assert begun > idle
+    assert begun < idle
     rig.feed(GET[5:10])
     assert rig.connection.deadline == begun
     rig.expire()

@@ -1,0 +1,127 @@
+"""Memory: one budget of bytes for all requests of the process, from the first byte of a body to the end.
+
+What a request holds is estimated: the body, the objects that are made of it, and the bytes for the backends.
+
+    while the body comes    `OWN` and `READING` times its length (of a body without one, of what has come)
+    before it is parsed     what `weight` says, and the body once more for a backend
+    from then on            what `weight` says without the body, and the bytes for each kind of backend
+
+Who does not fit waits, with the rest of the body unread, in the order of arrival; small bodies do not wait
+behind large ones. After `server.memory_wait` seconds the request is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from gateway.api.middleware import Visit
+from gateway.errors import NoMemory
+
+OWN = 16_384
+"""Bytes that any request takes, whatever it says: its task, its frames, its place in the queue."""
+READING = 3
+"""How many times its length a body takes while it is read: it is put together, and then parsed."""
+MARK = 64
+"""Bytes that a value of JSON takes besides its text: the smallest object, and its place in another."""
+SMALL = 262_144
+"""Bytes of a request that is let in before larger ones that wait."""
+MOST_WAITING = 512
+"""Requests that may wait for memory; each holds what it has sent before it was not read any more."""
+RETRY_AFTER = 2.0
+"""Seconds after which a refused request may come again."""
+
+
+def weight(raw: bytes) -> int:
+    """Bytes that a body and the objects made of it take, at most; an estimate that errs on the safe side."""
+    marks = raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b":")
+    return len(raw) * (1 + _width(raw)) + marks * MARK
+
+
+def _width(raw: bytes) -> int:
+    """Bytes for each character of its texts: Python stores all of a text as wide as its widest one."""
+    if b"\xf0" in raw or b"\\ud8" in raw or b"\\uD8" in raw:
+        return 4
+    return 1 if raw.isascii() and b"\\u" not in raw else 2
+
+
+class Memory:
+    """The budget, one for the whole process. `used` may pass `limit` by what was not foreseen."""
+
+    def __init__(self, limit: int, patience: float) -> None:
+        self.limit = limit
+        self.used = 0
+        self._patience = patience
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def reconfigure(self, limit: int, patience: float) -> None:
+        """Go by another limit from now on."""
+        self.limit, self._patience = limit, patience
+        self._grant()
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest body that fits if there is no other."""
+        return (self.limit - OWN) // READING
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for memory."""
+        return len(self._waiting)
+
+    def seize(self, visit: Visit, size: int) -> bool:
+        """Take what is needed for `visit` to hold `size` bytes, if it is there."""
+        more = size - visit.held
+        if more > 0 and (self.used + more > self.limit or (self._waiting and size > SMALL)):
+            return False
+        self.set(visit, size)
+        return True
+
+    async def take(self, visit: Visit, size: int) -> None:
+        """Take what is needed for `visit` to hold `size` bytes. Raises `NoMemory`."""
+        if self.seize(visit, size):
+            return
+        if len(self._waiting) >= MOST_WAITING or size > self.limit:
+            raise _full()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (size - visit.held, future)
+        self._waiting.append(entry)
+        try:
+            async with asyncio.timeout(self._patience):
+                await future
+        except TimeoutError:
+            raise _full() from None
+        finally:
+            if future.done() and not future.cancelled():
+                visit.memory, visit.held = self, size  # granted; the end of the visit gives it back
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+                self._grant()
+
+    def set(self, visit: Visit, size: int) -> None:
+        """Count `size` bytes for `visit`, whether there is room or not."""
+        more = size - visit.held
+        visit.memory, visit.held = self, size
+        self.used += more
+        if more < 0:
+            self._grant()
+
+    def give(self, size: int) -> None:
+        """Take bytes back, and let others in."""
+        self.used -= size
+        if self._waiting:
+            self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+            more, future = self._waiting.popleft()
+            if not future.done():
+                self.used += more
+                future.set_result(None)
+
+    def __repr__(self) -> str:
+        return f"<Memory {self.used} of {self.limit} bytes, {self.waiting} waiting>"
+
+
+def _full() -> NoMemory:
+    return NoMemory("The gateway holds too many large requests. Try again.", retry_after=RETRY_AFTER)

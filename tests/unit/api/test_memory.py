@@ -1,0 +1,141 @@
+"""The budget of all requests: who is let in, who waits, who is refused, and what is given back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from gateway.api.memory import MARK, SMALL, Memory, weight
+from gateway.api.middleware import Visit
+from gateway.errors import NoMemory
+from tests.support.stack import wait_until
+
+LARGE = 2 * SMALL
+
+
+class Holder:
+    """As much of a visit as is looked at."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.memory: Memory | None = None
+
+
+def visit() -> Visit:
+    return cast("Visit", Holder())
+
+
+def end(one: Visit) -> None:
+    if one.memory is not None:
+        one.memory.give(one.held)
+
+
+async def test_what_fits_is_let_in_at_once_and_given_back_at_the_end() -> None:
+    memory, one = Memory(1000, 1), visit()
+    await memory.take(one, 600)
+    assert (memory.used, one.held) == (600, 600)
+    await memory.take(one, 900)
+    assert memory.used == 900
+    end(one)
+    assert memory.used == 0
+
+
+async def test_what_does_not_fit_waits_in_the_order_of_arrival() -> None:
+    memory, holders = Memory(LARGE, 30), [visit() for _ in range(4)]
+    await memory.take(holders[0], LARGE)
+    order: list[int] = []
+
+    async def wait(place: int) -> None:
+        await memory.take(holders[place], LARGE)
+        order.append(place)
+        end(holders[place])
+
+    async with asyncio.TaskGroup() as group:
+        for place in (1, 2, 3):
+            group.create_task(wait(place))
+        await wait_until(lambda: memory.waiting == 3)
+        end(holders[0])
+    assert order == [1, 2, 3]
+    assert (memory.used, memory.waiting) == (0, 0)
+
+
+async def test_a_small_body_does_not_wait_behind_a_large_one() -> None:
+    memory, first, second = Memory(LARGE, 30), visit(), visit()
+    await memory.take(first, SMALL)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(memory.take(second, LARGE))
+        await wait_until(lambda: memory.waiting == 1)
+        small = visit()
+        assert memory.seize(small, 100)
+        assert not memory.seize(visit(), SMALL + 1)
+        end(small)
+        end(first)
+    assert memory.used == second.held == LARGE
+
+
+@pytest.mark.parametrize("size", [501, 2000])
+async def test_who_waits_too_long_or_can_never_fit_is_refused(size: int) -> None:
+    memory, first = Memory(1000, 0.01), visit()
+    await memory.take(first, 500)
+    with pytest.raises(NoMemory) as caught:
+        await memory.take(visit(), size)
+    assert caught.value.retry_after
+    assert (memory.used, memory.waiting) == (500, 0)
+
+
+async def test_who_leaves_while_waiting_takes_nothing_with_it_and_lets_others_in() -> None:
+    memory, first, second, third = Memory(1000, 30), visit(), visit(), visit()
+    await memory.take(first, 600)
+    waits = asyncio.ensure_future(memory.take(second, 900))
+    behind = asyncio.ensure_future(memory.take(third, 400))
+    await wait_until(lambda: memory.waiting == 2)
+    waits.cancel()
+    await asyncio.wait({waits, behind})
+    assert (memory.used, second.held, third.held) == (1000, 0, 400)
+
+
+async def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
+    memory, first, second = Memory(1000, 30), visit(), visit()
+    await memory.take(first, 600)
+    waits = asyncio.ensure_future(memory.take(second, 900))
+    await wait_until(lambda: memory.waiting == 1)
+    end(first)
+    waits.cancel()
+    await asyncio.wait({waits})
+    end(second)
+    assert memory.used == 0
+
+
+async def test_more_than_was_foreseen_is_counted_all_the_same() -> None:
+    memory, one = Memory(1000, 0.01), visit()
+    memory.set(one, 5000)
+    assert not memory.seize(visit(), 1)
+    memory.set(one, 10)
+    assert memory.seize(visit(), 1)
+
+
+async def test_a_larger_limit_lets_those_in_who_wait() -> None:
+    memory, one = Memory(1000, 30), visit()
+    memory.set(visit(), 1000)
+    waits = asyncio.ensure_future(memory.take(one, 500))
+    await wait_until(lambda: memory.waiting == 1)
+    memory.reconfigure(2000, 30)
+    await waits
+    assert one.held == 500
+
+
+@pytest.mark.parametrize(
+    ("raw", "width", "marks"),
+    [
+        (b"abc", 1, 0),
+        ("字".encode(), 2, 0),
+        ("😀".encode(), 4, 0),
+        (b"\\u5b57", 2, 0),
+        (b"\\ud83d\\ude00", 4, 0),
+        (b"[1,2,{3:4}]", 1, 5),
+    ],
+)
+def test_a_body_weighs_as_much_as_the_objects_made_of_it(raw: bytes, width: int, marks: int) -> None:
+    assert weight(raw) == len(raw) * (1 + width) + marks * MARK
