@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._offer: list[tuple[bytes, bytes]] | None = (
             None  # how a request with an offer to upgrade is framed
         )
-        self._resuming = False
+        self._resuming = self._lingers = False
         self._received = 0  # bytes of the body
         self._body_began = self._checked = 0.0
         self._unsent = 0
@@ -365,7 +365,7 @@ class Connection(asyncio.Protocol):
         if aimed != self._aimed:
             self._form = self._scope | _target(*aimed) | _OWN
             self._aimed = aimed
-        old = version == "1.0"
+        old = self._lingers = version == "1.0"  # its client may not know that nothing behind it is read
         cycle = self.cycle = Cycle(self, aimed[0] == b"HEAD", self._expects and not old, old)
         self._offer = self._framed() if parser.should_upgrade() and aimed[0] != b"CONNECT" else None
         scope = self._form.copy()
@@ -431,7 +431,7 @@ class Connection(asyncio.Protocol):
         self.arrivals.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.stage is not _ANSWER:
+        if self.stage is not _ANSWER or self._lingers:
             self.end()
         elif not keep_alive:
             self._close()

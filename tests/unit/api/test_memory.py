@@ -89,11 +89,13 @@ async def test_who_leaves_while_waiting_takes_nothing_with_it_and_lets_others_in
     memory, first, second, third = Memory(1000, 30), visit(), visit(), visit()
     await memory.take(first, 600)
     waits = asyncio.ensure_future(memory.take(second, 900))
-    behind = asyncio.ensure_future(memory.take(third, 400))
+    behind = asyncio.ensure_future(memory.take(third, 500))
     await wait_until(lambda: memory.waiting == 2)
     waits.cancel()
-    await asyncio.wait({waits, behind})
-    assert (memory.used, second.held, third.held) == (1000, 0, 400)
+    await asyncio.wait({waits})
+    end(first)
+    await behind
+    assert (memory.used, second.held, third.held) == (500, 0, 500)
 
 
 async def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:

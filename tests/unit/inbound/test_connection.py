@@ -324,7 +324,7 @@ async def test_a_client_of_http_1_0_gets_a_body_without_a_length_up_to_the_end_o
     assert body == b"one two"
     assert b"chunked" not in head
     assert b"connection: close" in head
-    assert rig.transport.closed
+    assert rig.transport.ended
 
 
 async def test_an_unended_body_of_a_client_of_http_1_0_is_cut_off() -> None:
