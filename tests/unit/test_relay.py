@@ -885,6 +885,34 @@ async def test_a_server_whose_streams_never_work_is_remembered() -> None:
     assert [asked.body.get("stream", False) for asked in servers.asked] == [True, False, False, False]
 
 
+OLD_CHUNK = jsontext.write(
+    {"model": "m", "id": "", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}}]}
+).decode()
+A_TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    "pieces", [(chunk(OLD_CHUNK) + DONE,), (chunk(OLD_CHUNK), DONE)], ids=["in-one-piece", "in-two"]
+)
+async def test_glm4_server_whose_streams_hold_chunks_as_text_is_remembered(pieces: tuple[bytes, ...]) -> None:
+    servers = Servers(a=[streaming(*pieces), whole("hello")])
+    async with open_house(servers, "glm4") as house:
+        for _ in range(2):
+            assert text(await house.answer(stream=True)) == "hello"
+        assert house.fleet["a"].no_streams
+    assert [asked.body.get("stream", False) for asked in servers.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize("pieces", [(), (DONE,)], ids=["nothing", "only-its-end"])
+async def test_empty_stream_of_glm4_with_tools_is_asked_whole_once(pieces: tuple[bytes, ...]) -> None:
+    servers = Servers(a=[streaming(*pieces), whole("hello"), streaming(*talk("again"))])
+    async with open_house(servers, "glm4") as house:
+        assert text(await house.answer(stream=True, tools=[A_TOOL])) == "hello"
+        assert text(await house.answer(stream=True, tools=[A_TOOL])) == "again"
+        assert house.outcomes == [("a", "ok")] * 2
+    assert [asked.body.get("stream", False) for asked in servers.asked] == [True, False, True]
+
+
 async def test_a_request_planned_before_that_was_known_is_asked_for_whole_too() -> None:
     servers = Servers(a=refusing(200, jsontext.write(V3)))
     async with open_house(servers, "chatglm2-openai") as house:
