@@ -330,7 +330,9 @@ async def _serve_until(
 
 def for_people(log: config.Log) -> bool:
     """Whether the log is for a terminal."""
-    return log.format == "terminal" or (log.format == "auto" and sys.stdout.isatty())
+    return log.format == "terminal" or (
+        log.format == "auto" and sys.stdout is not None and sys.stdout.isatty()
+    )
 
 
 def logs_of(log: config.Log) -> Logs:

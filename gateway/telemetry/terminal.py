@@ -23,8 +23,10 @@ _MODEL_DOORS = frozenset({"chat", "native"})
 """The doors whose requests are named by their model; others by method and path."""
 
 
-def in_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+def in_colour(stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether lines on `stream` may be coloured: it is a terminal that can, and NO_COLOR is not set."""
+    if stream is None:  # the process was started without it
+        return False
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 

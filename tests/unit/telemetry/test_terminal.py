@@ -137,3 +137,7 @@ def test_colours_are_for_terminals_that_want_them(
     stream: io.StringIO, environment: dict[str, str], coloured: bool
 ) -> None:
     assert in_colour(stream, environment) is coloured
+
+
+def test_without_standard_output_there_is_no_colour() -> None:
+    assert not in_colour(None, {})
