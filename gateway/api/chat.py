@@ -102,9 +102,11 @@ async def _answer_whole(desk: Desk, plan: Plan, visit: Visit, presence: Presence
 
 def _whole(events: list[Event], desk: Desk, plan: Plan, receipt: Receipt) -> bytes:
     """The body of a whole answer: bytes that pass, or choices put together from their pieces."""
-    first = events[0] if events else None
-    if type(first) is Passed:
-        return first.data
+    for event in events:
+        if type(event) is Passed:
+            return event.data
+        if type(event) is not Repair:
+            break
     written = openai.write_text(events)
     if written is None:
         choices, usage = _put_together(events, desk)

@@ -33,7 +33,7 @@ def is_stream(body: bytes) -> bool:
 
 
 class Found(NamedTuple):
-    """One event: its data and type. `raw` is its one line as it came, if it had no other."""
+    """One event: its data and type. `raw` is its one line as it came, if it looks like one of ours."""
 
     data: bytes
     type: str = "message"
@@ -107,7 +107,7 @@ def _found(lines: bytes) -> Found | None:
     """One event of lines that end as OpenAI's; None for comments and what has no data."""
     lines = lines.removeprefix(_MARK).lstrip(b"\n")
     if lines.startswith(b"data:") and b"\n" not in lines:
-        return Found(lines[5:].strip(), raw=lines)
+        return Found(lines[5:].strip(), raw=lines if lines.startswith(b"data: {") else None)
     if lines.startswith(b"{"):  # an error without the form of an event
         return Found(lines)
     events = sse.Parser().feed(lines + _END)

@@ -59,7 +59,7 @@ def shape_of(chunk: dict[str, Any], said: list[Said], raw: bytes, out: dict[str,
 
     `raw` is its event without its end, `out` what is sent for it.
     """
-    if len(said) != 1 or not _says_text_alone(said[0], chunk):
+    if len(said) != 1 or not _says_text_alone(said[0], chunk) or "role" in out["choices"][0]["delta"]:
         return None
     members = said[0].members
     (name,) = (name for name in members if members[name])

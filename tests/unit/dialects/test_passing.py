@@ -451,3 +451,9 @@ def test_what_passes_tells_whether_it_holds_content(delta: dict[str, Any], says:
     assert says or reader.passed(one) is None
     assert [event.content for event in reader.feed(one) if isinstance(event, Passed)] == [True] * says
     assert [event.content for event in reader.feed(one + WORDS[0]) if isinstance(event, Passed)] == [True]
+
+
+def test_role_of_a_first_chunk_with_text_is_not_said_again() -> None:
+    first, *rest = [chunk({"content": text}) for text in "abc"]
+    told = objects(passed(read([first, *rest, STOP, DONE])))
+    assert [one["choices"][0]["delta"].get("role") for one in told] == ["assistant", None, None, None]
