@@ -133,7 +133,8 @@ clean: ## remove what the other verbs made
 
 $(PYTHON_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is missing or older than 3.11; say which to use: PYTHON=/path/to/python3.13 make ..." >&2; exit 1; }
+		{ echo "$(PYTHON) is missing or older than 3.11; say which to use: PYTHON=/path/to/python3.13 make ..." >&2; \
+		echo "to get one: uv python install 3.13, or on Debian 12: apt-get install python3.11-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo "this Python has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)

@@ -12,7 +12,7 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,10 @@ from gateway.simulator.server import on_signal
 Say = Callable[[str], None]
 """Prints one text and a newline."""
 
+WHO = "你好，你是谁？"
 QUESTIONS = ("你好，请用一句话介绍你自己。", "Hello, who are you?")
+ENGLISH = ("Hello, who are you?", "What is the capital of France?")
+"""What the small real model is asked: it speaks no Chinese."""
 
 _ASK_TIMEOUT = 120.0
 """Seconds for one answer; a real model on a slow machine needs some."""
@@ -92,7 +95,8 @@ def run_demo(
     except (ValueError, ModelMissingError) as error:
         say(f"The demo cannot start: {error}")
         return 1
-    return asyncio.run(_Demo(simulators, gateway or _gateway(), say).run(port, once=once))
+    questions = ENGLISH if brain == "llama" else QUESTIONS
+    return asyncio.run(_Demo(simulators, gateway or _gateway(), say, questions).run(port, once=once))
 
 
 def _gateway() -> RunGateway:
@@ -112,7 +116,11 @@ def _gateway() -> RunGateway:
 class _Demo:
     """One run of the demo."""
 
-    def __init__(self, simulators: list[Simulator], gateway: RunGateway, say: Say) -> None:
+    def __init__(
+        self, simulators: list[Simulator], gateway: RunGateway, say: Say, questions: Sequence[str]
+    ) -> None:
+        self._questions = questions
+        self._question = ENGLISH[0] if questions is ENGLISH else WHO
         self._simulators = simulators
         self._gateway = gateway
         self._say = say
@@ -130,10 +138,12 @@ class _Demo:
                 await stack.enter_async_context(simulator)
             urls = [simulator.url for simulator in self._simulators]
             running = await stack.enter_async_context(self._gateway(config_over(urls, free)))
-            self._say(introduction(running, urls))
+            self._say(introduction(running, urls, self._question))
+            if self._questions is ENGLISH:
+                self._say("\nThe small model behind these servers speaks no Chinese: ask it in English.")
             answered = await self._ask_until_stopped(running.url)
             if not once and not self._stop.is_set():
-                self._say(closing(running, urls, port))
+                self._say(closing(running, urls, port, self._question))
                 await self._stop.wait()
         self._say("\nThe demo has ended.")
         return 0 if answered or not once else 1
@@ -153,7 +163,7 @@ class _Demo:
         well = True
         for model in MODELS:
             self._say(f"\n{model}")
-            for question in QUESTIONS:
+            for question in self._questions:
                 answered, text = await _asked_beside(url, model, question)
                 self._say(f"  > {question}\n    {text}")
                 well = well and answered
@@ -181,7 +191,7 @@ def config_over(urls: Iterable[str], port: int) -> Config:
     )
 
 
-def introduction(running: Running, urls: Iterable[str]) -> str:
+def introduction(running: Running, urls: Iterable[str], question: str = WHO) -> str:
     """Say what runs where, and how to ask it: curl, Python, LangChain."""
     head = f"{'model':<15}{'simulated server':<25}address"
     rows = [
@@ -199,19 +209,19 @@ def introduction(running: Running, urls: Iterable[str]) -> str:
             "",
             "Ask it with curl:",
             "",
-            curl_command(running.url),
+            curl_command(running.url, question),
             "",
             "or from Python (pip install openai):",
             "",
-            python_program(running.url),
+            python_program(running.url, question),
             "or with the LangChain class for ChatGLM's own API (pip install langchain-community):",
             "",
-            langchain_program(running.url),
+            langchain_program(running.url, question),
         ]
     )
 
 
-def closing(running: Running, urls: Iterable[str], wanted: int) -> str:
+def closing(running: Running, urls: Iterable[str], wanted: int, question: str = WHO) -> str:
     """Say once more where everything listens, with the command that asks it as the last line."""
     port = urlsplit(running.url).port
     instead = (
@@ -223,14 +233,14 @@ def closing(running: Running, urls: Iterable[str], wanted: int) -> str:
             "Your turn; Ctrl-C ends the demo.",
             f"gateway {running.url}{instead}, health and metrics {running.admin_url},",
             f"simulated servers {', '.join(urls)}. Ask it:",
-            curl_command(running.url),
+            curl_command(running.url, question),
         ]
     )
 
 
-def curl_command(url: str) -> str:
+def curl_command(url: str, question: str = WHO) -> str:
     """Write a question to ChatGLM2-6B as a curl command, for a shell."""
-    body = {"model": "chatglm2-6b", "messages": [{"role": "user", "content": "你好，你是谁？"}]}
+    body = {"model": "chatglm2-6b", "messages": [{"role": "user", "content": question}]}
     return " ".join(
         [
             f"curl {url}/v1/chat/completions",
@@ -240,7 +250,7 @@ def curl_command(url: str) -> str:
     )
 
 
-def python_program(url: str) -> str:
+def python_program(url: str, question: str = WHO) -> str:
     """Write a streamed question to ChatGLM3-6B as a program for the official SDK."""
     return f"""\
 from openai import OpenAI
@@ -248,7 +258,7 @@ from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="none")
 stream = client.chat.completions.create(
     model="chatglm3-6b",
-    messages=[{{"role": "user", "content": "你好，你是谁？"}}],
+    messages=[{{"role": "user", "content": {json.dumps(question, ensure_ascii=False)}}}],
     stream=True,
 )
 for chunk in stream:
@@ -257,12 +267,12 @@ print()
 """
 
 
-def langchain_program(url: str) -> str:
+def langchain_program(url: str, question: str = WHO) -> str:
     """Write a question to `POST /` as a program for LangChain's ChatGLM class."""
     return f"""\
 from langchain_community.llms import ChatGLM
 
-print(ChatGLM(endpoint_url="{url}/").invoke("你好，你是谁？"))"""
+print(ChatGLM(endpoint_url="{url}/").invoke({json.dumps(question, ensure_ascii=False)}))"""
 
 
 def ask(url: str, model: str, question: str) -> tuple[bool, str]:

@@ -66,10 +66,13 @@ def explained(settings: config.Config, body: bytes, live: Live | None) -> Way:
         other = settings.names[shadow.model]
         steps.append(_step(settings, request.of(other.name), other, "shadow", live))
     queue, retries = settings.queue, settings.retries
+    starts = _starts(steps, canary)
+    up = starts if live is None or starts is None else _first_up(steps, starts)
     return {
         "asked": request.model or model.name,
         "stream": request.stream,
-        "starts": _starts(steps, canary),
+        "starts": up,
+        "down": starts is not None and up is None,
         "state": "live" if live is not None else "unknown",
         "canary": canary,
         "shadow": shadow and shadow.model_dump(),
@@ -114,6 +117,20 @@ def _starts(steps: list[Way], canary: Way | None) -> str | None:
         return None
     longer = [step for step in steps if step["why"] == "context"]
     return next((step["model"] for step in longer if _takes(step)), None)
+
+
+def _first_up(steps: list[Way], starts: str) -> str | None:
+    """The model that is asked now: `starts`, or the first fallback with a backend that is up."""
+    others = [step for step in steps if step["why"] == "outage" and step["model"] != starts]
+    tried = [step for step in steps if step["model"] == starts and step["why"] != "shadow"][:1]
+    return next(
+        (str(step["model"]) for step in (*tried, *others) if any(map(_may_ask, step["backends"]))), None
+    )
+
+
+def _may_ask(backend: Way) -> bool:
+    """Whether a backend can take the request and is not known to be out; a service has no server now."""
+    return bool(backend["takes"] and backend["state"] not in ("down", "sick") and not backend["discover"])
 
 
 def _takes(step: Way) -> bool:
@@ -194,6 +211,8 @@ def told(way: Way) -> str:
     """The way as lines for people."""
     kind = "a stream" if way["stream"] else "a whole answer"
     start = f"begins at {way['starts']}" if way["starts"] else "is refused"
+    if way["down"]:
+        start = "is refused now (503 no_backend): no backend that could take it is up"
     lines = [f"{way['asked']}, {kind}: {start}", *_split_lines(way)]
     for place, step in enumerate(way["steps"], 1):
         lines += ["", f"{place}. {step['model']} ({_WHY[step['why']]})", *_step_lines(step, way["state"])]

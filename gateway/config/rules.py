@@ -243,8 +243,8 @@ def _service(service: Backend, path: KeyPath) -> Complaints:
     if importlib.util.find_spec("dns") is None:
         yield Complaint(
             (*path, "discover"),
-            'needs dnspython, which the extra "dns" brings; pip install "chatglm-gateway[dns]",'
-            " or in a checkout pip install --require-hashes -r requirements/dns.txt",
+            'needs dnspython, which the extra "dns" brings; in a checkout: '
+            "pip install --require-hashes -r requirements/dns.txt",
         )
     host = service_host(service)
     if _is_address(host):

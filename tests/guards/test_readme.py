@@ -334,6 +334,35 @@ def test_the_printed_block_that_verifies_works_when_it_is_pasted_whole(tmp_path:
     assert blocks_of(ENGLISH, "json")[1].strip() in said
 
 
+JOURNEY = [ROOT / "docs" / name for name in ("from-chatglm-6b.md", "from-chatglm-6b.zh-CN.md")]
+
+
+def test_both_pages_of_the_first_steps_have_equal_blocks_and_tables() -> None:
+    english, chinese = JOURNEY
+    assert blocks_of(english) == blocks_of(chinese)
+    shapes = [[[len(row) for row in table] for table in tables_of(page)] for page in JOURNEY]
+    assert shapes[0] == shapes[1]
+    assert [level for level, _ in headings_of(english)] == [level for level, _ in headings_of(chinese)]
+
+
+@pytest.mark.parametrize("page", JOURNEY, ids=shown)
+def test_first_steps_name_every_dialect(page: Path) -> None:
+    (table,) = [one for one in tables_of(page) if any("vllm serve" in row[0] for row in one)]
+    assert {row[3].strip("`") for row in table[1:]} == set(DIALECTS)
+
+
+def test_first_steps_lead_to_an_answer_when_they_are_pasted(tmp_path: Path) -> None:
+    data, admin, server = free_ports(3)
+    blocks = [one for one in blocks_of(JOURNEY[0], "sh") if re.match(r"gateway|curl", one)]
+    script = "\n".join(blocks).replace(
+        "gateway check",
+        f"printf '[admin]\\nlisten = \"127.0.0.1:{admin}\"\\n' >> chatglm.toml; gateway check",
+    )
+    said = pasted(script, tmp_path, {8000: server, 8080: data})
+    assert "chatglm.toml: ok (1 model, 1 backend)" in said
+    assert "我是模拟的 chatglm-6b" in said
+
+
 def program_with(word: str, url: str) -> str:
     (program,) = [block for block in blocks_of(ENGLISH, "python") if word in block]
     return program.replace("http://127.0.0.1:8000", url)

@@ -111,7 +111,10 @@ def test_backends_from_dns_need_their_extra(
     monkeypatch.setitem(sys.modules, "dns", None)
     result = call(command, "--config", path, environ={"MODEL": "m"})
     assert (result.exit_code, result.stdout) == (2, "")
-    assert 'backends[0].discover: needs dnspython, which the extra "dns" brings; pip install' in result.stderr
+    assert (
+        'backends[0].discover: needs dnspython, which the extra "dns" brings; in a checkout: pip install'
+        in result.stderr
+    )
 
 
 def test_a_port_in_use_fails_the_check_and_names_the_key(tmp_path: Path) -> None:

@@ -194,3 +194,25 @@ def test_a_gateway_that_is_gone_is_told() -> None:
     answered, text = ask("http://127.0.0.1:9", "m", "q")
     assert not answered
     assert "Connection refused" in text
+
+
+def test_real_small_model_is_asked_in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Silent:
+        """A simulator that is none."""
+
+        url = "http://127.0.0.1:1"
+
+        def __init__(self, options: object) -> None: ...
+        async def __aenter__(self) -> None: ...
+        async def __aexit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("gateway.demo.Simulator", Silent)
+    run_demo(
+        port=0, brain="llama", once=True, say=said.append, gateway=gateway_that_replies(200, answer("x"))
+    )
+    text = "\n".join(said)
+    assert "speaks no Chinese" in text
+    assert "What is the capital of France?" in text
+    assert "你是谁" not in text

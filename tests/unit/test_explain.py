@@ -118,6 +118,35 @@ async def test_a_running_gateway_tells_how_its_backends_are(monkeypatch: pytest.
     assert "0 waiting" in told(found)
 
 
+def states(**of: str) -> dict[tuple[str, str], str]:
+    return {(name, "state"): state for name, state in of.items()}
+
+
+@pytest.mark.parametrize(
+    ("live", "starts"),
+    [
+        (states(a="up", b="up", c="up"), "m"),
+        (states(a="down", b="half_open", c="up"), "m"),
+        (states(a="paused", b="down", c="up"), "m"),
+        (states(a="down", b="sick", c="up"), "spare"),
+        (states(a="down", b="down", c="down"), None),
+    ],
+)
+def test_model_whose_backends_are_out_is_not_where_it_begins(live: Any, starts: str | None) -> None:
+    found = way(live)
+    assert (found["starts"], found["down"]) == (starts, starts is None)
+    said = told(found).splitlines()[0]
+    assert said.endswith(f"begins at {starts}" if starts else "no backend that could take it is up")
+
+
+def test_refused_request_is_no_outage() -> None:
+    settings = configured({"a": URLS["a"]})
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}
+    found = explained(settings, json.dumps(body).encode(), states(a="down"))
+    assert (found["starts"], found["down"]) == (None, False)
+    assert told(found).splitlines()[0].endswith("is refused")
+
+
 CARDS = {"cards": ("http://cards.svc:8000", "chatglm2")}
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
 

@@ -341,6 +341,6 @@ def test_discovery_without_its_package_names_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "dns", None)
     (fault,) = faults(CARDS)
     assert fault.startswith(
-        'backends[0].discover: needs dnspython, which the extra "dns" brings; pip install '
+        'backends[0].discover: needs dnspython, which the extra "dns" brings; in a checkout: pip install '
     )
     assert faults(BACKEND) == []
