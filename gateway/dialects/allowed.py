@@ -33,8 +33,12 @@ class Range(NamedTuple):
     @property
     def words(self) -> str:
         """The range as an error message says it."""
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+        low = f"above {_plain(self.low)}" if self.above else f"at least {_plain(self.low)}"
+        return low if self.high == math.inf else f"{low} and at most {_plain(self.high)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 Ranges = Mapping[str, Range]

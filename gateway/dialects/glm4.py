@@ -167,7 +167,7 @@ class _Decoder(ChunkDecoder):
         if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
-            return [Delta(tools=self._calls.pieces), event]
+            return [Delta(tools=glm4_calls.offered(self._calls.pieces, self._outgoing.tool_names)), event]
         return [Delta(glm4_calls.as_text(self._calls.pieces)), event]
 
 

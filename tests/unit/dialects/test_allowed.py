@@ -151,6 +151,8 @@ def test_usual_shapes_of_functions_are_sent(dialect: Dialect, function: dict[str
         (Range(0, 2), "at least 0 and at most 2"),
         (Range(0, 2, above=True), "above 0 and at most 2"),
         (Range(0, above=True), "above 0"),
+        (Range(1, MAX_INTEGER), "at least 1 and at most 2147483647"),
+        (Range(0.5, 1.5), "at least 0.5 and at most 1.5"),
     ],
 )
 def test_range_is_told_in_words(range_: Range, words: str) -> None:

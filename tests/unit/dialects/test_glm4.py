@@ -132,6 +132,13 @@ def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
         assert said == whole == [Delta(f"{name}\n{line}"), Finish("stop")]
 
 
+def test_arguments_that_are_encoded_twice_are_given_once() -> None:
+    twice = json.dumps('{"a": 1}')
+    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    said = [out for one in streamed_call("f", twice[:4], twice[4:]) for out in decoder.feed(one)]
+    assert said == [Delta(tools=(ToolPiece(0, '{"a": 1}', "c", "f"),)), Finish("tool_calls")]
+
+
 def test_cut_call_is_text_that_reached_its_limit() -> None:
     decoder = GLM4().decoder(ask(request(tools=[TOOL], max_tokens=4), stream=True))
     said = [out for one in streamed_call("f", '{"city": "Beijing, the') for out in decoder.feed(one)]
