@@ -32,7 +32,8 @@ class Model(Section):
     max_n: Annotated[int, Field(ge=1, le=128)] = 4
     """Most answers to one request (`n`); each is a generation of its own. More is refused with 400."""
     strict: bool = False
-    """Refuse with 400 what would else be ignored and reported in `x-gateway-ignored`."""
+    """Refuse with 400 what would else be ignored and reported in `x-gateway-ignored`, unknown members
+    included."""
     trim: bool = False
     """Drop whole oldest question-answer pairs from a chat that is too long, instead of refusing it with
     `context_length_exceeded`."""

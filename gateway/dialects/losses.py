@@ -41,9 +41,13 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
 """The parameters that can be lost, with the test for a value that asks for nothing."""
 
 _LOSABLE = frozenset(_NEUTRAL)
+_HARMLESS = frozenset(
+    {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+"""Unknown members that change no answer: reported, but never refused."""
 
 NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call", "messages"})
-"""All names that can stand in `x-gateway-ignored`."""
+"""All known names that can stand in `x-gateway-ignored`, beside those of members that nobody knows."""
 
 
 def lost(
@@ -54,18 +58,27 @@ def lost(
 ) -> tuple[str, ...]:
     """Name the parameters of this request that the backend will not honour.
 
-    `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself.
+    `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself. Members
+    that nobody knows come last, with those inside of messages and tools.
     Raises `UnsupportedParameter` under `strict`.
     """
     body = request.body
     suspects = _LOSABLE.intersection(body).difference(honoured)
-    if not (suspects or more):
+    unread = request.unread
+    if not (suspects or more or unread):
         return ()
     names = [name for name, neutral in _NEUTRAL.items() if name in suspects and not neutral(body[name])]
-    found = tuple(dict.fromkeys([*names, *more]))
-    if found and profile.strict:
+    names += more
+    unknown = [name for name in unread if name not in _NEUTRAL and name not in honoured]
+    if profile.strict:
+        names += [name for name in unknown if "." not in name and name not in _HARMLESS]
+        _refuse(names)
+    return tuple(dict.fromkeys([*names, *unknown]))
+
+
+def _refuse(names: list[str]) -> None:
+    if names:
         raise UnsupportedParameter(
-            f"This model cannot honour {found[0]}, and it is set to refuse what it cannot honour.",
-            param=found[0],
+            f"This model cannot honour {names[0]}, and it is set to refuse what it cannot honour.",
+            param=names[0],
         )
-    return found

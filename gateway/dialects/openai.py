@@ -59,6 +59,7 @@ class OpenAI(Dialect):
             prompt=partial(_count, request),
             budget=(changes and _limit(changes)) or request.max_completion_tokens or request.max_tokens,
             tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
+            ignored=_unsent(request),
             abandon="close",
             passes=not _rewritten(request),
             model=request.model or profile.name or profile.model,
@@ -99,6 +100,14 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapp
         **_streaming(request, stream),
     }
     return jsontext.write({name: value for name, value in body.items() if value is not None})
+
+
+def _unsent(request: ChatRequest) -> tuple[str, ...]:
+    """What is not passed on: members that would steer the server, and unread ones of the native door."""
+    native = request.unread if request.paired else ()
+    if _STEERING.isdisjoint(request.body):
+        return native
+    return (*sorted(_STEERING.intersection(request.body)), *native)
 
 
 def _rewritten(request: ChatRequest) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.wire import jsontext
+from gateway.wire import jsontext, unread
 from gateway.wire.bounds import MAX_PAIRS
 
 Pair = tuple[str, str]
@@ -20,7 +20,8 @@ Pair = tuple[str, str]
 class NativeRequest:
     """What a native client asks. `max_length` counts prompt, history and answer, in tokens.
 
-    None means "not given"; so does 0, as `api.py` takes it. `given` is the history just as it came.
+    None means "not given"; so does 0, as `api.py` takes it. `given` is the history just as it came,
+    `unread` names the members that nobody reads.
     """
 
     prompt: str
@@ -29,10 +30,11 @@ class NativeRequest:
     temperature: float | None = None
     top_p: float | None = None
     given: list[Any] = field(default_factory=list)
+    unread: tuple[str, ...] = ()
 
 
 def read_request(raw: bytes) -> NativeRequest:
-    """Parse a native body; unknown keys are ignored, as `api.py` does.
+    """Parse a native body; unknown keys are ignored, as `api.py` does, and named in `unread`.
 
     Raises `BadRequest` for what `api.py` would answer with a bare 500 or, worse, take wrongly:
     a prompt that is no text, history rows that are not two texts.
@@ -48,6 +50,7 @@ def read_request(raw: bytes) -> NativeRequest:
         temperature=_number(body, "temperature", 2.0),
         top_p=_number(body, "top_p", 1.0),
         given=body.get("history") or [],
+        unread=unread.of_native(body),
     )
 
 

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from gateway.errors import BadRequest, GatewayError
-from gateway.wire import jsontext, lenient
+from gateway.wire import jsontext, lenient, unread
 from gateway.wire.bounds import (
     MAX_BIASES,
     MAX_CALLS,
@@ -178,6 +178,8 @@ class ChatRequest:
     """The most tokens of prompt and answer together, where a native client said so."""
     paired: ClassVar[bool] = False
     """Whether a native client asked it, with pairs for messages."""
+    unread_names: ClassVar[tuple[str, ...] | None] = None
+    """What `unread` gives, if it has been looked for."""
     of_several: ClassVar[bool] = False
     """Whether it is for one choice of several that are made side by side."""
 
@@ -189,11 +191,24 @@ class ChatRequest:
         body = {name: value for name, value in self.body.items() if name != "n"}
         single = _checked(body, total_length=self.total_length, paired=self.paired)
         vars(single)["of_several"] = True
-        return single
+        return self._unread_too(single)
 
     def of(self, model: str) -> ChatRequest:
         """The same request to another model."""
-        return _checked({**self.body, "model": model}, total_length=self.total_length, paired=self.paired)
+        other = _checked({**self.body, "model": model}, total_length=self.total_length, paired=self.paired)
+        return self._unread_too(other)
+
+    def _unread_too(self, other: ChatRequest) -> ChatRequest:
+        # Those of a native request stand in no body.
+        vars(other)["unread_names"] = self.unread
+        return other
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The names of the members that nobody here reads: lost where they are not sent on."""
+        if self.unread_names is None:
+            vars(self)["unread_names"] = unread.of_chat(self.body, _KNOWN)
+        return self.unread_names or ()
 
     @property
     def budget(self) -> int | None:
@@ -279,6 +294,7 @@ def _usual(body: Any) -> dict[str, Any] | None:
     except ValidationError:
         return None
     members["messages"] = [Message.of(message) for message in members["messages"]]
+    members["unread_names"] = ()
     return members
 
 
@@ -295,7 +311,9 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
         "messages": [*messages, {"role": "user", "content": native.prompt}],
         **{name: value for name, value in sampling.items() if value is not None},
     }
-    return _checked(body, total_length=native.max_length, paired=True)
+    request = _checked(body, total_length=native.max_length, paired=True)
+    vars(request)["unread_names"] = native.unread
+    return request
 
 
 def _usual_chat() -> Any:
@@ -316,6 +334,7 @@ _MOST = (
     ("logit_bias", MAX_BIASES),
 )
 MEMBERS = members_of(ChatRequest)
+_KNOWN = frozenset(MEMBERS.__annotations__)
 _validate = TypeAdapter(MEMBERS).validator.validate_python
 _USUAL = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n"}

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects import DIALECTS
 from gateway.dialects.base import Profile
 from gateway.dialects.losses import NAMES, lost
 from gateway.errors import UnsupportedParameter
-from gateway.wire.openai import ChatRequest, read_chat
+from gateway.wire.native import read_request
+from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
 
 PLAIN = Profile("m")
 NOTHING: frozenset[str] = frozenset()
@@ -63,7 +65,6 @@ def test_a_parameter_is_lost_unless_it_is_honoured(name: str, value: Any) -> Non
         ("modalities", ["text"]),
         ("seed", None),
         ("user", "ann"),
-        ("some_future_parameter", 5),
     ],
 )
 def test_what_asks_for_nothing_is_no_loss(name: str, value: Any) -> None:
@@ -89,3 +90,65 @@ def test_a_strict_model_refuses_a_dialects_own_loss() -> None:
 
 def test_tools_can_be_named_as_lost() -> None:
     assert {"tools", "functions", "tool_choice", "function_call"} <= NAMES
+
+
+UNKNOWN: Any = {
+    "guided_json": {"a": 1},
+    "chat_template_kwargs": {"enable_thinking": False},
+    "temprature": 0.5,
+    "metadata": {},
+    "messages": [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "q", "cache_control": {"type": "x"}}],
+            "mood": "good",
+        },
+        {
+            "role": "assistant",
+            "content": "a",
+            "refusal": None,
+            "annotations": [],
+            "reasoning_content": "because",
+        },
+        {"role": "user", "content": "q"},
+    ],
+}
+TOLD = (
+    *("guided_json", "chat_template_kwargs", "temprature", "metadata"),
+    *("messages.mood", "messages.content.cache_control", "messages.reasoning_content"),
+)
+
+
+def test_members_that_nobody_knows_are_named_behind_the_known() -> None:
+    assert lost(read(**UNKNOWN, seed=1), PLAIN, NOTHING) == ("seed", *TOLD)
+
+
+@pytest.mark.parametrize("name", [name for name in DIALECTS if name != "openai"])
+def test_on_every_dialect_what_is_not_sent_on_is_named(name: str) -> None:
+    outgoing = DIALECTS[name].ask(read(**UNKNOWN), PLAIN, stream=False)
+    assert set(TOLD) <= set(outgoing.ignored)
+    assert not any(word in outgoing.body for word in (b"guided_json", b"temprature", b"mood"))
+
+
+def test_openai_servers_get_all_but_what_would_steer_them() -> None:
+    outgoing = DIALECTS["openai"].ask(
+        read(**UNKNOWN, api_base="http://x", extra_body={}), PLAIN, stream=False
+    )
+    assert outgoing.ignored == ("api_base", "extra_body")
+    assert b"temprature" in outgoing.body
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_of_a_native_request_every_unread_member_is_named(name: str) -> None:
+    native = read_request(b'{"prompt":"x","history":[],"do_sample":false,"stream":true}')
+    request = chat_of_pairs(native, "m", empty_halves=True)
+    for one in (request, request.single(), request.of("n")):
+        assert DIALECTS[name].ask(one, PLAIN, stream=False).ignored == ("do_sample", "stream")
+
+
+def test_a_strict_model_refuses_what_nobody_knows_unless_it_changes_no_answer() -> None:
+    strict = Profile("m", strict=True)
+    assert lost(read(metadata={"a": "b"}, store=True), strict, NOTHING) == ("metadata", "store")
+    with pytest.raises(UnsupportedParameter) as caught:
+        lost(read(metadata={}, temprature=1), strict, NOTHING)
+    assert caught.value.param == "temprature"
