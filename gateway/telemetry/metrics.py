@@ -7,6 +7,7 @@ kept here at all: it is read at the scrape.
 
 from __future__ import annotations
 
+import gc
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, get_args
@@ -340,7 +341,14 @@ class Metrics:
 
         Takes half a second where there are thousands of series, so it may run in a thread, one at a time.
         """
-        return generate_latest(self._registry), CONTENT_TYPE
+        # The collector would look at every sample again and again, and the event loop would wait for it.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return generate_latest(self._registry), CONTENT_TYPE
+        finally:
+            if collecting:
+                gc.enable()
 
     def _count_at_once(self) -> None:
         for model, times in self._live.at_once.items():

@@ -1,5 +1,6 @@
 """Metrics count what receipts say, read states when scraped, and never grow with what clients send."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -588,3 +589,14 @@ def test_what_was_prepared_can_be_written_in_a_thread_while_series_are_added() -
             seen.settled(receipt(model=name))
         text = writing.result(30)[0]
     assert text.count(b"gateway_queue_depth{") == 300
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_is_afterwards_as_it_was(collecting: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        metrics().render()
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if before else gc.disable)()
