@@ -54,9 +54,6 @@ CLEAN_UP = 5.0
 """Seconds between two looks whether memory can be given back."""
 RECEIVE_BUFFER = 131_072
 """Bytes of a body that the system may hold while the gateway does not read it (Linux doubles it)."""
-SEND_BUFFER = 131_072
-"""Bytes of an answer that the system may hold for a client that does not read (Linux doubles it). Left to
-itself it takes megabytes for each."""
 
 
 class _Plane(uvicorn.Server):
@@ -154,7 +151,8 @@ async def running(
     """
     with contextlib.ExitStack() as sockets:
         data, admin = (
-            sockets.enter_context(_bound(section.address)) for section in (settings.server, settings.admin)
+            sockets.enter_context(_bound(section.address, settings.server.send_buffer))
+            for section in (settings.server, settings.admin)
         )
         logs = logs or configure("json", "critical", writer_to(sys.stderr))
         gateway = create_app(settings, logs, transport=transport)
@@ -398,15 +396,15 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 @contextlib.contextmanager
-def _bound(address: Address) -> Iterator[socket.socket]:
+def _bound(address: Address, send_buffer: int) -> Iterator[socket.socket]:
     if address.path:
-        with _unix_socket(Path(address.path)) as bound:
+        with _unix_socket(Path(address.path), send_buffer) as bound:
             yield bound
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what is accepted inherits it
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # what is accepted inherits it
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         bound.bind((address.host, address.port))
         bound.listen(BACKLOG)
@@ -414,12 +412,12 @@ def _bound(address: Address) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _unix_socket(path: Path) -> Iterator[socket.socket]:
+def _unix_socket(path: Path, send_buffer: int) -> Iterator[socket.socket]:
     with contextlib.suppress(FileNotFoundError):
         if path.is_socket():
             path.unlink()  # left by a process that was killed
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         bound.bind(str(path))
         bound.listen(BACKLOG)
         try:

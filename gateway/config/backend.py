@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.config.calls import Calls, calls_of
 from gateway.config.kinds import (
+    Buffer,
     CallPath,
     FilePath,
     IpAddresses,
@@ -109,6 +110,9 @@ class Backend(Section):
     """When its slot is free again after a client left: at once, as the connection closes (`close`), when its
     answer has come (`drain`), or when a probe is answered (`probe`). Unset: what the dialect's servers do; an
     `openai` backend with one slot is taken to go on: whole answers are drained, streams probed."""
+    receive_buffer: Buffer = 65_536
+    """Bytes of its answer that the system may hold while a client reads slowly, for each connection (Linux
+    takes twice that of memory for it). More is faster only for answers that come fast from far away."""
     api_key: Secret | None = None
     """Key sent to this backend as `Authorization: Bearer`."""
     api_key_file: FilePath | None = None

@@ -9,7 +9,14 @@ from pathlib import Path
 from gateway.config.effective import effective
 from gateway.config.tree import Config
 
-_FIXED = (("server", "listen"), ("admin", "listen"), ("log", "format"), ("log", "level"), ("log", "access"))
+_FIXED = (
+    ("server", "listen"),
+    ("server", "send_buffer"),
+    ("admin", "listen"),
+    ("log", "format"),
+    ("log", "level"),
+    ("log", "access"),
+)
 
 
 def fixed_changes(old: Config, new: Config) -> tuple[str, ...]:

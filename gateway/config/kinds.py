@@ -187,6 +187,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Kind("a share")
 
 Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False), Kind("a temperature")]
 
+Buffer = Annotated[int, Field(ge=4096, le=2**26), Kind("a whole number of bytes")]
 Bytes = Annotated[int, Field(ge=1024, le=2**31), Kind("a whole number of bytes")]
 
 Memory = Annotated[int, Field(ge=4_194_304, le=2**40), Kind("a whole number of bytes")]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
 from gateway.config.kinds import (
+    Buffer,
     Bytes,
     HostNames,
     Kind,
@@ -79,6 +80,9 @@ class Server(Section):
     or load balancer before the gateway: most of them have 60."""
     write_timeout: Seconds = 60.0
     """How long a client may take nothing of an answer that waits for it (seconds). Then it is cut off."""
+    send_buffer: Buffer = 65_536
+    """Bytes of an answer that the system may hold for a client that reads slowly (Linux takes twice that of
+    memory for it). Left to itself it takes megabytes for each, which count against a container's limit."""
     max_connections: int = Field(default=2048, ge=0, le=1_000_000)
     """Most connections of clients at a time; more are refused with 503. 0: no limit."""
     max_connections_per_peer: int = Field(default=512, ge=0, le=1_000_000)

@@ -132,4 +132,5 @@ def _transport(settings: config.Backend, deserted: Callable[[], None] | None) ->
         key_file=tls.key_file,
         deserted=deserted,
         addresses=settings.addresses,
+        receive_buffer=settings.receive_buffer,
     )

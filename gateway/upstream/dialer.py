@@ -38,6 +38,7 @@ class Dialer:
     Of several addresses the one that answered last comes first, so that a dead one costs its wait once.
     `context` makes the TLS context when it is first needed; `uds` is the path of a Unix socket to use
     instead of the network, `addresses` are where the server is, if the name is not to be looked up.
+    `receive_buffer`: bytes that the system may hold for each connection; 0: as many as it likes.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Dialer:
         context: Callable[[], ssl.SSLContext],
         uds: str | None = None,
         addresses: Sequence[str] = (),
+        receive_buffer: int = 0,
     ) -> None:
         self._origin = origin
         self._context = context
         self._uds = uds
+        self._receive_buffer = receive_buffer
         self._resolver = Resolver(origin.host, origin.port, fixed=addresses)
         self._good: Address | None = None
         self._buffer = make_buffer()
@@ -95,7 +98,7 @@ class Dialer:
         for index, address in enumerate(addresses):
             share = None if until is None else (until - loop.time()) / (len(addresses) - index)
             try:
-                sock = await _wait_open(address, share)
+                sock = await _wait_open(address, share, self._receive_buffer)
             except OSError as error:  # TimeoutError is one
                 failed = _told_apart(error, address)
                 continue
@@ -137,11 +140,13 @@ def _told_apart(error: OSError, address: Address) -> OSError:
     return error
 
 
-async def _wait_open(address: Address, seconds: float | None) -> socket.socket:
+async def _wait_open(address: Address, seconds: float | None, receive_buffer: int = 0) -> socket.socket:
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        if receive_buffer:  # before connecting: what window can be offered is settled then
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if family == socket.AF_UNIX or sys.platform == "win32":
             if family != socket.AF_UNIX:
                 tuning.tune(sock)

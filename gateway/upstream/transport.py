@@ -57,7 +57,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
 
     `most`: connections of a pool. `keepalive`: seconds an idle one is kept. `context` makes the TLS
     context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
-    `addresses`: where to connect, instead of looking the URL's host up.
+    `addresses`: where to connect, instead of looking the URL's host up. `receive_buffer`: see `Dialer`.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
     served before ends without a byte of an answer within `asking.REPEAT_WITHIN` seconds of the send.
     `deserted`: is told when the server closes a connection that nobody uses.
@@ -74,9 +74,11 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         retry_reused: bool = False,
         deserted: Callable[[], None] | None = None,
         addresses: Sequence[str] = (),
+        receive_buffer: int = 0,
     ) -> None:
         self._deserted = deserted
         self._addresses = addresses
+        self._receive_buffer = receive_buffer
         self._most = most
         self._keepalive = keepalive
         self._context = context
@@ -116,7 +118,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     def _make_pool(self, origin: Origin) -> Pool:
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
-        dialer = Dialer(origin, self._context, self._uds, self._addresses)
+        dialer = Dialer(origin, self._context, self._uds, self._addresses, self._receive_buffer)
         pool = self._pools[origin] = Pool(
             dialer, most=self._most, keepalive=self._keepalive, deserted=self._deserted
         )
@@ -265,6 +267,7 @@ def make_transport(
     key_file: str | None,
     deserted: Callable[[], None] | None = None,
     addresses: Sequence[str] = (),
+    receive_buffer: int = 0,
 ) -> GatewayTransport:
     """Make the transport of one backend. Certificates are always verified, TLS 1.2 at least."""
     # Slots bound the requests; a probe may come beside them. A used connection that ends at once without a
@@ -275,4 +278,5 @@ def make_transport(
         retry_reused=True,
         deserted=deserted,
         addresses=addresses,
+        receive_buffer=receive_buffer,
     )
