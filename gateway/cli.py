@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,7 @@ def serve(
 
     Without a file: gateway serve --backend http://127.0.0.1:8001
     """
+    _hold_hangups()
     given: dict[str, Any] = {}
     if not urls and (dialect or model):
         raise click.UsageError("--dialect and --model belong to --backend URL")
@@ -330,6 +332,12 @@ def _as_found(found: str | None, told: str | None) -> str:
     if told is not None:
         return f"dialect {told}, as told"
     return f"looks like dialect {found}" if found else "its dialect could not be found out"
+
+
+def _hold_hangups() -> None:
+    """Let SIGHUP wait until the gateway runs: by default it ends a process."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def _loaded(path: Path | None, *, serving: bool = False, given: Mapping[str, Any] | None = None) -> Config:

@@ -24,10 +24,10 @@ from starlette.types import ASGIApp
 from gateway import __version__, allowance, config, descriptors
 from gateway.api.life import Life
 from gateway.app import Gateway, create_app
-from gateway.config import Address
 from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
+from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Format, Logs, configure
 from gateway.telemetry.metrics import Metrics
@@ -35,7 +35,8 @@ from gateway.telemetry.terminal import banner, in_colour
 from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.upstream.transport import Transport
 
-BACKLOG = 2048
+LAST_ARRIVALS = 0.2
+"""Seconds that who has just connected has to send a request, where somebody else listens already."""
 LAST_WORDS = 5
 """Seconds that requests have, after the drain limit, to tell their clients that they end."""
 MOMENT = 0.2
@@ -52,14 +53,17 @@ THRESHOLDS = (2_000, 10, 1_000)
 """Net allocations before a young collection, and how many of those before one of the next generation."""
 CLEAN_UP = 5.0
 """Seconds between two looks whether memory can be given back."""
-RECEIVE_BUFFER = 131_072
-"""Bytes of a body that the system may hold while the gateway does not read it (Linux doubles it)."""
 
 
 class _Plane(uvicorn.Server):
-    """One listener. Ends when `should_exit` is set; `force_exit` ends it at once."""
+    """One listener. Ends when `should_exit` is set; `force_exit` ends it at once.
 
-    def __init__(self, app: ASGIApp, drain: float, arrivals: Arrivals, backlog: int) -> None:
+    `own`: its socket is this process's alone, so that who waits there would be lost with it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, drain: float, arrivals: Arrivals, backlog: int, *, own: bool = True
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -78,6 +82,8 @@ class _Plane(uvicorn.Server):
         self.allow(drain)
         self.server_state = self.arrivals = arrivals
         self.up = asyncio.Event()
+        self._own = own
+        self._sockets: list[socket.socket] = []
 
     def allow(self, drain: float) -> None:
         """Let requests in flight have this many seconds at the end."""
@@ -90,6 +96,7 @@ class _Plane(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, and say so."""
+        self._sockets = sockets or []
         await super().startup(sockets)
         self.up.set()
 
@@ -99,6 +106,18 @@ class _Plane(uvicorn.Server):
             transport: asyncio.Transport | None = getattr(connection, "transport", None)
             if transport is not None:
                 transport.abort()
+
+    async def stop_listening(self) -> None:
+        """Accept nobody any more, but whoever is waiting to be accepted. Connections stay."""
+        waiting = [sock.dup() for sock in self._sockets]
+        for server in getattr(self, "servers", ()):
+            server.close()
+        await asyncio.sleep(0.01)  # an event loop may close the sockets themselves a little later
+        link = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        for sock in waiting:
+            with sock:
+                if self._own:
+                    await accept_waiting(sock, link)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: also see to the clients' time limits."""
@@ -149,19 +168,17 @@ async def running(
     Raises OSError when an address cannot be bound. At the end it goes on for `server.drain_delay` seconds
     without being ready, then requests in flight have `server.drain` seconds to finish.
     """
-    with contextlib.ExitStack() as sockets:
-        data, admin = (
-            sockets.enter_context(_bound(section.address, settings.server.send_buffer))
-            for section in (settings.server, settings.admin)
-        )
+    with listening(settings.server, settings.admin.address) as listeners:
+        data, admin = listeners.data, listeners.admin
         logs = logs or configure("json", "critical", writer_to(sys.stderr))
         gateway = create_app(settings, logs, transport=transport)
         limit = descriptors.raised(settings)
         room = descriptors.room(settings, limit)
         backlog = room.backlog if room is not None else BACKLOG
+        own = not listeners.handed_over
         planes = (
-            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway, logs), backlog),
-            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs), backlog),
+            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway, logs), backlog, own=own),
+            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs), backlog, own=own),
         )
         _confine(planes, room)
         _tell_room(logs, settings, room)
@@ -179,6 +196,7 @@ async def running(
                 yield Running(_url(data), _url(admin), gateway, planes, hurried, limit)
             finally:
                 await _take_leave(gateway.life, gateway.settings.server.drain_delay, hurried)
+                await _stop_listening(planes, listeners, hurried)
                 gateway.life.drain()
                 gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
@@ -234,6 +252,23 @@ async def _take_leave(life: Life, delay: float, hurried: asyncio.Event) -> None:
                 await hurried.wait()
 
 
+async def _stop_listening(
+    planes: tuple[_Plane, _Plane], listeners: Listeners, hurried: asyncio.Event
+) -> None:
+    """Release both addresses: another gateway can have them while this one drains.
+
+    Where somebody else listens already, who has come to this one is served, and idle connections are closed.
+    """
+    for plane in planes:
+        await plane.stop_listening()
+    if listeners.outlive and not hurried.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ARRIVALS):
+                await hurried.wait()
+        for connection in tuple(planes[0].arrivals.connections):
+            connection.shutdown()
+
+
 async def _end(
     planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]], life: Life, drain: float
 ) -> None:
@@ -244,7 +279,7 @@ async def _end(
     await asyncio.wait({serving[0]}, timeout=LAST_WORDS)
     data.hang_up()
     await asyncio.wait({serving[0]})
-    # The admin plane last: probes and metrics are wanted while the data plane drains.
+    # The admin plane last: who scrapes it over a connection of before goes on to while the data plane drains.
     admin.should_exit = True
     await asyncio.wait({serving[1]}, timeout=LAST_WORDS)
     admin.hang_up()
@@ -315,6 +350,7 @@ async def _serve_until(
     async with contextlib.AsyncExitStack() as stack:
         run = await stack.enter_async_context(running(settings, logs=logs))
         reloads = _reloads(path, run, logs, given) if path is not None else None
+        _hear_hangups()
         if for_people(settings.log):
             await _welcome(run, logs, path)
         else:
@@ -356,6 +392,12 @@ async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
     logs.welcomed(lines)
 
 
+def _hear_hangups() -> None:
+    """Let SIGHUP be heard, also one that came during the start and had to wait; see `cli.serve`."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
 def _reloads(path: Path, run: Running, logs: Logs, given: config.Given) -> asyncio.Task[None]:
     """Begin to reload the file, on SIGHUP where there is such a signal; goes on until it is cancelled."""
     reloader = Reloader(path, run, logs, run.gateway.metrics, given)
@@ -393,37 +435,6 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     except ImportError:  # Windows, or another Python: asyncio's own loop serves as well
         return None
     return uvloop.Loop
-
-
-@contextlib.contextmanager
-def _bound(address: Address, send_buffer: int) -> Iterator[socket.socket]:
-    if address.path:
-        with _unix_socket(Path(address.path), send_buffer) as bound:
-            yield bound
-        return
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # what is accepted inherits it
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        bound.bind((address.host, address.port))
-        bound.listen(BACKLOG)
-        yield bound
-
-
-@contextlib.contextmanager
-def _unix_socket(path: Path, send_buffer: int) -> Iterator[socket.socket]:
-    with contextlib.suppress(FileNotFoundError):
-        if path.is_socket():
-            path.unlink()  # left by a process that was killed
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        bound.bind(str(path))
-        bound.listen(BACKLOG)
-        try:
-            yield bound
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _url(bound: socket.socket) -> str:

@@ -11,6 +11,7 @@ from gateway.config.tree import Config
 
 _FIXED = (
     ("server", "listen"),
+    ("server", "reuse_port"),
     ("server", "send_buffer"),
     ("admin", "listen"),
     ("log", "format"),

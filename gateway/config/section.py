@@ -44,6 +44,9 @@ class Server(Section):
 
     listen: Listen = "127.0.0.1:8000"
     """Address of the data plane: `host:port`, `[::1]:port` or `unix:/path`. Port 0 lets the system choose."""
+    reuse_port: bool = False
+    """Whether another gateway may listen on the same addresses, of both planes, beside this one: for restarts
+    without a refused connection. Any process of the same user may do so, too. See deployment.md."""
     auth: Literal["keys", "none"] | None = None
     """`keys`: a key is needed. `none`: nobody needs one. Unset: keys are needed once there are `[[keys]]`."""
     native_auth: Literal["keys", "none"] = "keys"

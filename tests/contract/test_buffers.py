@@ -21,6 +21,10 @@ from tests.support.visitor import chat
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems count otherwise")
 SMALL = 16_384
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+ASK = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 EVENT = (
     b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":'
     b'[{"index":0,"delta":{"content":"' + b"word " * 400 + b'"},"finish_reason":null}]}\n\n'
@@ -71,8 +75,7 @@ async def test_a_client_that_does_not_read_costs_no_more_than_the_settings_say(
                 loop = asyncio.get_running_loop()
                 await loop.sock_connect(client, (host, int(port)))
                 body = chat(stream=True)
-                head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                await loop.sock_sendall(client, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                await loop.sock_sendall(client, ASK % len(body) + body)
                 await wait_until(lambda: taken[0] > SMALL)
                 before = -1
                 while taken[0] != before:  # until nobody takes any more

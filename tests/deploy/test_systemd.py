@@ -74,3 +74,32 @@ def test_every_key_file_of_the_config_is_handed_over_as_a_credential() -> None:
 
 def test_the_admin_plane_stays_on_this_machine() -> None:
     assert CONFIG["admin"]["listen"].startswith("127.0.0.1:")
+
+
+# --- the socket ------------------------------------------------------------------------------------
+
+SOCKET = FOLDER / "chatglm-gateway.socket"
+
+
+@needs_systemd
+def test_systemd_understands_the_socket(tmp_path: Path) -> None:
+    for unit in (UNIT, SOCKET):
+        (tmp_path / unit.name).write_text(unit.read_text().replace(PROGRAM, sys.executable))
+    result = analyze("verify", "--man=no", str(tmp_path / SOCKET.name))
+    ours = [line for line in result.stderr.splitlines() if SOCKET.name in line or UNIT.name in line]
+    assert (result.returncode, ours) == (0, [])
+
+
+def test_the_socket_listens_where_the_config_says_the_data_plane_first() -> None:
+    lines = SOCKET.read_text().splitlines()
+    streams = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
+    assert streams == [CONFIG["server"]["listen"], CONFIG["admin"]["listen"]]
+
+
+def test_everything_is_installed_by_hash_the_build_tools_too() -> None:
+    comments = [line for line in UNIT.read_text().splitlines() if line.startswith("#")]
+    installs = [line.partition("pip install ")[2] for line in comments if "pip install" in line]
+    assert installs == [
+        "--require-hashes -r requirements/build.txt -r requirements/core.txt",
+        "--no-deps --no-build-isolation .",
+    ]

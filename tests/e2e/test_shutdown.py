@@ -161,7 +161,8 @@ async def test_for_a_while_it_serves_on_without_being_ready_then_closes_and_lets
             await wait_until(lambda: simulator.started == 2)
             closed = await one.wait_ready(one.url, None)
             assert not streaming.done()
-            assert await one.ready(one.admin) == 503
+            await one.wait_ready(one.admin, None)  # the next gateway may have its address
+            assert not streaming.done()
         status, text = await streaming
         assert (status, text.endswith("data: [DONE]\n\n")) == (200, True)
         assert (await late).status_code == 200

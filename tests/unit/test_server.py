@@ -180,7 +180,9 @@ async def test_what_is_in_flight_is_finished_before_the_end() -> None:
     async with asyncio.TaskGroup() as group, served(servers, "chatglm2") as run:
         reply = group.create_task(_ask(run))
         await wait_until(lambda: servers.order == ["a"])
-        group.create_task(_release_when_draining(run, release))
+        leaving = group.create_task(_release_when_draining(run, release))
+        await wait_until(lambda: run.planes[1].arrivals.total_requests == 1)
+    assert leaving.done()
     assert (await reply).json()["choices"][0]["message"]["content"] == "hello"
     with pytest.raises(ConnectionRefusedError):
         await raw(run, b"")
@@ -192,10 +194,12 @@ async def _ask(run: Running) -> httpx.Response:
 
 
 async def _release_when_draining(run: Running, release: asyncio.Event) -> None:
-    await wait_until(lambda: run.gateway.life.draining)
     async with httpx.AsyncClient(base_url=run.admin_url, trust_env=False, verify=False) as http:
+        assert (await http.get("/readyz")).status_code == 200
+        await wait_until(lambda: run.gateway.life.draining)
         assert (await http.get("/readyz")).status_code == 503
-        assert (await http.get("/livez")).status_code == 200
+    with pytest.raises(ConnectionRefusedError):  # the next gateway may have the address
+        await asyncio.open_connection(*run.admin_url.removeprefix("http://").split(":"))
     release.set()
 
 

@@ -1,0 +1,151 @@
+"""The sockets that clients connect to: bound here, or handed over by systemd.
+
+A restart without a refused connection needs a socket that outlives the process, or a second one for the same
+address. systemd keeps the first kind and hands it over (`LISTEN_FDS`; sd_listen_fds(3)). `server.reuse_port`
+allows the second: the next process listens beside the old one, which then stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config import Address, Server
+
+BACKLOG = 2048
+RECEIVE_BUFFER = 131_072
+"""Bytes of a body that the system may hold while the gateway does not read it (Linux doubles it)."""
+_FIRST = 3
+"""The number of the first descriptor that systemd hands over."""
+_NAMES = ("data", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The sockets of both planes. `outlive`: somebody else listens when this process does not any more.
+
+    `handed_over`: that is systemd, which keeps the sockets.
+    """
+
+    data: socket.socket
+    admin: socket.socket
+    outlive: bool
+    handed_over: bool
+
+
+@contextlib.contextmanager
+def listening(
+    server: Server, admin: Address, environ: MutableMapping[str, str] = os.environ
+) -> Iterator[Listeners]:
+    """Listen for the length of a `with`. Raises `OSError` when an address cannot be bound."""
+    with contextlib.ExitStack() as stack:
+        given = {name: stack.enter_context(sock) for name, sock in handed_over(environ).items()}
+        found = []
+        for name, address in zip(_NAMES, (server.address, admin), strict=True):
+            sock = given.get(name) or stack.enter_context(_bound(address, server))
+            # What is accepted inherits it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, server.send_buffer)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            sock.setblocking(False)
+            found.append(sock)
+        yield Listeners(
+            found[0], found[1], outlive="data" in given or server.reuse_port, handed_over=bool(given)
+        )
+
+
+def handed_over(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
+    """The sockets that systemd has handed over, by plane; a process that this one starts gets none of them.
+
+    A socket unit names its plane with `FileDescriptorName=data` or `admin`; of others the first is the data
+    plane's, the second the admin plane's.
+    """
+    meant, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if meant != str(os.getpid()) or not count.isdecimal():
+        return {}
+    found: dict[str, socket.socket] = {}
+    for place in range(int(count)):
+        sock = socket.socket(fileno=_FIRST + place)
+        sock.set_inheritable(False)
+        name = names[place] if place < len(names) else ""
+        if name not in _NAMES:
+            name = next((one for one in _NAMES if one not in found), "")
+        if not name or name in found:
+            for one in (sock, *found.values()):
+                one.close()
+            raise OSError(errno.EINVAL, "systemd handed over more sockets than one for each plane")
+        found[name] = sock
+    return found
+
+
+@contextlib.contextmanager
+def _bound(address: Address, server: Server) -> Iterator[socket.socket]:
+    if address.path:
+        with _unix_socket(Path(address.path)) as bound:
+            yield bound
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if server.reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((address.host, address.port))
+        bound.listen(BACKLOG)
+        yield bound
+
+
+@contextlib.contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket, whose file is removed at the end if it is still this one's.
+
+    Raises `OSError` where another process serves there.
+    """
+    if path.is_socket():
+        _require_left_behind(path)
+        path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
+        bound.bind(str(path))
+        mine = _identity(path)
+        try:
+            bound.listen(BACKLOG)
+            yield bound
+        finally:
+            if _identity(path) == mine:
+                path.unlink(missing_ok=True)
+
+
+def _require_left_behind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        error = asking.connect_ex(str(path))
+    if error not in {errno.ECONNREFUSED, errno.ENOENT}:  # EAGAIN: its backlog is full
+        raise OSError(errno.EADDRINUSE, "another process serves on this Unix socket")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+async def accept_waiting(sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> int:
+    """Take the connections that wait on a listening socket, as closing resets them; give their number."""
+    loop, count = asyncio.get_running_loop(), 0
+    while count < BACKLOG:
+        try:
+            connection, _ = sock.accept()
+        except OSError:  # nobody waits any more, or no descriptor is left
+            break
+        connection.setblocking(False)
+        await loop.connect_accepted_socket(protocol, connection)
+        count += 1
+    return count
