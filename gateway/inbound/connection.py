@@ -45,11 +45,14 @@ from gateway.inbound import head, refusal
 from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.cycle import Cycle
 from gateway.inbound.worker import Worker
+from gateway.upstream.tuning import acknowledge
 
 MAX_TARGET = 8_192
 """Longest request target, in bytes: what RFC 9112 asks servers to take."""
 HIGH_WATER = 32_768
 """Unsent bytes of an answer above which its writer waits."""
+FULL_READ = 16_384
+"""Bytes of a read behind which there is more: it needs no acknowledgement of its own."""
 LINGER = 2.0
 """Seconds a client has to read its last answer. Closing at once, with bytes unread, would reset the
 connection and could take the answer from it."""
@@ -257,7 +260,7 @@ class Connection(asyncio.Protocol):
             self._refuse(_no_memory())
         else:
             if self.stage is not _ANSWER:
-                self._set_deadline(before)
+                self._set_deadline(before, len(data))
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -281,7 +284,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._resuming = False
 
-    def _set_deadline(self, before: Stage) -> None:
+    def _set_deadline(self, before: Stage, size: int) -> None:
         stage = self.stage
         if stage is _IDLE:
             return
@@ -292,6 +295,8 @@ class Connection(asyncio.Protocol):
             self.deadline = now + self.limits.body_timeout
             if not self._body_began:
                 self._body_began = self._checked = now
+            if size < FULL_READ and (sock := self.transport.get_extra_info("socket")) is not None:
+                acknowledge(sock)  # under Nagle's algorithm the client keeps the next piece back till then
         elif before is _IDLE and self.cycle is not None:  # the first head has its time from the start
             self.deadline = self.loop.time() + self.limits.header_timeout
 

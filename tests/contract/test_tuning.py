@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import time
@@ -13,10 +14,14 @@ import pytest
 from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
 from gateway.scheduling.patience import Limits, Patience
+from gateway.server import running
+from gateway.simulator import Options, Simulator
 from gateway.upstream import tuning
 from gateway.upstream.client import Client
 from gateway.upstream.transport import make_transport
 from tests.support.peer import Script, Talk, peer
+from tests.support.stack import configured
+from tests.support.visitor import chat
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -25,6 +30,10 @@ SEGMENTS = {
     "three": (OK, b"Content-Length: 5\r\n\r\n", b"hello"),
     "stream": (OK + b"Transfer-Encoding: chunked\r\n\r\n", *[b"5\r\nevent\r\n"] * 4, b"0\r\n\r\n"),
 }
+ASK = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 DELAYED = 0.040
 """Seconds for which Linux, left to itself, keeps an acknowledgement back."""
 
@@ -74,6 +83,35 @@ async def test_an_answer_in_several_segments_is_not_held_up_by_a_late_acknowledg
         times = [await took(client, stream=kind == "stream") for _ in range(20)]
         assert here.seen == 1, "one connection serves all"
     # A late acknowledgement would be in every one of them; a busy machine is not.
+    assert min(times[10:]) < DELAYED / 2
+
+
+def asked_in_two(address: str, times: int) -> list[float]:
+    """Ask over one connection, head and body in a segment each, under Nagle's algorithm; give the seconds."""
+    host, port = address.removeprefix("http://").split(":")
+    body = chat()
+    head = ASK % len(body)
+    took = []
+    with socket.create_connection((host, int(port)), timeout=20) as sock:
+        for _ in range(times):
+            began = time.monotonic()
+            sock.send(head)
+            sock.send(body)
+            came = b""
+            while not came.endswith(b"}"):
+                came += sock.recv(65536)
+            assert came.startswith(b"HTTP/1.1 200")
+            took.append(time.monotonic() - began)
+    return took
+
+
+@LINUX
+async def test_a_client_that_sends_head_and_body_apart_is_not_held_up_either() -> None:
+    async with (
+        Simulator(Options(dialect="openai", reply="hello")) as simulator,
+        running(configured({"gpu-0": (simulator.url, "openai")})) as run,
+    ):
+        times = await asyncio.to_thread(asked_in_two, run.url, 20)
     assert min(times[10:]) < DELAYED / 2
 
 
