@@ -51,6 +51,8 @@ _DUMP = re.compile(
 """Where a text goes over into the request's own values, or into the server's program."""
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
 _FILTERED = "content_filter"
+_FILTER_WORD = "content_policy_violation"
+"""The word by which clients know a content filter's refusal."""
 _ABOUT_THE_REQUEST = (400, 422, 501)
 _NO_MODEL = (1211, 40301)
 _ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
@@ -140,11 +142,7 @@ def _judged(http: int | None, report: Report, retry_after: float | None = None) 
     if fault == "context":
         return _too_long(report)
     if fault == "filter":
-        return UpstreamRejected(
-            "The backend refused the request: its content filter does not let it pass "
-            "(content_policy_violation).",
-            code=_FILTERED,
-        )
+        return _filtered(report)
     if fault == "request":
         return _rejected(status, report)
     if fault == "busy":
@@ -265,10 +263,21 @@ def _cause(words: str) -> str:
     return last[: found.start()] if found else last
 
 
-def _said(text: str, param: str | None, *, quotes: bool = False) -> UpstreamRejected:
+def _filtered(report: Report) -> UpstreamRejected:
+    words = _clean(_cause(report.words))
+    message = f"The backend refused the request: its content filter does not let it pass ({_FILTER_WORD})"
+    return UpstreamRejected(f"{message}: {words}" if words else f"{message}.", code=_FILTERED)
+
+
+def _clean(text: str, *, quotes: bool = False) -> str:
+    """A text on one line, cut, and with nothing in it that stands in quotes unless `quotes` may stay."""
     text = text if len(text) <= _QUOTED_AT_MOST else text[:_QUOTED_AT_MOST]
     kept = text if quotes else _QUOTED.sub("…", text)
     words = " ".join(kept.split())
-    words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+
+
+def _said(text: str, param: str | None, *, quotes: bool = False) -> UpstreamRejected:
+    words = _clean(text, quotes=quotes)
     where = f"The backend refused {param}" if param else "The backend refused the request"
     return UpstreamRejected(f"{where}: {words}" if words else f"{where}.", param=param)

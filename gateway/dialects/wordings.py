@@ -75,7 +75,7 @@ FILTERED = _any_of(
 
 NO_MODEL = _any_of(
     r"\bmodel[: `'\"]{1,3}[\w./:@+-]{1,100}[`'\",:;]{0,3} "
-    r"(?:does not exist|not found|is not (?:available|loaded))",
+    r"(?:does not exist|not found|is (?:unknown|not (?:available|loaded)))",
     r"\bmodel (?:does not exist|not exist|not found)|(?:no such|unknown) model|模型不存在",
     r"only [^\n]{0,200} allowed now, your model",  # FastChat
 )
