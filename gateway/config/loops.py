@@ -47,8 +47,13 @@ def loops_in(config: Config) -> Iterator[Complaint]:
                 yield Complaint(
                     ("backends", index, "url"),
                     f"is the gateway's own address ({key} is {address}); give the address of the model "
-                    f"server, and let one of them listen on another port",
+                    f"server, and let one of them listen on another port, such as {_elsewhere(key)}",
                 )
+
+
+def _elsewhere(key: str) -> str:
+    section, port = key.partition(".")[0], 8080 if key.startswith("server") else 9080
+    return f'listen = "127.0.0.1:{port}" in [{section}]'
 
 
 def leads_to(backend: Backend, address: Address) -> bool:

@@ -67,7 +67,10 @@ def refusal(
     `retry_after` and `date` are the texts of those headers.
     """
     if 300 <= status < 400:
-        return UpstreamError("The backend answered with a redirect, which is never followed.")
+        return UpstreamMisconfigured(
+            "The backend answered with a redirect, which is never followed.",
+            hint=f"answered {status}, a redirect, which is never followed: is the url right?",
+        )
     if status < 300:
         return UpstreamError(f"The backend failed (HTTP {status}).")
     return _judged(status, reports.read_body(body), seconds(retry_after, date))

@@ -19,6 +19,11 @@ async def test_it_is_never_followed(server: Server, stream: bool, status: int) -
         async with peer(playing(raw.encode())) as here, over(server, here.url) as gateway:
             answer = await ask(gateway, stream=stream)
             assert tries(gateway, "upstream_5xx") == 1
+            (note,) = [line for line in gateway.lines if "a redirect" in line.get("message", "")]
+            assert note["message"].endswith(
+                f" answered {status}, a redirect, which is never followed: is the url right?"
+            )
+            assert gateway.gateway.dispatcher.usable() == {"gpu-0": True}
         assert canary.seen == 0
         assert here.seen == 1
     check_refused(answer, 502, "upstream_error")

@@ -84,6 +84,17 @@ async def test_a_file_that_says_the_same_changes_nothing(house: House) -> None:
     assert house.counted("unchanged")
 
 
+async def test_what_options_say_wins_over_a_file_that_is_read_again(house: House) -> None:
+    given = {"server": {"listen": "127.0.0.1:7"}}
+    house.subject.settings = load(house.file, {}, given)
+    reloader = Reloader(house.file, house.subject, house.logs, house.metrics, given)
+    house.file.write_text(BACKEND.format("b"))
+    assert await reloader.reload("SIGHUP") == "ok"
+    assert house.subject.settings.server.listen == "127.0.0.1:7"
+    house.file.write_text(BACKEND.format("c").replace("http://127.0.0.1:1", "http://localhost:7"))
+    assert await reloader.reload("SIGHUP") == "invalid"
+
+
 BROKEN = [
     pytest.param("[[backends", "no valid TOML", id="toml"),
     pytest.param(BACKEND.format("a") + "slotz = 2\n", "config.toml:6: backends[0].slotz: unknown", id="key"),

@@ -30,8 +30,8 @@ def refused(status: int, answer: Any) -> GatewayError:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (301, UpstreamError),
-        (307, UpstreamError),
+        (301, UpstreamMisconfigured),
+        (307, UpstreamMisconfigured),
         (401, UpstreamMisconfigured),
         (402, UpstreamMisconfigured),
         (403, UpstreamMisconfigured),

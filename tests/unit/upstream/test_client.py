@@ -116,8 +116,8 @@ async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.Monk
     [
         (201, UpstreamError),
         (204, UpstreamError),
-        (301, UpstreamError),
-        (307, UpstreamError),
+        (301, UpstreamMisconfigured),
+        (307, UpstreamMisconfigured),
         (400, UpstreamRejected),
         (401, UpstreamMisconfigured),
         (403, UpstreamMisconfigured),
