@@ -17,6 +17,7 @@ SOAK_REQUESTS ?= 200000
 SOAK_EVENTS ?= 2000000
 OVERLOAD_SECONDS ?= 60
 LEAVES ?= 1000
+MINUTES ?= 10
 BUSY_SECONDS ?= 60
 BUSY_KILLS ?= 5
 RELOADS ?= 1000
@@ -89,6 +90,10 @@ overload: $(DEV_STAMP) ## twice as many requests as the cards can answer, for OV
 .PHONY: leaves
 leaves: $(DEV_STAMP) ## clients that leave at every moment, LEAVES=1000 in each case; how soon the backend knows
 	LEAVES=$(LEAVES) $(PY) -m tests.bench.leaves
+
+.PHONY: memory
+memory: $(DEV_STAMP) ## the gateway in containers of 192, 256 and 512 MiB under load, MINUTES=10; needs root and cgroups
+	MINUTES=$(MINUTES) $(PY) -m tests.bench.memory
 
 .PHONY: busy
 busy: $(DEV_STAMP) ## cards that work for BUSY_SECONDS=60 stay in; killed ones are out at once, and come back

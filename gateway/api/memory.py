@@ -26,6 +26,8 @@ MARK = 64
 """Bytes that a value of JSON takes besides its text: the smallest object, and its place in another."""
 SMALL = 262_144
 """Bytes of a request that is let in before larger ones that wait."""
+LITTLE = 8
+"""By which part of what it holds a request may always grow."""
 MOST_WAITING = 512
 """Requests that may wait for memory; each holds what it has sent before it was not read any more."""
 RETRY_AFTER = 2.0
@@ -72,10 +74,13 @@ class Memory:
     def seize(self, visit: Visit, size: int) -> bool:
         """Take what is needed for `visit` to hold `size` bytes, if it is there."""
         more = size - visit.held
-        if more > 0 and (self.used + more > self.limit or (self._waiting and size > SMALL)):
-            return False
-        self.set(visit, size)
-        return True
+        if more <= visit.held // LITTLE or self._has_room(more, ahead=visit.held > 0 or size <= SMALL):
+            self.set(visit, size)
+            return True
+        return False
+
+    def _has_room(self, more: int, *, ahead: bool) -> bool:
+        return self.used + more <= self.limit and (ahead or not self._waiting)
 
     async def take(self, visit: Visit, size: int) -> None:
         """Take what is needed for `visit` to hold `size` bytes. Raises `NoMemory`."""
@@ -85,7 +90,10 @@ class Memory:
             raise _full()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size - visit.held, future)
-        self._waiting.append(entry)
+        if visit.held:  # who has begun goes first, or all would wait for one another
+            self._waiting.appendleft(entry)
+        else:
+            self._waiting.append(entry)
         try:
             async with asyncio.timeout(self._patience):
                 await future

@@ -85,6 +85,25 @@ async def test_who_waits_too_long_or_can_never_fit_is_refused(size: int) -> None
     assert (memory.used, memory.waiting) == (500, 0)
 
 
+async def test_who_has_begun_goes_on_before_others_that_wait() -> None:
+    memory, first, second = Memory(4 * LARGE, 30), visit(), visit()
+    await memory.take(first, LARGE)
+    waits = asyncio.ensure_future(memory.take(second, 4 * LARGE))
+    await wait_until(lambda: memory.waiting == 1)
+    await memory.take(first, 3 * LARGE)
+    assert memory.seize(first, 3 * LARGE + LARGE // 4)
+    end(first)
+    await waits
+    assert memory.used == 4 * LARGE
+
+
+async def test_who_has_begun_may_always_grow_a_little() -> None:
+    memory, one = Memory(1000, 0.01), visit()
+    await memory.take(one, 960)
+    assert memory.seize(one, 1080)
+    assert not memory.seize(one, 2000)
+
+
 async def test_who_leaves_while_waiting_takes_nothing_with_it_and_lets_others_in() -> None:
     memory, first, second, third = Memory(1000, 30), visit(), visit(), visit()
     await memory.take(first, 600)
