@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.config import Address, Server
 
 BACKLOG = 2048
-RECEIVE_BUFFER = 131_072
+RECEIVE_BUFFER = 65_536
 """Bytes of a body that the system may hold while the gateway does not read it (Linux doubles it)."""
 _FIRST = 3
 """The number of the first descriptor that systemd hands over."""

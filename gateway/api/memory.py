@@ -7,7 +7,7 @@ What a request holds is estimated: the body, the objects that are made of it, an
     from then on            what `weight` says without the body, and the bytes for each kind of backend
 
 Who does not fit waits, with the rest of the body unread, in the order of arrival; small bodies do not wait
-behind large ones. After `server.memory_wait` seconds the request is refused.
+behind large ones. After `server.memory_wait` seconds the request is refused; at once, when too many wait.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ SMALL = 262_144
 """Bytes of a request that is let in before larger ones that wait."""
 LITTLE = 8
 """By which part of what it holds a request may always grow."""
-MOST_WAITING = 512
-"""Requests that may wait for memory; each holds what it has sent before it was not read any more."""
+BEGINNING = 131_072
+"""Bytes that a request may have sent before it is not read any more."""
+SHARE = 4
+"""Which part of the budget the beginnings of those that wait may take besides it."""
 RETRY_AFTER = 2.0
 """Seconds after which a refused request may come again."""
 
@@ -86,7 +88,7 @@ class Memory:
         """Take what is needed for `visit` to hold `size` bytes. Raises `NoMemory`."""
         if self.seize(visit, size):
             return
-        if len(self._waiting) >= MOST_WAITING or size > self.limit:
+        if not visit.held and (len(self._waiting) * BEGINNING * SHARE >= self.limit or size > self.limit):
             raise _full()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size - visit.held, future)

@@ -109,6 +109,8 @@ class Cycle:
 
     def feed(self, body: bytes) -> None:
         """Take a piece of the body."""
+        if self.gone or self.complete:
+            return  # nobody will read it
         self._news = True
         if self._event is not None:
             self._event.set()
@@ -135,6 +137,7 @@ class Cycle:
         if self.gone or self.complete:
             return
         self.gone = True
+        self.body = b""
         self._wake()
         if self.on_leaving is not None:
             self.on_leaving()
@@ -264,6 +267,7 @@ class Cycle:
 
     def _complete(self) -> None:
         self.complete = True
+        self.body = b""
         if self._event is not None:
             self._event.set()
         self._line.on_response_complete(keep_alive=self.keep_alive)

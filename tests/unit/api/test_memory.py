@@ -43,12 +43,12 @@ async def test_what_fits_is_let_in_at_once_and_given_back_at_the_end() -> None:
 
 
 async def test_what_does_not_fit_waits_in_the_order_of_arrival() -> None:
-    memory, holders = Memory(LARGE, 30), [visit() for _ in range(4)]
-    await memory.take(holders[0], LARGE)
+    memory, holders = Memory(4 * LARGE, 30), [visit() for _ in range(4)]
+    await memory.take(holders[0], 4 * LARGE)
     order: list[int] = []
 
     async def wait(place: int) -> None:
-        await memory.take(holders[place], LARGE)
+        await memory.take(holders[place], 4 * LARGE)
         order.append(place)
         end(holders[place])
 
@@ -73,6 +73,17 @@ async def test_a_small_body_does_not_wait_behind_a_large_one() -> None:
         end(small)
         end(first)
     assert memory.used == second.held == LARGE
+
+
+async def test_who_would_be_one_of_too_many_that_wait_is_refused_at_once() -> None:
+    memory, first = Memory(LARGE, 30), visit()
+    await memory.take(first, LARGE)
+    waits = asyncio.ensure_future(memory.take(visit(), LARGE))
+    await wait_until(lambda: memory.waiting == 1)
+    with pytest.raises(NoMemory):
+        await memory.take(visit(), LARGE)
+    end(first)
+    await waits
 
 
 @pytest.mark.parametrize("size", [501, 2000])
@@ -105,16 +116,16 @@ async def test_who_has_begun_may_always_grow_a_little() -> None:
 
 
 async def test_who_leaves_while_waiting_takes_nothing_with_it_and_lets_others_in() -> None:
-    memory, first, second, third = Memory(1000, 30), visit(), visit(), visit()
-    await memory.take(first, 600)
-    waits = asyncio.ensure_future(memory.take(second, 900))
-    behind = asyncio.ensure_future(memory.take(third, 500))
+    memory, first, second, third = Memory(4 * LARGE, 30), visit(), visit(), visit()
+    await memory.take(first, 3 * LARGE)
+    waits = asyncio.ensure_future(memory.take(second, 4 * LARGE))
+    behind = asyncio.ensure_future(memory.take(third, 2 * LARGE))
     await wait_until(lambda: memory.waiting == 2)
     waits.cancel()
     await asyncio.wait({waits})
     end(first)
     await behind
-    assert (memory.used, second.held, third.held) == (500, 0, 500)
+    assert (memory.used, second.held, third.held) == (2 * LARGE, 0, 2 * LARGE)
 
 
 async def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
