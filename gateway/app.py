@@ -169,7 +169,7 @@ def create_app(
     shadow = Shadow(
         settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run
     )
-    relay.shadow = shadow.watch
+    relay.shadow, relay.crash = shadow.watch, logs.crash
     desk = Desk(
         settings=settings,
         relay=relay,

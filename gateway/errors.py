@@ -241,7 +241,9 @@ class ConnectFailed(Unavailable):
 
 
 class UpstreamError(GatewayError):
-    """The backend failed: a 5xx, or an error in the place of an answer."""
+    """The backend failed: a 5xx, or an error in the place of an answer. `status` is that of a 5xx, else 0."""
+
+    status: int = 0
 
 
 class UpstreamMisconfigured(UpstreamError):

@@ -48,6 +48,7 @@ from gateway.errors import (
     TotalTimeout,
     UpstreamBusy,
     UpstreamError,
+    UpstreamGarbled,
     UpstreamMisconfigured,
     UpstreamReset,
     UpstreamTimeout,
@@ -73,6 +74,9 @@ GRACE = 0.25
 MOST_NOTES = 32
 """Most different notes of one backend that are logged."""
 
+PAUSE = 0.25
+"""Seconds before the same backend is asked once more, where no other can answer; less by chance, to half."""
+
 Waiting = Callable[[Ticket], None]
 """Is told the ticket of a request that has to wait."""
 
@@ -90,6 +94,8 @@ class Relay:
     shadow: Watch | None = None
     stamp: Stamp = staticmethod(unstamped)
     """Gives ids and the time to answers whose backend left them out."""
+    crash: Callable[[str, BaseException], None] | None = None
+    """Is told of exceptions that nobody expected, with the request's id."""
 
     def __init__(
         self,
@@ -107,11 +113,11 @@ class Relay:
         self.clock = clock
         self.budget = Budget(settings.retries.budget, settings.retries.least)
         self._note = note
-        self._chance = chance
+        self.chance = chance
 
     def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
         """Go by other settings. Tries that have begun end by the old ones; who waits is planned anew."""
-        self.terms = Terms(settings, fleet, self._chance)
+        self.terms = Terms(settings, fleet, self.chance)
         self.budget.reconfigure(settings.retries.budget, settings.retries.least)
 
     # --- answer ------------------------------------------------------------------------------------
@@ -131,6 +137,17 @@ class Relay:
         if plan.model.shadow is not None and self.shadow is not None:
             return self.shadow(answer, plan, receipt)
         return answer
+
+    def unexpected(self, error: Exception, receipt: Receipt) -> GatewayError:
+        """What an exception means that reading a backend's answer raised: no code expects such an answer.
+
+        Raises what cannot be the answer's doing.
+        """
+        if isinstance(error, MemoryError | OSError):
+            raise error
+        if self.crash is not None:
+            self.crash(receipt.request_id, error)
+        return UpstreamGarbled("The backend's answer cannot be understood.")
 
     def tell_notes(self, backend: Backend, outgoing: Outgoing) -> None:
         """Log what the dialect noted of this backend, once."""
@@ -173,6 +190,8 @@ class Generation(Answer):
         self._waited = 0.0
         self._failed: GatewayError | None = None  # what is told if nobody can answer: of the model asked for
         self._again = ""  # why the next try is one more on the same model
+        self._here = ""  # the backend that may be asked once more where no other can answer
+        self._repeated = False
         self._others: list[Plan] | None = None  # the models that are left to ask; None: not known yet
 
     async def read(self) -> list[Event]:
@@ -183,7 +202,12 @@ class Generation(Answer):
                     queued, claim = self._relay.clock(), self._claim()
                     lease = self._relay.dispatcher.seize(claim) if claim else None
                     current = self._start_try(lease, queued) if lease else await self._wait_try(claim, queued)
-                events = current.noted(await current.read())
+                try:
+                    events = current.noted(await current.read())
+                except GatewayError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - logged, and becomes the backend's failure
+                    raise self._relay.unexpected(error, self._receipt) from None
                 if current.over:
                     if current.is_open():
                         await current.close()
@@ -330,12 +354,19 @@ class Generation(Answer):
             # Who is busy told us when to come again, and is left alone till then.
             if not isinstance(error, UpstreamBusy):
                 self._backends = tuple(name for name in self._backends if name != current.backend.name)
+            self._here = current.backend.name if self._worth_repeating(error) else ""
             failure = Failure(error.row.retryable, self._content_sent, self._tries)
             # A new configuration may have backends that were not there when this was planned.
             somebody = self._backends or (plan.terms is not relay.terms and self._others is None)
-            if somebody and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
+            candidates = somebody or self._here
+            if candidates and decide(failure, plan.terms.attempts, relay.budget, relay.clock()) == "retry":
                 self._again = error.row.outcome
+                if not somebody:
+                    await self._pause()
                 return
+        elif self._here and self._others is None and isinstance(error, NoBackend):  # the others are all out
+            await self._pause()
+            return
         if plan.canary is not None and not self._content_sent and self._has_returned(error):
             return
         # Where nobody was free for a second try, the first failure is the truth.
@@ -347,6 +378,22 @@ class Generation(Answer):
         if not self._others:
             raise failed
         self._backends, self._again = (), ""
+
+    def _worth_repeating(self, error: GatewayError) -> bool:
+        """Whether the backend that failed so may be asked once more: it answered with a 5xx."""
+        failed = isinstance(error, UpstreamError) and error.status >= 500
+        if not failed or self._repeated or self._plan.canary is not None:
+            return False
+        plan, name = self._plan, self._receipt.backend
+        total = plan.terms.limits[plan.model.name, name].total
+        return self._relay.clock() + PAUSE - self._receipt.received < total
+
+    async def _pause(self) -> None:
+        """Have the backend that failed asked once more, a little later."""
+        self._backends, self._here, self._repeated = (self._here,), "", True
+        seconds = PAUSE * (1 - 0.5 * self._relay.chance())
+        self._waited += seconds
+        await asyncio.sleep(seconds)
 
     def _has_returned(self, error: GatewayError) -> bool:
         """Begin anew with the model that was asked, as its canary has failed; false where that cannot be."""
@@ -457,7 +504,10 @@ class _Try:
         receipt, clock = self._receipt, self._relay.clock
 
         def take(piece: bytes) -> Taken:
-            if not outlet.flows or (passed := reader.passed(piece)) is None:
+            try:
+                if not outlet.flows or (passed := reader.passed(piece)) is None:
+                    return REFUSED
+            except Exception:  # noqa: BLE001 - raised again, and told, when the piece is read
                 return REFUSED
             self._look_ahead(exchange)
             outlet.pour(passed)
@@ -498,8 +548,9 @@ class _Try:
             raise
 
     async def _begin_stream(self) -> tuple[Exchange, ByteDecoder]:
+        drains = (self.backend.abandon_stream or self._outgoing.abandon) == "drain"
         exchange = self._exchange = self.backend.client.exchange(
-            self._outgoing, self._patience, again=self._may_repeat
+            self._outgoing, self._patience, lasting=drains, again=self._may_repeat
         )
         try:
             await exchange.begin()
@@ -724,6 +775,9 @@ class _Try:
         how = "close" if ended else self.backend.abandon_stream or self._outgoing.abandon
         if how == "drain" and self._reader is not None:
             self._linger(self._drained(exchange))
+            return
+        if how == "drain" and exchange.underway:  # its answer has still to begin
+            self._linger(exchange.outlast())
             return
         if how != "close":  # what has not begun cannot be read to its end
             self._linger(self._until_free())

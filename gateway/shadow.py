@@ -116,7 +116,7 @@ class Shadow:
         self._clock = clock
         self._chance = chance
         self._observers = observers
-        self._crash = crash
+        self._crash = self._relay.crash = crash
         self._beside = beside
         self._targets = _targets(settings)
         self._running: dict[asyncio.Task[None], _Copy] = {}

@@ -16,7 +16,7 @@ from gateway.api.browsers import require_json_of_browsers
 from gateway.api.door import Desk
 from gateway.api.leaving import Presence
 from gateway.api.middleware import Visit, gateway_lines, note_error
-from gateway.errors import ClientGone, GatewayError, UpstreamTruncated, forget_trace
+from gateway.errors import ClientGone, GatewayError, InternalError, UpstreamTruncated, forget_trace
 from gateway.planning import Asking, Plan
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Receipt
@@ -66,6 +66,10 @@ class ChatDoor:
                 raise
             await streaming.fail(error, send)
             forget_trace(error)
+        except Exception:  # a bug of ours, which is logged outside; no stream may end as if it were complete
+            if visit.began:
+                await streaming.fail(InternalError("The gateway failed. Its log knows more."), send)
+            raise
 
     def _understood(self, tenant: Tenant, visit: Visit, scope: Scope, raw: bytes) -> Plan:
         """Read the request and plan it. Large ones do so beside the event loop.

@@ -62,7 +62,7 @@ class GLM4V(Dialect):
             prompt=prompt_tokens,
             budget=most,
             ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
-            abandon="close" if stream else "drain",
+            abandon="drain",  # it cannot be stopped, and answers probes while it generates
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - it stands for itself

@@ -155,7 +155,9 @@ def _judged(http: int | None, report: Report, retry_after: float | None = None) 
     if status is None:
         return UpstreamError("The backend reported an error instead of an answer.")
     stated = "" if http is None or http == status else f", though it answered HTTP {http}"
-    return UpstreamError(f"The backend failed (HTTP {status}{stated}).")
+    failed = UpstreamError(f"The backend failed (HTTP {status}{stated}).")
+    failed.status = http or 0
+    return failed
 
 
 def _true_status(http: int | None, report: Report) -> int | None:

@@ -66,6 +66,14 @@ class Backend:
             clock=clock,
         )
 
+    def learn_program(self, server: str) -> None:
+        """Take note of the `server` header of an answer: some programs are known for what they do.
+
+        llama.cpp's server may go on with a whole answer whose client has left.
+        """
+        if self.settings.abandon is None and server.lower().startswith("llama.cpp"):
+            self.abandon_whole = "drain"
+
     def profile(self, model: config.Model) -> Profile:
         """The settings that translating a request of `model` for this backend depends on."""
         return profile(self.settings, model)

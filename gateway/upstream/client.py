@@ -25,10 +25,14 @@ MAX_PROBED = 64 * 1024
 
 
 class Probed(NamedTuple):
-    """What a probe was answered: its status, and for how long (seconds) the server asks to be left alone."""
+    """What a probe was answered: `rest` is how long, in seconds, the server asks to be left alone.
+
+    `server` is the program that answered, "" where it does not say.
+    """
 
     status: int
-    rest: float
+    rest: float = 0.0
+    server: str = ""
 
 
 class Client:
@@ -120,7 +124,8 @@ class Client:
         except FOREIGN as error:
             raise mapped(error, UpstreamReset) from None
         retry_after, date = response.headers.get("retry-after"), response.headers.get("date")
-        return Probed(response.status_code, seconds(retry_after, date) or 0.0)
+        server = response.headers.get("server", "")
+        return Probed(response.status_code, seconds(retry_after, date) or 0.0, server)
 
     async def retire(self) -> None:
         """Keep no connection from now on. What is in flight goes on, and may still open one."""

@@ -159,8 +159,10 @@ class Prober:
         rest = 0.0
         try:
             async with asyncio.timeout(check.timeout):
-                status, rest = await self._fleet[name].client.probe(check.path)
-            end: Probe = "ok" if status < 500 else "bad_status"
+                answer = await self._fleet[name].client.probe(check.path)
+            rest = answer.rest
+            self._fleet[name].learn_program(answer.server)
+            end: Probe = "ok" if answer.status < 500 else "bad_status"
         except TimeoutError:
             worked = slots.in_flight(name) > 0 or self._ward.healths[name].tries != tries
             end = "busy" if worked else "timeout"

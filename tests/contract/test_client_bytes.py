@@ -94,7 +94,7 @@ async def test_a_path_in_the_backends_url_stands_before_ours() -> None:
 async def test_a_probe_is_a_plain_get() -> None:
     async with wire(OK) as server:
         one = client(server.url)
-        assert await one.probe("/health") == (200, 0.0)
+        assert await one.probe("/health") == (200, 0.0, "")
         await one.aclose()
     (request,) = server.received
     assert request.startswith(b"GET /health HTTP/1.1\r\n")

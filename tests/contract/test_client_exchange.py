@@ -87,7 +87,7 @@ async def test_respx_can_stand_in_for_a_backend() -> None:
         router.post("http://gpu-0/v1/chat/completions").respond(200, content=b"hello")
         router.get("http://gpu-0/v1/models").respond(204)
         assert await client.whole(ASKING, patience()) == b"hello"
-        assert await client.probe("/v1/models") == (204, 0.0)
+        assert await client.probe("/v1/models") == (204, 0.0, "")
     await client.aclose()
 
 

@@ -25,7 +25,7 @@ from tests.support.visitor import How, Visitor, chat
 Window = Literal["queued", "before_first", "during"]
 """When they leave: in the queue, before the first token, in the middle of an answer, streamed or whole."""
 WINDOWS: tuple[Window, ...] = ("queued", "before_first", "during")
-STOPPABLE = {"chatglm3", "glm4", "glm4v", "openai"}
+STOPPABLE = {"chatglm3", "glm4", "openai"}
 """Dialects whose streams end with their connection."""
 FILES = Path("/proc/self/fd")
 SPARE = 2

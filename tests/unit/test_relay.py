@@ -192,6 +192,7 @@ def usage(events: list[Event]) -> Usage:
 
 NO_CONNECTION = failing(httpx.ConnectError)
 RESET = failing(httpx.ReadError)
+BROKEN = refusing(500)
 NOBODY_WAITS = "[queue]\nlength = 0\n"
 
 
@@ -485,10 +486,75 @@ async def test_one_try_means_no_retry() -> None:
     assert servers.order == ["a"]
 
 
-async def test_the_same_backend_is_never_tried_twice() -> None:
-    servers = Servers(a=[refusing(500), whole()])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("falls", [False, True], ids=["alone", "fallback"])
+async def test_the_only_backend_is_asked_once_more_after_a_500(falls: bool, stream: bool) -> None:
+    good = streaming(*talk("hello")) if stream else whole("hello")
+    servers = Servers(a=[refusing(500), good], b=whole("other"))
+    options = {"extra": OTHER} if falls else {}
+    async with open_house(servers, serves={"b": "big"}, **options) as house:
+        assert text(await house.answer(stream=stream)) == "hello"
+        assert house.outcomes == [("a", "upstream_5xx"), ("a", "ok")]
+        assert house.receipt.retries == ("upstream_5xx",)
+        assert house.receipt.answered == ""
+    assert servers.order == ["a", "a"]
+
+
+async def test_the_backend_that_failed_is_asked_once_more_where_all_others_are_out() -> None:
+    servers = Servers(a=[refusing(500), whole()], b=whole())
     async with open_house(servers) as house:
+        house.dispatcher.tried("b", ConnectFailed("down", refused=True))
+        assert text(await house.answer()) == "hello"
+    assert servers.order == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "dialect", "extra"),
+    [
+        pytest.param(refusing(500), "openai", "", id="twice-is-enough"),
+        pytest.param(refusing(500), "openai", "[retries]\nattempts = 3\n", id="whatever-attempts-says"),
+    ],
+)
+async def test_the_only_backend_is_asked_no_third_time(reply: Reply, dialect: str, extra: str) -> None:
+    servers = Servers(a=reply)
+    async with open_house(servers, dialect, extra) as house:
         await house.failure(UpstreamError)
+    assert servers.order == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "extra"),
+    [
+        pytest.param(refusing(500), "[retries]\nattempts = 1\n", id="one-attempt"),
+        pytest.param(refusing(500), "[retries]\nbudget = 0.0\nleast = 0.0\n", id="no-budget"),
+        pytest.param(refusing(500), "[timeouts]\ntotal = 0.2\n", id="no-time"),
+        pytest.param(RESET, "", id="reset"),
+        pytest.param(NO_CONNECTION, "", id="refused"),
+        pytest.param(refusing(400, b"{}"), "", id="400"),
+        pytest.param(refusing(200, b""), "", id="empty"),
+        pytest.param(refusing(200, b"<html>"), "", id="garbage"),
+    ],
+)
+async def test_the_only_backend_is_not_asked_again(reply: Reply, extra: str) -> None:
+    servers = Servers(a=reply)
+    async with open_house(servers, extra=extra) as house:
+        await house.failure(GatewayError)
+    assert servers.order == ["a"]
+
+
+async def test_others_have_the_slot_until_the_backend_is_asked_once_more() -> None:
+    servers = Servers(a=[refusing(500), native("second"), native("first")])
+    async with open_house(servers, "chatglm2") as house, asyncio.TaskGroup() as group:
+        first = group.create_task(house.answer())
+        await wait_until(lambda: house.busy == {"a": 0} and servers.order == ["a"])
+        assert text(await house.answer()) == "second"
+        assert text(await first) == "first"
+
+
+async def test_who_leaves_before_the_backend_is_asked_once_more_asks_nobody() -> None:
+    servers = Servers(a=refusing(500))
+    async with open_house(servers, "chatglm2") as house:
+        await leave_when(house, lambda: house.busy == {"a": 0} and servers.order == ["a"])
     assert servers.order == ["a"]
 
 
@@ -592,7 +658,7 @@ LONG = [{"role": "user", "content": "word " * 500}]
     [
         pytest.param(NO_CONNECTION, id="refused-connection"),
         pytest.param(RESET, id="reset"),
-        pytest.param(refusing(500), id="500"),
+        pytest.param(BROKEN, id="500"),
         pytest.param(pressing(90), id="429-for-long"),
         pytest.param(refusing(200, b"<html>"), id="html"),
         pytest.param(refusing(200, b""), id="empty"),
@@ -604,11 +670,12 @@ async def test_another_model_answers_where_every_try_failed(reply: Reply, stream
     servers = Servers(a=reply, b=good)
     async with open_house(servers, extra=OTHER + "[queue]\ntimeout = 5", serves=BIG) as house:
         assert text(await house.answer(stream=stream)) == "good"
-    assert servers.order == ["a", "b"]
+    again = ["a"] if reply is BROKEN else []  # a 500 alone is asked once more where it came from
+    assert servers.order == ["a", *again, "b"]
     assert servers.asked[-1].body["model"] == "big"
     assert house.receipt.answered == "big"
     assert house.receipt.backend == "b"
-    assert house.receipt.retries == ()
+    assert house.receipt.retries == ("upstream_5xx",) * len(again)
 
 
 async def test_a_stream_that_ends_behind_its_role_moves_to_another_model() -> None:
@@ -718,7 +785,7 @@ async def test_when_no_model_can_the_first_failure_is_told() -> None:
     models = OTHER + '[[models]]\nname = "big"\nfallbacks = ["last"]\n'
     async with open_house(servers, extra=models, serves={**BIG, "c": "last"}) as house:
         _, failure = await house.failure(UpstreamError)
-    assert servers.order == ["a", "b", "c"]
+    assert servers.order == ["a", "a", "b", "c"]
     assert "HTTP 500" in failure.message
 
 
@@ -747,7 +814,7 @@ async def test_a_key_goes_only_where_it_may() -> None:
         with pytest.raises(UpstreamError):
             async with aclosing(house.events_of(plan)) as events:
                 await anext(events)
-    assert servers.order == ["a"]
+    assert servers.order == ["a", "a"]
 
 
 async def test_a_chat_too_long_for_one_model_goes_to_a_longer_one_unasked() -> None:
@@ -774,7 +841,7 @@ async def test_too_long_is_no_outage_and_an_outage_not_too_long() -> None:
     async with open_house(servers, extra=OTHER + "context = 64\ndefault_output = 8\n", serves=BIG) as house:
         with pytest.raises(ContextExceeded):
             house.plan(messages=LONG)
-    assert servers.order == ["a"]
+    assert servers.order == ["a", "a"]
 
 
 async def test_several_choices_stay_with_one_model() -> None:
@@ -1151,7 +1218,7 @@ async def test_a_server_that_did_not_take_a_stream_needs_no_probe(reply: Reply) 
     async with open_house(servers, "chatglm2-openai") as house:
         await house.failure(GatewayError, stream=True)
         assert house.busy == {"a": 0}
-    assert [asked.method for asked in servers.asked] == ["POST"]
+    assert {asked.method for asked in servers.asked} == {"POST"}
 
 
 async def test_one_who_leaves_the_queue_was_never_sent_anywhere() -> None:
@@ -1280,7 +1347,7 @@ async def test_a_note_is_told_once_a_backend() -> None:
 
 async def test_service_times_are_learned_from_good_answers_only() -> None:
     servers = Servers(a=[refusing(500), native()])
-    async with open_house(servers, "chatglm2") as house:
+    async with open_house(servers, "chatglm2", "[retries]\nattempts = 1\n") as house:
         service = house.dispatcher._scheduler.service("m")
         await house.failure(UpstreamError)
         assert service.mean == 10.0

@@ -373,7 +373,7 @@ async def test_what_another_model_answered_is_not_compared_with_the_shadow() -> 
         await one.read()
         assert one.receipt.answered == "spare"
         assert one.reasons == ["unanswered"]
-    assert one.servers.order == ["a", "c"]
+    assert one.servers.order == ["a", "a", "c"]
 
 
 async def test_what_a_canary_takes_is_not_copied_and_a_canarys_shadow_is_its_own() -> None:

@@ -79,3 +79,21 @@ def test_how_a_card_becomes_free_is_the_dialects_to_say_or_the_configurations(
 ) -> None:
     one, _ = backend(dialect, **fields)
     assert (one.abandon_whole, one.abandon_stream) == (whole, stream)
+
+
+@pytest.mark.parametrize(
+    ("server", "dialect", "given", "whole"),
+    [
+        ("llama.cpp", "openai", {}, "drain"),
+        ("uvicorn", "openai", {}, None),
+        ("", "openai", {}, None),
+        ("llama.cpp", "openai", {"abandon": "close"}, "close"),
+    ],
+)
+def test_a_program_that_goes_on_for_clients_that_left_is_known_by_its_name(
+    server: str, dialect: str, given: dict[str, Any], whole: str | None
+) -> None:
+    one, _ = backend(dialect, **given)
+    one.learn_program(server)
+    assert one.abandon_whole == whole
+    assert one.abandon_stream == given.get("abandon")
