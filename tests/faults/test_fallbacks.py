@@ -83,12 +83,23 @@ async def test_f2_f4_busy_for_ever_is_asked_with_pauses_and_then_left(status: in
 
 
 @BOTH
+async def test_f3_a_single_500_is_repeated_where_it_came_from(stream: bool) -> None:
+    good = await tape(OPENAI, stream=stream)
+    async with peer(playing(failing(500), good.chunked)) as here, peer(playing(good.chunked)) as other:
+        async with over(OPENAI, here.url, other.url, extra=SPARE, **APART) as gateway:
+            answer = await ask(gateway, stream=stream)
+    check_good(answer, REPLY)
+    assert (answer.headers["x-gateway-backend"], answer.headers["x-gateway-attempts"]) == ("gpu-0", "2")
+    assert other.seen == 0
+
+
+@BOTH
 async def test_f3_f5_a_failure_is_unseen(stream: bool) -> None:
     good = await tape(OPENAI, stream=stream)
-    for script in (playing(failing(500)), reset_at_once):
+    for script, attempts in ((playing(failing(500), failing(500)), 3), (reset_at_once, 2)):
         async with peer(script) as here, peer(playing(good.chunked)) as other:
             async with over(OPENAI, here.url, other.url, extra=SPARE, **APART) as gateway:
-                check_spare(await ask(gateway, stream=stream), attempts=2)
+                check_spare(await ask(gateway, stream=stream), attempts=attempts)
 
 
 @BOTH
@@ -162,7 +173,7 @@ async def test_f13_filtered_content_never_moves(stream: bool) -> None:
 @BOTH
 async def test_f14_a_spare_models_refusal_is_never_the_clients_error(stream: bool) -> None:
     body = {"error": {"message": "no prefill", "type": "y", "param": None, "code": None}}
-    async with peer(playing(failing(500))) as here, peer(playing(refusing(400, body))) as other:
+    async with peer(playing(*[failing(500)] * 2)) as here, peer(playing(refusing(400, body))) as other:
         async with over(OPENAI, here.url, other.url, extra=SPARE, **APART) as gateway:
             answer = await ask(gateway, stream=stream)
     check_refused(answer, 502, "upstream_error")
