@@ -297,8 +297,10 @@ class _Watched(Answer):
         return events
 
     async def aclose(self) -> None:
-        self._end(None, left=True)
-        await self._answer.aclose()
+        try:
+            self._end(None, left=True)
+        finally:
+            await self._answer.aclose()
 
     def _end(self, error: GatewayError | None, *, left: bool = False) -> None:
         over, self._over = self._over, None

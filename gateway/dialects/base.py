@@ -22,7 +22,7 @@ Abandon: TypeAlias = Literal["close", "probe", "drain"]
 answered again (the server blocks while it generates); or only when the answer has come."""
 
 
-LATE = 0.03
+LATE = 0.02
 """Seconds that the end of a stream may take after its finish reason: usage and `[DONE]`."""
 LATE_USAGE = 0.25
 """The same where the client has asked for the usage and it has not come yet."""
