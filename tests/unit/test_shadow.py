@@ -137,7 +137,8 @@ async def test_a_copy_is_asked_as_its_request_was_and_compared(stream: bool) -> 
     [
         pytest.param(whole(" hel\nlo"), True, id="other-blanks"),
         pytest.param(whole("goodbye"), False, id="other-text"),
-        pytest.param(streaming(*talk("hello")), None, id="no-answer"),
+        pytest.param(streaming(*talk("hello")), True, id="the-other-kind"),
+        pytest.param(refusing(200, b"<html>"), None, id="no-answer"),
     ],
 )
 async def test_texts_are_the_same_or_not_but_for_blanks(reply: Reply, same: bool | None) -> None:
