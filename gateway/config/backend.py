@@ -109,7 +109,8 @@ class Backend(Section):
     abandon: Literal["close", "drain", "probe"] | None = None
     """When its slot is free again after a client left: at once, as the connection closes (`close`), when its
     answer has come (`drain`), or when a probe is answered (`probe`). Unset: what the dialect's servers do; an
-    `openai` backend with one slot is taken to go on: whole answers are drained, streams probed."""
+    `openai` backend with one slot is taken to go on: whole answers are drained, streams probed;
+    whole answers of llama.cpp's server, known by the `Server` header of its probes, are drained too."""
     receive_buffer: Buffer = 65_536
     """Bytes of its answer that the system may hold while a client reads slowly, for each connection (Linux
     takes twice that of memory for it). More is faster only for answers that come fast from far away."""
