@@ -21,6 +21,7 @@ MINUTES ?= 10
 BUSY_SECONDS ?= 60
 BUSY_KILLS ?= 5
 RELOADS ?= 1000
+HOSTILE_SECONDS ?= 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -102,6 +103,10 @@ busy: $(DEV_STAMP) ## cards that work for BUSY_SECONDS=60 stay in; killed ones a
 .PHONY: reloads
 reloads: $(DEV_STAMP) ## change the configuration RELOADS=1000 times while requests wait; no slot may leak
 	RELOADS=$(RELOADS) $(PY) -m tests.bench.reloads
+
+.PHONY: hostile
+hostile: $(DEV_STAMP) ## inputs that are meant to hold the event loop, HOSTILE_SECONDS=4 each; others must not wait
+	HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m tests.bench.hostile
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## style, format, types, import contracts, Dockerfile

@@ -280,6 +280,12 @@ def _require_few(body: dict[str, Any]) -> None:
         value = body.get(name)
         if isinstance(value, list | dict) and len(value) > most:
             raise BadRequest(f"{name}: it should be of at most {most} items.", param=name)
+    biases = body.get("logit_bias")
+    if isinstance(biases, dict):  # pydantic would collect all its faults
+        wrong = (token for token, bias in biases.items() if type(bias) not in (int, float))
+        if (token := next(wrong, None)) is not None:
+            param = jsontext.name_of(("logit_bias", token))
+            raise BadRequest(f"{param}: it should be a number.", param=param)
 
 
 def _usual(body: Any) -> dict[str, Any] | None:
