@@ -6,7 +6,6 @@ own bytes after a short look. All others are one chunk to the same `AnswerState`
 
 from __future__ import annotations
 
-import re
 from operator import itemgetter
 from typing import Any
 
@@ -26,9 +25,10 @@ _MEMBERS = itemgetter("id", "object", "created", "model", "choices")
 _OF_CHOICE = itemgetter("index", "message", "logprobs", "finish_reason")
 _OF_MESSAGE = itemgetter("role", "content")
 _ENDINGS = ("stop", "length", "content_filter")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PARTS = ("delta", "message", "text")
 _FIRST = ("id", "created")
+_BACKSLASH = ord("\\")
+_PLAIN = frozenset({"role", "content", "refusal"})
 _OTHERWISE = ("tool_calls", "function_call", *REASONING)
 
 
@@ -37,7 +37,7 @@ def answer_of(outgoing: Outgoing, body: bytes) -> list[Event]:
 
     Raises `UpstreamGarbled`, `UpstreamError`, `UpstreamTruncated`, `UpstreamEmpty`.
     """
-    if is_stream(body):
+    if not body.startswith(b"{") and is_stream(body):
         return _streamed(outgoing, body)
     answer = read_object(body)
     if outgoing.passes and not outgoing.chunks and (passed := _passed(body, answer, outgoing.model)):
@@ -67,14 +67,26 @@ def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | No
     if kind != "chat.completion" or index != 0 or role != "assistant" or reason not in _ENDINGS:
         return None
     usage = usage_of(answer)
-    if usage is None or total != usage.prompt + usage.completion or any(map(message.get, _OTHERWISE)):
+    if usage is None or total != usage.prompt + usage.completion:
         return None
-    if body.find(b"\\u") >= 0 and _SURROGATE.search(body):
+    if not _PLAIN.issuperset(message) and any(map(message.get, _OTHERWISE)):
+        return None
+    # Without an escape there is no half pair. One byte is found in a tenth of the time of a longer text.
+    if body.find(_BACKSLASH) >= 0 and not (content.isascii() or _is_well_formed(content)):
         return None
     whole = body if message.get("refusal", message) is None else _with_refusal(body, message)
     if whole is not None and seen != model:
         whole = splice.with_model(whole, answer, model)
     return None if whole is None else [Passed(whole, reason), usage]
+
+
+def _is_well_formed(text: str) -> bool:
+    """Whether a text holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:

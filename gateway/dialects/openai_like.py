@@ -158,7 +158,7 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not (tokens.plausible(prompt) and tokens.plausible(completion)):
         return None
-    if _COUNTED.issuperset(usage):
+    if len(usage) == len(_COUNTED) and "total_tokens" in usage:
         return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {
         name: _counts_in(value) if isinstance(value, dict) else value

@@ -301,6 +301,8 @@ def _usual(body: Any) -> dict[str, Any] | None:
         return None
     members["messages"] = [Message.of(message) for message in members["messages"]]
     members["unread_names"] = ()
+    if "stream_options" in members:
+        members["stream_options"] = StreamOptions(**members["stream_options"])
     return members
 
 
@@ -327,7 +329,9 @@ def _usual_chat() -> Any:
         "UsualMessage", {"role": Required[Role], "content": Required[str]}, more="forbid"
     )
     limits = _few(MAX_MESSAGES, least=1)
-    members = {name: NotRequired[given(ChatRequest, name)] for name in _USUAL}
+    options: Any = checked_as("UsualOptions", {"include_usage": NotRequired[bool]}, more="forbid")
+    members: dict[str, Any] = {name: NotRequired[given(ChatRequest, name)] for name in _USUAL}
+    members["stream_options"] = NotRequired[options]
     members["messages"] = Required[Annotated[list[message], limits]]
     return checked_as("UsualChat", members, more="forbid")
 
@@ -344,7 +348,7 @@ _KNOWN = frozenset(MEMBERS.__annotations__)
 _validate = TypeAdapter(MEMBERS).validator.validate_python
 _USUAL = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n"}
-    | {"stop", "user", "frequency_penalty", "presence_penalty"}
+    | {"stop", "user", "frequency_penalty", "presence_penalty", "stream_options"}
 )
 _validate_usual = TypeAdapter(_usual_chat()).validator.validate_python
 

@@ -448,3 +448,15 @@ def test_models_are_listed_and_shown_alike() -> None:
     assert listed["object"] == "list"
     assert [one["id"] for one in listed["data"]] == ["a", "b"]
     assert json.loads(openai.write_model("a", 5)) == listed["data"][0]
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+def test_stream_options_are_read_in_one_look(value: bool | None) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "q"}],
+        "stream": True,
+        "stream_options": {"include_usage": value},
+    }
+    chat = openai.read_chat(json.dumps(body).encode())
+    assert chat.include_usage is bool(value)
+    assert chat.raw
