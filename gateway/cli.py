@@ -134,7 +134,10 @@ def init(
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
     option = "" if str(path) == "config.toml" else f" --config {shlex.quote(str(path))}"
     click.echo(f"{path} is written. Next: gateway check{option}, then gateway serve{option}")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from gateway.config import Address, parse
 from gateway.config.binding import obstacle
@@ -61,8 +61,8 @@ def examined(url: str, model: str | None = None, wait: float = WAIT) -> Finding:
 
     `model` is the name it is known to serve, if any; `wait` is the limit for each answer, in seconds.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         return Finding(None, model, f'"{url}" is no URL; write http://HOST:PORT')
     calls = calls_of(_Bare(url))
     page = _object(fetch(calls.origin, calls.root + "/openapi.json", wait))
@@ -137,8 +137,19 @@ def listening(urls: Sequence[str], listen: str | None) -> str | None:
     """
     if listen is not None:
         return listen
-    taken = any(urlsplit(url).port == 8000 and _is_local(urlsplit(url).hostname) for url in urls)
+    found = [parts for parts in map(_split, urls) if parts is not None]
+    taken = any(parts.port == 8000 and _is_local(parts.hostname) for parts in found)
     return f"127.0.0.1:{free_port()}" if taken else None
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL; None for what is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where the port is no number or out of range
+    except ValueError:
+        return None
+    return parts
 
 
 def _is_local(host: str | None) -> bool:

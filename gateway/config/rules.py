@@ -223,7 +223,7 @@ def _tls(draft: Draft) -> Complaints:
 
 
 def _tls_of(backend: Backend, path: KeyPath) -> Complaints:
-    if backend.tls.model_fields_set and not backend.url.startswith("https:"):
+    if backend.tls.model_fields_set and not backend.url.lower().startswith("https:"):
         yield Complaint(path, 'the backend\'s url is "http"; make it "https", or remove tls')
     if backend.tls.key_file and not backend.tls.cert_file:
         yield Complaint((*path, "key_file"), "a private key needs its certificate; give cert_file too")

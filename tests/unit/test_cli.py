@@ -275,6 +275,22 @@ def test_init_asks_for_what_is_not_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("url", ["http://h:99999", "http://[::1", "http://h:x", "ftp://h", "h", "http://"])
+@pytest.mark.parametrize("words", [[], ["--dialect", "chatglm"]])
+def test_bad_url_of_an_option_is_told_without_a_traceback(served: Served, url: str, words: list[str]) -> None:
+    result = call("serve", "--backend", url, *words)
+    assert (result.exit_code, served) == (2, [])
+    assert "URL" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_init_says_where_it_cannot_write(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "new.toml"
+    result = call("init", "-c", str(path), "--backend", "http://h:1", "--dialect", "chatglm")
+    assert result.exit_code == 1
+    assert f"{path} cannot be written: No such file or directory" in result.stderr
+
+
 def test_init_writes_no_bad_file(tmp_path: Path) -> None:
     path = tmp_path / "new.toml"
     result = call("init", "-c", str(path), "--backend", "http://h:1", "--dialect", "openai", "--model", "a b")
