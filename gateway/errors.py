@@ -43,8 +43,11 @@ class GatewayError(Exception):
     """A failure with a place in `TABLE`.
 
     `message` tells the client what is wrong and how to mend it; `param` names the field of the
-    request body; `retry_after` is in seconds; `code` overrides the table's.
+    request body; `retry_after` is in seconds; `code` overrides the table's. `no_tool_streams` tells that a
+    backend refused a request because it does not stream where tools are offered.
     """
+
+    no_tool_streams: bool = False
 
     def __init__(
         self,

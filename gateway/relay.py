@@ -37,7 +37,6 @@ from gateway.dialects.base import (
     Stamp,
     unstamped,
 )
-from gateway.dialects.finishes import refuses_tool_streams
 from gateway.dialects.state import says
 from gateway.dispatcher import Lease, Slots
 from gateway.errors import (
@@ -557,7 +556,7 @@ class _Try:
         except GatewayError as error:
             if not isinstance(error, UpstreamTimeout):  # whoever did not take the request does not work on it
                 await self._close(exchange, ended=True)
-            if self._outgoing.tool_names and refuses_tool_streams(error):
+            if self._outgoing.tool_names and error.no_tool_streams:
                 raise AskWhole("no_tool_stream") from None
             raise
         decoder = self.backend.dialect.decoder(self._outgoing)

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from gateway.errors import GatewayError, UpstreamError, UpstreamRejected
+from gateway.errors import UpstreamError
 from gateway.wire.events import FinishReason
 
 LONGEST_WORD = 40
 """Most characters of an unknown word that are logged."""
+LONGEST_REFUSAL = 1000
+"""How much of a refusal is searched, in bytes."""
 
 _SYNONYMS: Mapping[FinishReason, str] = {
     "stop": """stop eos eos_token end_token end end_turn stop_sequence stop_token stop_string stop_str
@@ -29,7 +31,8 @@ _FAILURE_WORDS = """error network_error network server_error internal_error inte
     timed_out insufficient_system_resource abort aborted cancel cancelled canceled failed failure
     interrupted"""
 _FAILURES = frozenset(_FAILURE_WORDS.split())
-_TOOLS = re.compile(r"tool|function")
+_TOOLS = re.compile(rb"tool|function")
+_REFUSES = re.compile(rb"can ?not|can't|not |unsupported|only |without|incompatible|disable")
 _NONE = frozenset({"", "null", "none"})
 
 
@@ -55,10 +58,10 @@ def unknown_word(value: Any) -> str:
     return word[:LONGEST_WORD]
 
 
-def refuses_tool_streams(error: GatewayError) -> bool:
-    """Whether a backend's refusal says that it does not stream where tools are offered."""
-    message = error.message.lower()
-    return isinstance(error, UpstreamRejected) and "stream" in message and bool(_TOOLS.search(message))
+def refuses_tool_streams(body: bytes) -> bool:
+    """Whether a refusal says that the server does not stream where tools are offered."""
+    words = body[:LONGEST_REFUSAL].lower()
+    return b"stream" in words and _TOOLS.search(words) is not None and _REFUSES.search(words) is not None
 
 
 def _word(value: Any) -> str:

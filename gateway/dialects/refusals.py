@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gateway.dialects import reports, wordings
+from gateway.dialects.finishes import refuses_tool_streams
 from gateway.dialects.reports import Report
 from gateway.dialects.wordings import Fault
 from gateway.errors import (
@@ -54,6 +55,7 @@ _FILTERED = "content_filter"
 _FILTER_WORD = "content_policy_violation"
 """The word by which clients know a content filter's refusal."""
 _ABOUT_THE_REQUEST = (400, 422, 501)
+_OF_TOOL_STREAMS = (400, 422, 500, 501)
 _NO_MODEL = (1211, 40301)
 _ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
 _BUSY = (408, 425, 429, 503, 529)
@@ -73,7 +75,9 @@ def refusal(
         )
     if status < 300:
         return UpstreamError(f"The backend failed (HTTP {status}).")
-    return _judged(status, reports.read_body(body), seconds(retry_after, date))
+    error = _judged(status, reports.read_body(body), seconds(retry_after, date))
+    error.no_tool_streams = status in _OF_TOOL_STREAMS and refuses_tool_streams(body)
+    return error
 
 
 def reported(value: Any) -> GatewayError | None:

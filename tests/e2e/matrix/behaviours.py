@@ -209,17 +209,24 @@ def calls() -> Iterator[Behaviour]:
         text="", calls=one, finish="tool_calls", tools=True,
     )  # fmt: skip
     said = {"role": "assistant", "content": None, "tool_calls": [piece({"city": "Paris"}, "w", "a")]}
-    refused = j({"error": {"message": "Cannot use tools with stream", "type": "invalid_request_error"}}, 400)
-    yield Behaviour(
-        "calls-streams-refused",
-        GOOD,
-        w(said, "stop"),
-        text="",
-        calls=one,
-        finish="tool_calls",
-        tools=True,
-        refused=refused,
-    )
+    words = "Cannot use tools with stream"
+    refusals = {
+        "400": j({"error": {"message": words, "type": "invalid_request_error"}}, 400),
+        "500": j({"error": {"code": 500, "message": words, "type": "server_error"}}, 500),
+        "422": j({"detail": "Streaming is not supported when tools are given"}, 422),
+        "fastchat": j({"object": "error", "message": words, "code": 40001}, 400),
+    }
+    for name, refused in refusals.items():
+        yield Behaviour(
+            f"calls-streams-refused-{name}",
+            GOOD,
+            w(said, "stop"),
+            text="",
+            calls=one,
+            finish="tool_calls",
+            tools=True,
+            refused=refused,
+        )
 
 
 def usages() -> Iterator[Behaviour]:

@@ -14,7 +14,7 @@ import pytest
 from openai.lib.streaming._deltas import accumulate_delta
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.e2e.matrix.behaviours import BEHAVIOURS, MODEL, Behaviour, Reply
+from tests.e2e.matrix.behaviours import BEHAVIOURS, HEAD, MODEL, USAGE, Behaviour, Reply, c, piece, s
 from tests.support.peer import Script, Talk, peer
 from tests.support.site import Site, site
 from tests.support.visitor import Answer, Visitor
@@ -196,3 +196,45 @@ def counts(usage: dict[str, Any]) -> tuple[int, int]:
     """Prompt and completion, which add up."""
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     return usage["prompt_tokens"], usage["completion_tokens"]
+
+
+async def told(reply: Reply, **members: Any) -> Answer:
+    """What a client gets of a server that answers everything so."""
+    body = {"messages": [{"role": "user", "content": "hi"}], **members}
+    async with (
+        peer(serving(Behaviour("any", reply, reply))) as here,
+        site({"gpu-0": (here.url, "openai")}, EXTRA.format(url=here.url)) as gateway,
+    ):
+        return await (await Visitor.to(gateway, json.dumps(body).encode())).wait_answer()
+
+
+@pytest.mark.parametrize("model", ["m", "alias", "s"])
+async def test_several_choices_are_told_apart_and_each_finishes_once(model: str) -> None:
+    said = [(0, "a", None), (1, "x", None), (0, "b", None), (1, "y", "eos"), (0, "", "max_tokens")]
+    choices = [{"index": at, "delta": {"content": text}, "finish_reason": end} for at, text, end in said]
+    reply = s(*({**HEAD, "choices": [choice]} for choice in choices), USAGE)
+    whole = await told(reply, model=model, n=2)
+    ends = [(one["message"]["content"], one["finish_reason"]) for one in whole.json["choices"]]
+    assert ends == [("ab", "length"), ("xy", "stop")]
+    streamed = await told(reply, model=model, n=2, stream=True)
+    chunks = [event["choices"][0] for event in streamed.events[:-1]]
+    for at, (text, end) in enumerate(ends):
+        mine = [one for one in chunks if one["index"] == at]
+        assert "".join(one["delta"].get("content") or "" for one in mine) == text
+        assert [one["finish_reason"] for one in mine if one["finish_reason"]] == [end]
+
+
+@pytest.mark.parametrize("model", ["m", "alias", "s"])
+async def test_clients_of_the_old_form_get_one_call_in_it(model: str) -> None:
+    reply = s(
+        c({"tool_calls": [piece('{"a":1}', "w", "a", 0), piece("{}", "v", "b", 1)]}), c({}, "stop"), USAGE
+    )
+    functions = [{"name": "w", "parameters": {"type": "object"}}]
+    whole = (await told(reply, model=model, functions=functions)).json["choices"][0]
+    assert whole["message"]["function_call"] == {"name": "w", "arguments": '{"a":1}'}
+    assert whole["finish_reason"] == "function_call"
+    streamed = await told(reply, model=model, functions=functions, stream=True)
+    choices = [event["choices"][0] for event in streamed.events[:-1]]
+    calls = [one["delta"]["function_call"] for one in choices if "function_call" in one["delta"]]
+    assert calls == [{"name": "w", "arguments": '{"a":1}'}]
+    assert choices[-1]["finish_reason"] == "function_call"

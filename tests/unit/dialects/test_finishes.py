@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.finishes import LONGEST_WORD, reason_of, refuses_tool_streams, unknown_word
-from gateway.errors import UpstreamError, UpstreamRejected
+from gateway.dialects.finishes import LONGEST_WORD, reason_of, unknown_word
+from gateway.dialects.refusals import refusal
+from gateway.errors import UpstreamError
 from gateway.wire.events import FinishReason
 
 
@@ -57,16 +58,20 @@ def test_only_unknown_words_are_told_and_shortened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "refuses"),
+    ("status", "body", "refuses"),
     [
-        (UpstreamRejected("The backend refused the request: Cannot use tools with stream"), True),
+        (400, b'{"error": {"message": "Cannot use tools with stream"}}', True),
+        (500, b'{"error": {"code": 500, "message": "Cannot use tools with stream"}}', True),
         (
-            UpstreamRejected("The backend refused the request: streaming function calls is not supported"),
+            400,
+            b'{"object": "error", "message": "Function calls are not supported in stream mode", "code": 1}',
             True,
         ),
-        (UpstreamRejected("The backend refused tools: they have no name"), False),
-        (UpstreamError("The backend failed: stream of tools"), False),
+        (422, b'{"detail": "Streaming is not supported when tools are given"}', True),
+        (503, b"Cannot use tools with stream", False),
+        (400, b'{"detail": "the tools have no name"}', False),
+        (400, b'{"detail": "a stream of tools"}', False),
     ],
 )
-def test_refusal_of_streams_with_tools_is_known_by_its_words(error: UpstreamError, refuses: bool) -> None:
-    assert refuses_tool_streams(error) is refuses
+def test_refusal_of_streams_with_tools_is_known_by_its_words(status: int, body: bytes, refuses: bool) -> None:
+    assert refusal(status, body).no_tool_streams is refuses
