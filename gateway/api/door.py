@@ -15,7 +15,7 @@ from gateway.api.leaving import Leaving, Presence
 from gateway.api.life import Life
 from gateway.api.memory import OWN, READING, Memory, weight
 from gateway.api.middleware import Visit
-from gateway.api.offload import SMALL, Offload
+from gateway.api.offload import Offload, light
 from gateway.errors import BadRequest, BodyTooLarge, Draining, ModelNotFound, Unauthorized
 from gateway.planning import Plan
 from gateway.relay import Relay
@@ -111,16 +111,16 @@ class Desk:
         return whole_body(visit.headers, presence, self.max_body)
 
     def fits(self, visit: Visit, raw: bytes) -> bool:
-        """Whether a body can be read at once: it is small, and there is memory for it, which is taken."""
+        """Whether a body can be read at once: it is light, and there is memory for it, which is taken."""
         size = len(raw)
-        return size <= SMALL and self.memory.seize(visit, OWN + READING * size)
+        return light(raw) and self.memory.seize(visit, OWN + READING * size)
 
     async def wait_read(
         self, scope: Scope, receive: Receive, raw: bytes | None, read: Callable[[bytes], Read]
     ) -> Read:
         """Do with a body, `raw` or what is received, what `read` does, as soon as there is memory for it.
 
-        Large ones are read beside the loop. Raises `NoMemory`, and as `read_body` and `read`.
+        Heavy ones are read beside the loop. Raises `NoMemory`, and as `read_body` and `read`.
         """
         visit: Visit = scope["visit"]
         memory = self.memory
@@ -132,7 +132,7 @@ class Desk:
             if raw is None:
                 raw = await read_body(visit.headers, receive, self.max_body, take)
             await take(len(raw))
-            if len(raw) <= SMALL:
+            if light(raw):
                 return read(raw)
             need = OWN + len(raw) + await self.offload.run(weight, raw)
             if need > memory.limit:

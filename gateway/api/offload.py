@@ -11,11 +11,22 @@ from gateway.errors import NoMemory
 
 SMALL = 65_536
 """Bytes of a body up to which a thread would cost more than it spares."""
+_SURELY_LIGHT = 8_192
+_FEW = 2_000
+"""Values that are read in a millisecond or two."""
 MOST = 256
 """Pieces of work that may wait."""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+def light(raw: bytes) -> bool:
+    """Whether a body is read in no time: it is small, and does not hold many values."""
+    size = len(raw)
+    if size <= _SURELY_LIGHT:
+        return True
+    return size <= SMALL and raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= _FEW
 
 
 class _Job:

@@ -3,11 +3,15 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from gateway import errors
 from gateway.errors import TABLE, GatewayError
+from gateway.wire.openai import write_error
 
 
 def subclasses(kind: type[GatewayError]) -> set[type[GatewayError]]:
@@ -133,3 +137,43 @@ def test_codes_and_outcomes_are_plain_words(kind: type[GatewayError]) -> None:
     row = TABLE[kind]
     assert re.fullmatch(r"[a-z][a-z0-9_]*", row.outcome)
     assert row.code is None or re.fullmatch(r"[a-z][a-z0-9_]*", row.code)
+
+
+OVERFLOWS = [errors.ContextExceeded.told(8192, 9000), errors.ContextExceeded.told(8192, 9000, estimated=True)]
+OVERFLOWS += [errors.ContextExceeded.told(), errors.ContextExceeded.told(8192)]
+OVERFLOW_PHRASES = ("this model's maximum context length is", "context_length_exceeded", "prompt is too long")
+"""By one or the other of these LangChain, CrewAI, other gateways and coding agents know an overflow."""
+
+
+def raised(error: GatewayError) -> openai.APIStatusError:
+    """What OpenAI's SDK makes of an error."""
+    answer = httpx.Response(error.row.status, content=write_error(error))
+    transport: Any = httpx.MockTransport(lambda _: answer)
+    http: Any = httpx.Client(transport=transport)
+    with (
+        openai.OpenAI(api_key="x", base_url="http://x/v1", http_client=http, max_retries=0) as client,
+        pytest.raises(openai.APIStatusError) as caught,
+    ):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
+    return caught.value
+
+
+@pytest.mark.parametrize("error", OVERFLOWS)
+def test_an_overflow_is_known_by_its_words_in_the_sdks_own_error(error: errors.ContextExceeded) -> None:
+    made = raised(error)
+    assert type(made) is openai.BadRequestError
+    assert made.code == "context_length_exceeded"
+    assert all(phrase in str(made).lower() for phrase in OVERFLOW_PHRASES)
+
+
+def test_an_overflow_names_its_numbers_where_they_are_known() -> None:
+    said = OVERFLOWS[0].message
+    assert re.search(r"maximum context length is (\d+) tokens.*resulted in (\d+) tokens", said)
+    assert "8192 tokens" in OVERFLOWS[3].message
+
+
+def test_a_wrong_key_is_known_by_its_words_in_the_sdks_own_error() -> None:
+    made = raised(errors.Unauthorized("wrong"))
+    assert type(made) is openai.AuthenticationError
+    assert "Incorrect API key provided" in str(made)
+    assert made.code == "invalid_api_key"

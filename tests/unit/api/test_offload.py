@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gateway.api.offload import Offload
+from gateway.api.offload import SMALL, Offload, light
 from gateway.errors import BadRequest
 
 
@@ -31,3 +31,12 @@ async def test_a_closed_one_takes_no_more_work() -> None:
     offload.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
         await offload.run(threading.get_ident)
+
+
+def test_a_body_is_light_where_it_is_small_and_holds_few_values() -> None:
+    assert light(b"{" * 8_192)
+    assert light(b"x" * SMALL)
+    assert not light(b"x" * (SMALL + 1))
+    assert light(b"x" * 8_192 + b"," * 2_000)
+    assert not light(b"x" * 8_192 + b"," * 2_001)
+    assert not light(b"[]," * 3_000)
