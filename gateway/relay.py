@@ -455,6 +455,13 @@ class _Try:
         limits = plan.terms.limits[plan.model.name, backend.name]
         self._patience = Patience(limits, began, outgoing.streams)
 
+    @property
+    def _may_move(self) -> bool:
+        """Whether somebody else could still answer, if this try fails before there is content."""
+        plan = self._plan
+        others = plan.instead or plan.terms.fallbacks.get((plan.model.name, "outage"))
+        return len(plan.backends) > 1 or bool(others)
+
     # --- reading -----------------------------------------------------------------------------------
 
     def read(self) -> Coroutine[Any, Any, list[Event]]:
@@ -561,6 +568,7 @@ class _Try:
             raise
         decoder = self.backend.dialect.decoder(self._outgoing)
         reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
+        reader.holds = self._may_move
         return exchange, reader
 
     async def _next(self, exchange: Exchange, reader: ByteDecoder) -> bytes | None:

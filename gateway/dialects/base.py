@@ -160,12 +160,12 @@ class Decoder(ABC):
 class ByteDecoder(ABC):
     """Reads one event stream whose bytes may go on as they came. `done` and `cut` as for a `Decoder`.
 
-    What comes before there is content is held, as the stream may still move to another backend, and errors
-    keep their status.
+    `holds` what comes before there is content, as the stream may still move to another backend.
     """
 
     done: bool = False
     cut: bool = False
+    holds: bool = True
 
     @property
     def finished(self) -> bool:

@@ -25,7 +25,11 @@ _USELESS = 8
 
 
 class PassingDecoder(StreamReader):
-    """One stream for a client that reads what its server writes."""
+    """One stream for a client that reads what its server writes.
+
+    Where the stream cannot move to another backend, a first event that says nothing goes on at once if it is
+    as it should be: the client's time to the first byte is the server's.
+    """
 
     def __init__(self, outgoing: Outgoing) -> None:
         super().__init__(outgoing)
@@ -38,7 +42,7 @@ class PassingDecoder(StreamReader):
         self._passed_before = -1
         self._useless = 0
         self._out: list[bytes] = []
-        self._begun = self._said = False
+        self._begun = self._said = self._early = False
 
     def passed(self, chunk: bytes) -> bytes | None:
         shape = self._shape
@@ -95,6 +99,7 @@ class PassingDecoder(StreamReader):
         self._chunks.note(chunk, said, raw, sent=out is not None)
         if out is None:
             return
+        self._early = self._early or out["id"] == chunk.get("id")
         for one in said:
             self._said = self._said or says(one.delta)
             self._begun = self._begun or not one.delta.empty
@@ -114,7 +119,7 @@ class PassingDecoder(StreamReader):
             self._shape = shape
 
     def _ready(self) -> list[Event]:
-        if not self._out or not self._begun:
+        if not self._out or not (self._begun or (self._early and not self.holds)):
             return []
         return [self._flushed()]
 

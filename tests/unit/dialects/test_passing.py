@@ -457,3 +457,12 @@ def test_role_of_a_first_chunk_with_text_is_not_said_again() -> None:
     first, *rest = [chunk({"content": text}) for text in "abc"]
     told = objects(passed(read([first, *rest, STOP, DONE])))
     assert [one["choices"][0]["delta"].get("role") for one in told] == ["assistant", None, None, None]
+
+
+def test_first_event_goes_on_at_once_where_a_stream_cannot_move() -> None:
+    reader = decoder()
+    reader.holds = False
+    assert reader.feed(ROLE) == [Passed(ROLE, None, False)]
+    assert reader.feed(WORDS[0]) == [Passed(WORDS[0])]
+    assert reader.feed(STOP + USAGE + DONE) == []
+    assert reader.end(clean=True) == [Passed(STOP, "stop"), Usage(5, 3, "backend")]
