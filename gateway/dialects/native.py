@@ -14,6 +14,7 @@ from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.dialects.fitting import fold_to_fit
 from gateway.dialects.folding import Folded
 from gateway.dialects.losses import lost
+from gateway.dialects.refusals import reported
 from gateway.errors import UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
 from gateway.wire import jsontext, tokens
 from gateway.wire.events import Delta, Event, Finish, Usage
@@ -92,6 +93,9 @@ class PromptDialect(Dialect):
             answer = jsontext.read_lenient(body)
         except ValueError:
             raise UpstreamGarbled("The backend's answer is not JSON.") from None
+        error = reported(answer) if isinstance(answer, dict) and "response" not in answer else None
+        if error is not None:
+            raise error
         text = self.text(answer.get("response")) if isinstance(answer, dict) else None
         if not isinstance(text, str):
             raise UpstreamGarbled("The backend's answer has no text in `response`.")

@@ -8,7 +8,14 @@ import pytest
 from gateway.dialects.base import Outgoing, Profile
 from gateway.dialects.chatglm2 import ChatGLM2
 from gateway.dialects.native import never_greedy, refuse_tools
-from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamEmpty, UpstreamGarbled
+from gateway.errors import (
+    ContextExceeded,
+    UnsupportedParameter,
+    UpstreamBusy,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamGarbled,
+)
 from gateway.wire.events import Delta, Finish, Usage
 from gateway.wire.native import NativeRequest
 from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
@@ -140,3 +147,19 @@ def test_what_is_no_answer_is_garbled_and_not_repeated(body: bytes) -> None:
     with pytest.raises(UpstreamGarbled) as caught:
         ChatGLM2().answer(outgoing(), body)
     assert "error" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"error":{"message":"prompt is too long","code":400}}', ContextExceeded),
+        (b'{"code":1302,"msg":"busy","success":false}', UpstreamBusy),
+        (b'{"detail":"oops"}', UpstreamError),
+    ],
+)
+def test_an_error_in_the_place_of_an_answer_is_read_like_any_other(
+    body: bytes, kind: type[Exception]
+) -> None:
+    outgoing = ChatGLM2().ask(read_chat(b'{"messages":[{"role":"user","content":"q"}]}'), PLAIN, stream=False)
+    with pytest.raises(kind):
+        ChatGLM2().answer(outgoing, body)
