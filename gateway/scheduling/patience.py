@@ -36,7 +36,6 @@ class Patience:
         self._began = began
         self.end = began + limits.total
         self._first = began + limits.first_token if streams else self.end
-        self._streams = streams
         self.opening = min(self.end, self._first)
         self.silent = 0.0
         self._since = math.inf  # when the present waiting began
@@ -47,9 +46,13 @@ class Patience:
         return self._limits.total
 
     def doubled(self) -> Patience:
-        """Patience for an answer that nobody waits for any more, but whose end frees a card."""
+        """Patience for an answer that nobody waits for any more, but whose end frees a card.
+
+        Only the limit of the whole try counts, twice as long: such a card may be silent for longer than a
+        client would wait for the first token.
+        """
         limits = replace(self._limits, total=2 * self._limits.total)
-        return Patience(limits, self._began, streams=self._streams)
+        return Patience(limits, self._began, streams=False)
 
     def deadline(self, now: float, *, begun: bool) -> float:
         """When waiting for the next bytes, which begins now, ends; `begun`: whether content has come."""

@@ -15,6 +15,7 @@ from gateway.errors import (
     StallTimeout,
     UpstreamError,
     UpstreamGarbled,
+    UpstreamMisconfigured,
     UpstreamReset,
     UpstreamTruncated,
 )
@@ -191,7 +192,7 @@ async def test_a_good_answer_is_read_however_it_is_sliced(reply: bytes, body: by
         pytest.param(
             head("Content-Length: 0", "Location: http://127.0.0.1:1/", status="307 Elsewhere"),
             "close",
-            UpstreamError,
+            UpstreamMisconfigured,
             id="redirect",
         ),
         pytest.param(head(status="204 No Content"), "close", UpstreamError, id="no-content"),

@@ -154,6 +154,7 @@ def members_of(found: Any) -> Any:
     """What can be compared of a chat, or of its refusal."""
     if isinstance(found, BadRequest):
         return found.message, found.param
+    _ = found.unread  # which is looked for when somebody asks, but known of a usual chat at once
     members = {name: (type(value), value) for name, value in vars(found).items() if name != "messages"}
     return members, [vars(message) for message in found.messages]
 

@@ -52,8 +52,8 @@ def test_doubled_patience_began_at_the_same_time_and_ends_later() -> None:
     assert doubled.connect == 1
 
 
-def test_doubled_patience_still_waits_for_the_first_token_of_a_stream() -> None:
-    assert Patience(LIMITS, BEGAN, streams=True).doubled().deadline(BEGAN, begun=False) == BEGAN + 20
+def test_doubled_patience_of_a_stream_waits_past_the_first_token_limit() -> None:
+    assert Patience(LIMITS, BEGAN, streams=True).doubled().deadline(BEGAN, begun=False) == BEGAN + 200
 
 
 def test_what_comes_without_content_does_not_move_the_limit() -> None:
