@@ -111,7 +111,7 @@ class _Plane(uvicorn.Server):
                 transport.abort()
 
     async def stop_listening(self) -> None:
-        """Accept nobody any more, but whoever is waiting to be accepted. Connections stay."""
+        """Accept what waits to be accepted, then nothing more. Open connections stay."""
         waiting = [sock.dup() for sock in self._sockets]
         for server in getattr(self, "servers", ()):
             server.close()

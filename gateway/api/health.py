@@ -16,7 +16,7 @@ Sight: TypeAlias = Callable[[Scope], bool]
 
 
 def everybody(scope: Scope) -> bool:  # noqa: ARG001 - a Sight
-    """Whoever asks."""
+    """Every sender of a request may."""
     return True
 
 
