@@ -17,6 +17,10 @@ SIZE = 16
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f")
 
 
+MOST = 1_000
+"""About the most pieces of one answer: all of them are written in one step of the event loop."""
+
+
 def split(text: str, size: int = SIZE) -> list[str]:
     """Cut `text` into pieces of at least `size` code points, the last may be shorter."""
     pieces: list[str] = []
@@ -36,7 +40,7 @@ class Pieces(Stage):
     def feed(self, event: Event) -> list[Event]:
         if not isinstance(event, Delta) or event.tools or len(event.text) <= SIZE:
             return [event]
-        first, *rest = split(event.text)
+        first, *rest = split(event.text, max(SIZE, len(event.text) // MOST + 1))
         head = Delta(first, choice=event.choice, extras=event.extras, logprobs=event.logprobs)
         return [head, *(Delta(text, choice=event.choice) for text in rest)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.abilities.pieces import SIZE, Pieces, split
+from gateway.abilities.pieces import MOST, SIZE, Pieces, split
 from gateway.wire.events import Delta, Finish, ToolPiece, Usage
 
 FLAGS = "\U0001f1e8\U0001f1f3\U0001f1fa\U0001f1f8\U0001f1eb\U0001f1f7"  # three flags, six letters
@@ -67,3 +67,10 @@ def test_a_long_delta_becomes_many() -> None:
 )
 def test_everything_else_passes_as_it_is(event: Delta | Finish | Usage) -> None:
     assert Pieces().feed(event) == [event]
+
+
+def test_pieces_of_a_long_answer_are_longer_instead_of_more() -> None:
+    text = "一二三四五六七八九十" * 20_000
+    texts = [event.text for event in Pieces().feed(Delta(text)) if isinstance(event, Delta)]
+    assert "".join(texts) == text
+    assert len(texts) <= MOST
