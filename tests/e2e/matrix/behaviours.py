@@ -420,9 +420,12 @@ def errors() -> Iterator[Behaviour]:
             "context_length_exceeded",
         ),
         "server": ({"error": {"message": "boom", "type": "server_error", "code": 500}}, "upstream_error"),
+        "server-detail": ({"detail": "boom"}, "upstream_error"),
+        "server-error-message": ({"error_type": "server", "error_message": "boom"}, "upstream_error"),
+        "server-code": ({"code": 500, "message": "boom"}, "upstream_error"),
     }
     for name, (body, code) in forms.items():
-        status = 500 if name == "server" else 400
+        status = 500 if name.startswith("server") else 400
         yield Behaviour(f"error-status-{name}", j(body, status), j(body, status), error=code)
         yield Behaviour(f"error-first-{name}", s(body), j(body), error=code)
         yield Behaviour(f"error-later-{name}", s(ROLE, A, body), j(body), error=code)
