@@ -136,8 +136,8 @@ class Straight(Exchange):
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
     read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
-    stream. `again`: see `asking.wait_answer`. `lasting`: whoever waits may give up, and so may our patience,
-    but the answer is still worth to be waited for.
+    stream. `again`: see `asking.wait_answer`. `lasting`: the caller may stop waiting and the time-outs may
+    end, but the answer is still waited for, as it tells when the card is free.
     """
 
     __slots__ = (

@@ -69,7 +69,7 @@ class Scene:
 
     @property
     def busy(self) -> int:
-        """Slots that are taken, whoever holds them."""
+        """Slots that are taken, by requests and by work that goes on without a client."""
         return self.here.gateway.dispatcher.in_flight("gpu-0")
 
     @property
