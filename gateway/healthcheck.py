@@ -5,13 +5,17 @@ Only the standard library is used, and no proxy: `http.client` knows none.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 _AGAIN = 0.3
 """Seconds between two probes while one waits."""
+MOST_TEXT = 4_194_304
+"""Bytes of an answer that is read."""
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 
 
@@ -81,18 +85,50 @@ def wait_well(
 
 def fetch(url: str, path: str, timeout: float) -> str | None:
     """GET `path` and give the text of a 200; None for any other end. As for `probe`."""
+    status, text = got(url, path, timeout)
+    return text if status == http.HTTPStatus.OK else None
+
+
+def got(url: str, path: str, timeout: float) -> tuple[int, str]:
+    """GET `path`; its status and the text of a 200. (0, ""): no answer, or none of text within `MOST_TEXT`.
+
+    `timeout` is for connecting, and for the whole answer, also where it comes in small pieces.
+    """
     try:
         connection = _connection(url, timeout)
     except ValueError:
-        return None
+        return 0, ""
     try:
-        connection.request("GET", _prefix(url) + path, headers={"Connection": "close"})
-        answer = connection.getresponse()
-        return answer.read().decode() if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, UnicodeDecodeError):
-        return None
+        connection.connect()
+        with _cut_after(timeout, connection.sock) as late:
+            connection.request("GET", _prefix(url) + path, headers={"Connection": "close"})
+            with connection.getresponse() as answer:
+                ok = answer.status == http.HTTPStatus.OK
+                text = answer.read(MOST_TEXT + 1).decode() if ok else ""
+        return (0, "") if late() or len(text) > MOST_TEXT else (answer.status, text)
+    except (OSError, http.client.HTTPException, ValueError):
+        return 0, ""
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def _cut_after(seconds: float, sock: socket.socket) -> Iterator[Callable[[], bool]]:
+    """End a connection that still goes on after so many seconds; gives what tells whether that was done."""
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield cut.is_set
+    finally:
+        timer.cancel()
 
 
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Format, Logs, configure
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.terminal import banner, in_colour
+from gateway.telemetry.terminal import banner, in_colour, reachable
 from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.upstream.transport import Transport
 
@@ -352,8 +353,9 @@ async def _serve_until(
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
         run = await stack.enter_async_context(running(settings, logs=logs))
-        reloads = _reloads(path, run, logs, given) if path is not None else None
-        _hear_hangups()
+        reloader = Reloader(path, run, logs, run.gateway.metrics, given) if path is not None else None
+        reloads = None if reloader is None else run.gateway.background.start(reloader.run(), "reloads")
+        _on_hangups(stops, reloader)
         if for_people(settings.log):
             await _welcome(run, logs, path)
         else:
@@ -386,8 +388,8 @@ async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
     models = config.expanded(gateway.settings, gateway.discovery.members).resolved_models
     lines = banner(
         version=__version__,
-        url=run.url,
-        admin_url=run.admin_url,
+        url=reachable(run.url),
+        admin_url=reachable(run.admin_url),
         models={model.name: model.backends for model in models},
         usable=gateway.ward.usable(),
         config=str(path or "none: made from the command line"),
@@ -395,19 +397,30 @@ async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
     logs.welcomed(lines)
 
 
-def _hear_hangups() -> None:
-    """Let SIGHUP be heard, also one that came during the start and had to wait; see `cli.serve`."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+def _on_hangups(stops: asyncio.Queue[str], reloader: Reloader | None) -> None:
+    """Have SIGHUP read the file again, also one that came during the start and had to wait (`cli.serve`).
 
-
-def _reloads(path: Path, run: Running, logs: Logs, given: config.Given) -> asyncio.Task[None]:
-    """Begin to reload the file, on SIGHUP where there is such a signal; goes on until it is cancelled."""
-    reloader = Reloader(path, run, logs, run.gateway.metrics, given)
+    It is also sent where a terminal is closed: then the gateway ends, as nobody could see it or press Ctrl-C.
+    Without a file it always ends; under `nohup` it goes on.
+    """
     number: signal.Signals | None = getattr(signal, "SIGHUP", None)
-    if number is not None:
-        on_signal(asyncio.get_running_loop(), number, reloader.ask)
-    return run.gateway.background.start(reloader.run(), "reloads")
+    if number is None:
+        return
+    begun_on, held = _terminals(), signal.getsignal(number) is signal.SIG_IGN
+
+    def act() -> None:
+        if not held and (reloader is None or (begun_on and not _terminals())):
+            stops.put_nowait("SIGHUP")
+        elif reloader is not None:
+            reloader.ask()
+
+    on_signal(asyncio.get_running_loop(), number, act)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def _terminals() -> list[int]:
+    """Which of the standard streams are terminals that are there."""
+    return [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from gateway.config import Address, parse
 from gateway.config.binding import obstacle
 from gateway.config.calls import CHAT, calls_of
-from gateway.healthcheck import fetch
+from gateway.healthcheck import got
 
 USUAL_MODELS: Mapping[str, str] = {
     "chatglm": "chatglm-6b",
@@ -34,6 +34,7 @@ USUAL_MODELS: Mapping[str, str] = {
 
 WAIT = 3.0
 """Seconds for each answer; these servers answer nothing while they generate."""
+_LONGEST_NAME = 256
 _HERE = Path()
 _PORTS = range(8080, 8100)
 
@@ -65,8 +66,9 @@ def examined(url: str, model: str | None = None, wait: float = WAIT) -> Finding:
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         return Finding(None, model, f'"{url}" is no URL; write http://HOST:PORT')
     calls = calls_of(_Bare(url))
-    page = _object(fetch(calls.origin, calls.root + "/openapi.json", wait))
-    cards = _object(fetch(calls.origin, calls.probe("/v1/models"), wait))
+    answered, text = got(calls.origin, calls.root + "/openapi.json", wait)
+    status, listed = got(calls.origin, calls.probe("/v1/models"), wait)
+    page, cards = _object(text), _object(listed)
     data, paths = cards.get("data"), _table(page.get("paths"))
     found = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
     if CHAT in paths or found:
@@ -75,13 +77,13 @@ def examined(url: str, model: str | None = None, wait: float = WAIT) -> Finding:
         return Finding("chatglm-stream", model, "it has /chat and /stream")
     if post := _table(_table(paths.get("/")).get("post")):
         return _native(post, model)
-    return Finding(None, model, _unknown(calls.origin, page, wait))
+    return Finding(None, model, _unknown(calls.origin, status or answered, wait))
 
 
 def _of_models(cards: Sequence[Mapping[str, Any]], paths: Mapping[str, Any], model: str | None) -> Finding:
     """A server with OpenAI's endpoints: the first card of its list tells the official ChatGLM servers."""
     first = cards[0] if cards else {}
-    name, owner = str(first.get("id") or ""), first.get("owned_by")
+    name, owner = _name(first.get("id")), first.get("owned_by")
     dialect, why = "openai", f"it lists the model {name}" if name else "it has /v1/chat/completions"
     if owner == "owner" and paths:
         if "4v" in name.lower():
@@ -94,6 +96,13 @@ def _of_models(cards: Sequence[Mapping[str, Any]], paths: Mapping[str, Any], mod
             dialect = "chatglm2-openai" if "root" in first else "chatglm-cpp"
     official = dialect != "openai"
     return Finding(dialect, model or (USUAL_MODELS[dialect] if official else name or None), why)
+
+
+def _name(value: object) -> str:
+    """The name of a model as a server tells it; empty where it cannot be one, or could move a cursor."""
+    name = str(value or "")
+    fits = name.isprintable() and " " not in name and len(name) <= _LONGEST_NAME
+    return name if fits else ""
 
 
 def _native(post: Mapping[str, Any], model: str | None) -> Finding:
@@ -109,8 +118,18 @@ def _native(post: Mapping[str, Any], model: str | None) -> Finding:
     return Finding("chatglm-cpp-native", model, "it has POST / as chatglm.cpp's langchain_api has")
 
 
-def _unknown(origin: str, page: Mapping[str, Any], wait: float) -> str:
-    if page:
+def _unknown(origin: str, status: int, wait: float) -> str:
+    """Why nothing could be told: `status` is that of its answer, 0 where there was none."""
+    if status in (401, 403):
+        return (
+            f"it answers, but lets nobody in without a key (status {status}): name the model as well"
+            " (--model NAME), and give its key as api_key in the config file"
+        )
+    if 300 <= status < 400:
+        return f"it sends elsewhere (status {status}): give the address that it leads to"
+    if status >= 500:
+        return f"it answers, but is not well (status {status})"
+    if status:
         return "it answers, but has none of the endpoints of servers that are known here"
     place = urlsplit(origin).netloc
     return (
@@ -119,10 +138,10 @@ def _unknown(origin: str, page: Mapping[str, Any], wait: float) -> str:
     )
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _object(text: str) -> dict[str, Any]:
     try:
-        return _table(json.loads(text or ""))
-    except ValueError:
+        return _table(json.loads(text or "null"))
+    except (ValueError, RecursionError):
         return {}
 
 

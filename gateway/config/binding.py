@@ -10,9 +10,11 @@ from pathlib import Path
 from gateway.config.address import Address
 from gateway.config.tree import Config
 
+_CHATGLM = 8000
+"""The port that the model servers of ChatGLM have written in their programs."""
 _REASONS = {
-    errno.EADDRINUSE: "is in use by another program (a ChatGLM server takes port 8000 itself); "
-    "stop it, or choose another port",
+    errno.EADDRINUSE: "is in use by another program, perhaps a gateway that runs already; stop it, or choose "
+    "another port",
     errno.EACCES: "may not be bound by this user; choose a port above 1023, or grant the right",
     errno.EADDRNOTAVAIL: "is no address of this machine; use one it has, 127.0.0.1 or 0.0.0.0",
 }
@@ -48,6 +50,11 @@ def obstacle(address: Address) -> str | None:
         return f"{address} has a host name that cannot be resolved; use an address"
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"cannot be bound: {error.strerror}")
+        if (error.errno, address.port) == (errno.EADDRINUSE, _CHATGLM):
+            reason = (
+                "is in use by another program (a ChatGLM server takes port 8000 itself); stop it, or choose "
+                "another port"
+            )
         return f"{address} {reason}"
     return None
 

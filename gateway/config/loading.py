@@ -33,7 +33,10 @@ def load(path: Path | str, environ: Mapping[str, str], given: Given = _NOTHING) 
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or "no reason given").lower()
-        message = f"cannot be read: {reason}; name another file with --config, or try `gateway demo`"
+        message = (
+            f"cannot be read: {reason}; name another file with --config, write one with `gateway init`,"
+            " or try `gateway demo`"
+        )
         raise ConfigError([Fault(str(path), 0, "", message)]) from error
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte {error.start}); save it as UTF-8"

@@ -37,10 +37,10 @@ MAX_CAUSES = 8
 
 _CUT = "…"
 # Beyond what JSON itself escapes: DEL and C1, the line ends of Unicode (U+0085 is among C1), bidi controls.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # What asyncio quotes (callbacks with their arguments, tasks with their results) stands in brackets.
 _QUOTED = re.compile(r"[<(].*[>)]|[<(].*")
-_BARE = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+_BARE = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 class JsonLines(logging.Formatter):

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, TextIO
 
 from gateway.telemetry.lines import Fields, fields_of, shown
@@ -19,6 +20,12 @@ GREY, RED, GREEN, YELLOW = 90, 31, 32, 33
 BANNER = "banner"
 """The event whose field `lines` is printed as it is."""
 
+MOST_MODELS = 12
+"""Models that the banner names: it has to fit on a screen."""
+MOST_NAMES = 4
+"""Backends that it names behind a model, and of those that are down."""
+
+_ALL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 _MODEL_DOORS = frozenset({"chat", "native"})
 """The doors whose requests are named by their model; others by method and path."""
 
@@ -45,8 +52,11 @@ def banner(
     config file, or what stands in its place.
     """
     down = [name for name, up in usable.items() if not up]
-    state = f"{len(usable) - len(down)} up, {len(down)} down" + (f" ({', '.join(down)})" if down else "")
-    rows = [f"  {name}: {', '.join(backends) or 'no server found yet'}" for name, backends in models.items()]
+    state = f"{len(usable) - len(down)} up, {len(down)} down" + (f" ({_few(down)})" if down else "")
+    first = islice(models.items(), MOST_MODELS)
+    rows = [f"  {name}: {_few(backends) or 'no server found yet'}" for name, backends in first]
+    if (more := len(models) - len(rows)) > 0:
+        rows.append(f"  and {more} more: {url}/v1/models")
     return [
         f"ChatGLM gateway {version}",
         f"OpenAI API   {url}/v1",
@@ -58,6 +68,19 @@ def banner(
         *rows,
         "Ctrl-C ends it.",
     ]
+
+
+def reachable(url: str) -> str:
+    """Give the URL of a plane as a program of this machine can ask it: 0.0.0.0 is no address to ask."""
+    scheme, mark, place = url.partition("://")
+    host, colon, port = place.rpartition(":")
+    return scheme + mark + _ALL.get(host, host) + colon + port
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class TerminalLines(logging.Formatter):

@@ -30,6 +30,8 @@ CONFIG = """
 listen = "127.0.0.1:0"
 max_connections = {most}
 max_connections_per_peer = 0
+header_timeout = 600
+keepalive = 600
 [admin]
 listen = "127.0.0.1:0"
 [health]
@@ -51,8 +53,9 @@ class Program:
 
     @property
     def lines(self) -> list[dict[str, object]]:
-        """What it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """What it has logged, but for a line that is being written."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def address(self, plane: str) -> str:
         """Where a plane listens."""
@@ -61,7 +64,7 @@ class Program:
 
     async def metric(self, name: str) -> float:
         """One figure of its metrics."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
             text = (await http.get(self.address("admin") + "/metrics")).text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
@@ -81,11 +84,11 @@ async def serving(folder: Path, url: str, *, most: int, soft: int, hard: int) ->
         )  # fmt: skip
     program = Program(process, log)
     try:
-        async with asyncio.timeout(20):
-            await wait_until(lambda: '"start"' in log.read_text(), seconds=20)
+        async with asyncio.timeout(30):
+            await wait_until(lambda: any(line["event"] == "start" for line in program.lines), seconds=30)
         yield program
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -109,15 +112,15 @@ async def test_silent_clients_take_no_descriptor_from_backends_or_the_admin_plan
     async with (
         Simulator(Options(dialect="openai", reply="hello")) as simulator,
         serving(tmp_path, simulator.url, most=2048, soft=ALLOWED, hard=ALLOWED) as program,
-        httpx.AsyncClient(base_url=program.address("data"), trust_env=False, timeout=10) as http,
-        httpx.AsyncClient(base_url=program.address("admin"), trust_env=False, timeout=10) as admin,
+        httpx.AsyncClient(base_url=program.address("data"), trust_env=False, timeout=30) as http,
+        httpx.AsyncClient(base_url=program.address("admin"), trust_env=False, timeout=30) as admin,
     ):
         assert (await http.post("/v1/chat/completions", json=BODY)).status_code == 200
         silent = connecting(program.address("data"), SILENT)
         try:
             for _ in range(5):
                 assert (await admin.get("/livez")).status_code == 200
-                async with httpx.AsyncClient(trust_env=False, timeout=10) as fresh:
+                async with httpx.AsyncClient(trust_env=False, timeout=30) as fresh:
                     assert (await fresh.get(program.address("admin") + "/livez")).status_code == 200
             await refusal(program.address("data"), until=503)
             # Who is connected already is served: there is a descriptor for the backend.
@@ -140,7 +143,7 @@ async def test_silent_clients_take_no_descriptor_from_backends_or_the_admin_plan
 async def refusal(address: str, *, until: int | None = None) -> tuple[int, str]:
     """Ask over a connection of its own, until the answer has this status; None: until there is one."""
     for _ in range(200):
-        async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30) as http:
             try:
                 answer = await http.post("/v1/chat/completions", json=BODY)
             except httpx.TransportError:  # cut off, as too many are being told already

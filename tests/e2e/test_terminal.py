@@ -161,3 +161,52 @@ def test_the_demo_shows_requests_as_they_come() -> None:
         process.send_signal(signal.SIGINT)
         screen.read_to_end()
         assert process.wait(30) == 0
+
+
+ALONE = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
+"""
+"""A program that makes its standard input the terminal of its session, and becomes the gateway."""
+
+
+@contextmanager
+def on_a_terminal_of_its_own(*words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run the program as a shell would, and give the other end of its terminal: who closes it hangs up."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", ALONE, *words],
+        cwd=ROOT,
+        env=ENVIRONMENT | {"TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("file", [True, False], ids=["config-file", "command-line"])
+def test_serve_ends_with_the_terminal_that_it_runs_on(tmp_path: Path, backend: str, file: bool) -> None:
+    words = ["--config", config_file(tmp_path, backend)] if file else ["--backend", backend, "--model", "m"]
+    words += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    with on_a_terminal_of_its_own("serve", *words) as (process, ours):
+        Screen(ours).read_until("Ctrl-C ends it")
+        os.close(ours)
+        assert process.wait() == 0
+
+
+def test_a_hangup_on_a_terminal_that_is_there_has_the_file_read_again(tmp_path: Path, backend: str) -> None:
+    path = config_file(tmp_path, backend)
+    with on_a_terminal("serve", "--config", path, TERM="xterm") as (process, screen):
+        screen.read_until("Ctrl-C ends it")
+        process.send_signal(signal.SIGHUP)
+        screen.read_until("result=unchanged")
+        process.send_signal(signal.SIGINT)
+        screen.read_to_end()
+        assert process.wait() == 0

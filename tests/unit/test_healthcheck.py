@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.healthcheck import fetch, probe, url_of
+from gateway.healthcheck import MOST_TEXT, fetch, got, probe, url_of
 
 
 @contextmanager
@@ -94,3 +95,32 @@ def test_a_plane_is_reached_from_the_same_machine(listen: str, url: str) -> None
 def test_what_cannot_be_fetched_is_none() -> None:
     assert fetch("http://127.0.0.1:1", "/metrics", 0.5) is None
     assert fetch("no url", "/metrics", 0.5) is None
+
+
+def test_a_text_without_end_is_not_read_to_its_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = url_of(f"127.0.0.1:{server.getsockname()[1]}")
+        long = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (MOST_TEXT + 1)
+        with answering(server, long):
+            assert got(url, "/", 20) == (0, "")
+
+
+def test_a_text_that_comes_too_slowly_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = url_of(f"127.0.0.1:{server.getsockname()[1]}")
+        gone = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                with contextlib.suppress(OSError):
+                    while not gone.wait(0.01):
+                        connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert got(url, "/", 0.5) == (0, "")
+        gone.set()
+        thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -48,6 +49,7 @@ async def test_the_two_generations_of_api_py_look_alike_and_that_is_said() -> No
         ('{"data": "x"}', None),
         ("[]", None),
         ("<html>", None),
+        ("[" * 100_000, None),
         ('{"paths": 5}', None),
         ('{"paths": {"/": 5}}', None),
     ],
@@ -57,6 +59,50 @@ async def test_strange_answers_are_no_crash(body: str, dialect: str | None) -> N
     async with peer(answering(raw, end="close")) as here:
         found = await asyncio.to_thread(setup.examined, here.url, None, 2.0)
     assert found.dialect == dialect
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        pytest.param("401 Unauthorized", "without a key (status 401)", id="key-wanted"),
+        pytest.param("403 Forbidden", "without a key (status 403)", id="forbidden"),
+        pytest.param("302 Found", "sends elsewhere (status 302)", id="redirect"),
+        pytest.param("307 Temporary Redirect", "sends elsewhere (status 307)", id="redirect-of-posts"),
+        pytest.param("500 Oops", "not well (status 500)", id="failure"),
+        pytest.param("503 Busy", "not well (status 503)", id="busy"),
+        pytest.param("404 Not Found", "none of the endpoints", id="other-program"),
+        pytest.param("200 OK", "none of the endpoints", id="web-page"),
+    ],
+)
+async def test_a_server_that_answers_otherwise_is_not_said_to_be_away(status: str, told: str) -> None:
+    page = "<html>a page</html>"
+    head = f"HTTP/1.1 {status}\r\nconnection: close\r\nlocation: /login\r\ncontent-type: text/html\r\n"
+    raw = f"{head}content-length: {len(page)}\r\n\r\n{page}".encode()
+    async with peer(answering(raw, end="close")) as here:
+        found = await asyncio.to_thread(setup.examined, here.url)
+    assert found.dialect is None
+    assert told in found.why
+    assert "is it running?" not in found.why
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\u202eb", "a\x9bb", "two words", "x" * 257, "a\nb"])
+async def test_a_name_that_is_none_is_not_taken_over(name: str) -> None:
+    body = json.dumps({"data": [{"id": name, "owned_by": "vllm"}]})
+    raw = f"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+    async with peer(answering(raw, end="close")) as here:
+        found = await asyncio.to_thread(setup.examined, here.url)
+    assert (found.dialect, found.model) == ("openai", None)
+    assert name not in found.why
+
+
+async def test_a_server_behind_a_path_is_asked_there() -> None:
+    requests: list[bytes] = []
+    body = json.dumps({"data": [{"id": "qwen", "owned_by": "vllm"}]})
+    raw = f"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+    async with peer(answering(raw, end="close", requests=requests)) as here:
+        found = await asyncio.to_thread(setup.examined, f"{here.url}/llm/v1")
+    assert (found.dialect, found.model) == ("openai", "qwen")
+    assert requests[-1].startswith(b"GET /llm/v1/models ")
 
 
 def test_nobody_there_is_told() -> None:

@@ -19,7 +19,15 @@ def test_a_port_in_use_is_named_with_the_mend() -> None:
         found = obstacle(Address("127.0.0.1", port))
     assert found is not None
     assert f"127.0.0.1:{port} is in use" in found
+    assert ("ChatGLM" in found) is (port == 8000)
     assert obstacle(Address("127.0.0.1", port)) is None
+
+
+def test_the_port_of_chatglms_servers_is_known_as_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr("gateway.config.binding._CHATGLM", port)
+        assert "a ChatGLM server takes port 8000" in (obstacle(Address("127.0.0.1", port)) or "")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_a_file_is_loaded_with_its_environment_and_secrets(tmp_path: Path) -> No
     ("content", "message"),
     [
         pytest.param(None, "cannot be read: no such file or directory", id="missing"),
+        pytest.param(None, "write one with `gateway init`", id="missing-and-how-to-make-one"),
         pytest.param("配置".encode("gbk"), "is not UTF-8", id="other-encoding"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.telemetry.logs import Logs, access_fields, configure
 from gateway.telemetry.receipt import Receipt
-from gateway.telemetry.terminal import TerminalLines, banner, in_colour
+from gateway.telemetry.terminal import TerminalLines, banner, in_colour, reachable
 from gateway.wire.events import Usage
 from tests.unit.telemetry.test_logs import loggers_as_they_were as loggers_as_they_were
 
@@ -56,7 +56,7 @@ def test_a_request_line_tells_what_differs(values: dict[str, Any], told: str) ->
     assert line(**values) == told
 
 
-@pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "a\rb", "\u202egnp", "\x9b31m"])
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "a\rb", "\u202egnp", "\u061cgnp", "\x9b31m"])
 def test_control_characters_of_a_path_and_of_ignored_fields_are_escaped(text: str) -> None:
     told = line(door="other", path=f"/{text}", ignored=(text,))
     assert told.isprintable()
@@ -114,6 +114,35 @@ def test_the_banner_names_urls_models_backends_and_the_config_file() -> None:
         "Ctrl-C ends it.",
         "",
     ]
+
+
+def test_the_banner_of_many_models_and_backends_fits_on_a_screen() -> None:
+    lines = banner(
+        version="1.2.3",
+        url="http://127.0.0.1:8000",
+        admin_url="http://127.0.0.1:9090",
+        models={f"m-{number}": [f"gpu-{card}" for card in range(50)] for number in range(1000)},
+        usable={f"gpu-{card}": card < 10 for card in range(50)},
+        config="config.toml",
+    )
+    assert len(lines) <= 22
+    assert "Backends     10 up, 40 down (gpu-10, gpu-11, gpu-12, gpu-13 and 36 more)" in lines
+    assert "  m-0: gpu-0, gpu-1, gpu-2, gpu-3 and 46 more" in lines
+    assert "  and 988 more: http://127.0.0.1:8000/v1/models" in lines
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://0.0.0.0:8000", "http://127.0.0.1:8000"),
+        ("http://[::]:8000", "http://[::1]:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("http://10.0.0.5:80", "http://10.0.0.5:80"),
+        ("http+unix:///run/a:b.sock", "http+unix:///run/a:b.sock"),
+    ],
+)
+def test_an_address_that_stands_for_all_is_told_as_one_that_can_be_asked(url: str, asked: str) -> None:
+    assert reachable(url) == asked
 
 
 class Terminal(io.StringIO):

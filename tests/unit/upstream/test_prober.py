@@ -19,6 +19,7 @@ from gateway.simulator import Options, Simulator
 from gateway.telemetry.receipt import Hooks
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.background import Background
+from gateway.upstream.client import Probed
 from gateway.upstream.prober import Check, Prober, trial_for
 from gateway.upstream.ward import Ward
 from tests.support.fleet import SERVERS, Server
@@ -205,39 +206,26 @@ async def test_a_backend_at_work_for_us_is_left_alone() -> None:
         await background.aclose()
 
 
-async def test_a_probe_that_times_out_while_work_began_says_nothing() -> None:
-    asked = asyncio.Event()
+@pytest.mark.parametrize("what", ["began", "came-and-went"])
+async def test_a_probe_that_times_out_while_work_came_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    rules, background = Rules(fall=1, interval=0.01), Background()
+    async with peer(silent) as server, probing(server.url, timeout=0.02, rules=rules, started=False) as house:
+        probe = house.backend.client.probe
 
-    async def busy(talk: Talk) -> None:
-        await talk.wait_request()
-        asked.set()
-        await talk.wait_left()
+        async def beside_work(path: str) -> Probed:
+            if what == "began":  # after the look at the slots, before the limit: however slow the machine is
+                house.busy = 1
+            else:
+                house.ward.tried("a", None)
+            return await probe(path)
 
-    async with (
-        peer(busy) as server,
-        probing(server.url, timeout=0.02, rules=Rules(fall=1, interval=0.01)) as house,
-    ):
-        await asked.wait()
-        house.busy = 1  # a request came to the same server while the probe was under way
+        monkeypatch.setattr(house.backend.client, "probe", beside_work)
+        house.prober.start(house, background)
         assert await house.wait_ends(1) == ["busy"]
         assert house.state == "up"
-
-
-async def test_a_probe_that_times_out_while_work_came_and_went_says_nothing() -> None:
-    asked = asyncio.Event()
-
-    async def busy(talk: Talk) -> None:
-        await talk.wait_request()
-        asked.set()
-        await talk.wait_left()
-
-    async with (
-        peer(busy) as server,
-        probing(server.url, timeout=0.05, rules=Rules(fall=1, interval=0.01)) as house,
-    ):
-        await asked.wait()
-        house.ward.tried("a", None)
-        assert await house.wait_ends(1) == ["busy"]
+        await background.aclose()
 
 
 async def test_a_connection_that_broke_is_looked_into_though_the_backend_works() -> None:
