@@ -42,7 +42,8 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
 
 _LOSABLE = frozenset(_NEUTRAL)
 _HARMLESS = frozenset(
-    {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+    | {"prompt_cache_retention"}
 )
 """Unknown members that change no answer: reported, but never refused."""
 

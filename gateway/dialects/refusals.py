@@ -134,10 +134,13 @@ def _looks_like_a_report(value: dict[str, Any]) -> bool:
         return True
     if any(value.get(name) for name in ("detail", "error_msg", "errmsg")):
         return "response" not in value
-    code = value.get("code")
-    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) < 6 else code
-    failed = isinstance(number, int) and not isinstance(number, bool) and number >= 400
+    failed = any(_is_failure(value.get(name)) for name in ("code", "status", "status_code", "http_code"))
     return failed and any(isinstance(value.get(name), str) for name in ("message", "msg"))
+
+
+def _is_failure(code: Any) -> bool:
+    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) < 6 else code
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 400
 
 
 # --- whose fault it is -----------------------------------------------------------------------------

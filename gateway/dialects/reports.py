@@ -25,7 +25,18 @@ _LONGEST_TEXT = 65_536
 
 _WORDS = ("message", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "description")
 _INNER = ("error", "detail", "errors", "message", "msg")
-_NAMES = ("code", "type", "error_code", "error_type", "err_code", "errcode", "status", "status_code", "error")
+_NAMES = (
+    "code",
+    "type",
+    "error_code",
+    "error_type",
+    "err_code",
+    "errcode",
+    "status",
+    "status_code",
+    "http_code",
+    "error",
+)
 _DIGITS = re.compile(r"\d{3,5}")
 _STATUS_IN_WORDS = re.compile(
     r"\W{0,3}(?:error code|status[_ ]?code|http(?: status)?|status)\W{1,3}([45]\d\d)\b", re.IGNORECASE

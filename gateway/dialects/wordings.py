@@ -55,10 +55,17 @@ OVERFLOW = _any_of(
     r"range of input length should be",
     r"prompt (?:length|tokens?) (?:\d{1,9} )?(?:is |exceeds?|greater)",
     r"prompt exceeds max length",
+    # further words of vLLM, llama.cpp and TensorRT-LLM
+    r"too long to fit into the model|n_keep\b|larger than (?:the )?(?:max(?:imum)? )?context",
+    r"exceeds? (?:the )?max_(?:num|total|input)_tokens",
+    r"(?:sequence|token|prompt|input) length exceeds (?:the )?limit",
+    r"number of tokens [^\n]{0,20}exceeds? the limit",
+    r"tokens in request more than max|max message tokens|tokens? too long|context window is \d",
     # servers that speak Chinese
     r"prompt ?超长|上下文.{0,8}(?:超|过长|不足)",
     r"(?:超过|超出|大于)了?.{0,12}(?:上下文|最大长度|长度限制|最大token|token限制|token数)",
-    r"输入.{0,8}(?:过长|超长|太长)|tokens? ?(?:数量?|长度)?(?:超过|超出|超限)",
+    r"(?:输入|文本|内容|对话|提示词|消息|prompt).{0,8}(?:过长|超长|太长|长度超)",
+    r"tokens? ?(?:数量?|长度)?(?:超过|超出|超限)",
 )  # fmt: skip
 
 NO_OVERFLOW = _any_of(
@@ -169,6 +176,7 @@ OVERFLOW_NAMES = frozenset(
 )
 ACCOUNT_NAMES = frozenset(
     {"insufficient_quota", "billing_error", "model_not_found", "invalid_api_key", "authentication_error"}
+    | {"arrearage", "invalidapikey"}  # DashScope
 )
 
 CONTEXT_COUNTS: Sequence[re.Pattern[str]] = tuple(
@@ -187,6 +195,13 @@ CONTEXT_COUNTS: Sequence[re.Pattern[str]] = tuple(
         r"is set to (\d[\d,]{0,12})",
         r"should be \[1, ?(\d[\d,]{0,12})\]",
         r"exceeds limit of (\d[\d,]{0,12})",
+        r"max(?:imum)? (?:input |sequence |prompt |total )?length:? (?:is )?(\d[\d,]{0,12})",
+        r"length for this model \((?:\d{1,12} > )?(\d[\d,]{0,12})",
+        r"(?:session_len|max_(?:num|total|input)_tokens) \(?(\d[\d,]{0,12})",
+        r"\d > (\d{1,12})",
+        r"\bmax(?: tokens)?:? (\d[\d,]{0,12})",
+        r"exceeds the limit (\d[\d,]{0,12})",
+        r"限制(?:为|是)?(\d[\d,]{0,12})",
     )
 )
 """Where the length of the context stands."""
@@ -207,6 +222,10 @@ TOKEN_COUNTS: Sequence[re.Pattern[str]] = tuple(
         r"input_ids is (\d[\d,]{0,12})",
         r"first (\d[\d,]{0,12}) tokens when",
         r"prefill (\d[\d,]{0,12}) tokens",
+        r"^(?:the )?(?:input |tokens |prompt |sequence ){1,2}length:? (\d[\d,]{0,12})",
+        r"number of tokens \((\d[\d,]{0,12})\)",
+        r"(\d{1,12}) > \d",
+        r"n_keep \((\d[\d,]{0,12})\)",
     )
 )
 """Where the length of the request stands."""

@@ -300,7 +300,7 @@ def _usual(body: Any) -> dict[str, Any] | None:
     except ValidationError:
         return None
     members["messages"] = [Message.of(message) for message in members["messages"]]
-    members["unread_names"] = ()
+    members["unread_names"] = ("user",) if members.get("user") else ()
     if "stream_options" in members:
         members["stream_options"] = StreamOptions(**members["stream_options"])
     return members

@@ -12,10 +12,14 @@ from typing import Any
 from gateway.wire.bounds import MAX_TOLD, MAX_TOLD_NAME
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
-_MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call"})
+_MESSAGE = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call"})
+_RESULT = _MESSAGE | {"name"}
+"""The members of a tool's result, whose name says whose it is; that of a speaker is sent to no model."""
+_RESULTS = ("tool", "function")
 _TEXT = frozenset({"type", "text"})
 _TOOL = frozenset({"type", "function"})
 _FUNCTION = frozenset({"name", "description", "parameters"})
+_CALLED = frozenset({"name", "arguments"})
 _CALL = frozenset({"id", "type", "function", "index"})
 NATIVE = frozenset({"prompt", "history", "max_length", "temperature", "top_p"})
 """The members of a native request that are read."""
@@ -44,21 +48,38 @@ def _told(names: Iterator[str]) -> tuple[str, ...]:
 
 
 def _members(body: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
-    yield from (name for name in body if name not in known)
+    yield from (name for name in body if name not in known or (name == "user" and body[name]))
+    yield from _inside("stream_options", body.get("stream_options"), {"include_usage"})
     for message in _objects(body.get("messages")):
-        yield from _others("messages", message, _MESSAGE)
-        for part in _objects(message.get("content")):
-            if part.get("type") == "text":
-                yield from _others("messages.content", part, _TEXT)
-        for call in _objects(message.get("tool_calls")):
-            yield from _others("messages.tool_calls", call, _CALL)
+        yield from _of_message(message)
     for tool in _objects(body.get("tools")):
         yield from _others("tools", tool, _TOOL)
-        function = tool.get("function")
-        if isinstance(function, dict):
-            yield from _others("tools.function", function, _FUNCTION)
+        yield from _inside("tools.function", tool.get("function"), _FUNCTION)
     for function in _objects(body.get("functions")):
         yield from _others("functions", function, _FUNCTION)
+    choice = body.get("tool_choice")
+    yield from _inside("tool_choice", choice, _TOOL)
+    yield from _inside("tool_choice.function", _member(choice, "function"), {"name"})
+    yield from _inside("function_call", body.get("function_call"), {"name"})
+
+
+def _of_message(message: Mapping[str, Any]) -> Iterator[str]:
+    yield from _others("messages", message, _RESULT if message.get("role") in _RESULTS else _MESSAGE)
+    for part in _objects(message.get("content")):
+        if part.get("type") == "text":
+            yield from _others("messages.content", part, _TEXT)
+    for call in _objects(message.get("tool_calls")):
+        yield from _others("messages.tool_calls", call, _CALL)
+        yield from _inside("messages.tool_calls.function", call.get("function"), _CALLED)
+    yield from _inside("messages.function_call", message.get("function_call"), _CALLED)
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _inside(where: str, value: Any, known: Collection[str]) -> Iterator[str]:
+    return _others(where, value, known) if isinstance(value, dict) else iter(())
 
 
 def _others(where: str, value: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def test_a_parameter_is_lost_unless_it_is_honoured(name: str, value: Any) -> Non
         ("response_format", {"type": "text"}),
         ("modalities", ["text"]),
         ("seed", None),
-        ("user", "ann"),
+        ("user", ""),
     ],
 )
 def test_what_asks_for_nothing_is_no_loss(name: str, value: Any) -> None:
@@ -102,6 +102,7 @@ UNKNOWN: Any = {
             "role": "user",
             "content": [{"type": "text", "text": "q", "cache_control": {"type": "x"}}],
             "mood": "good",
+            "name": "ann",
         },
         {
             "role": "assistant",
@@ -115,7 +116,7 @@ UNKNOWN: Any = {
 }
 TOLD = (
     *("guided_json", "chat_template_kwargs", "temprature", "metadata"),
-    *("messages.mood", "messages.content.cache_control", "messages.reasoning_content"),
+    *("messages.mood", "messages.name", "messages.content.cache_control", "messages.reasoning_content"),
 )
 
 
@@ -127,7 +128,7 @@ def test_members_that_nobody_knows_are_named_behind_the_known() -> None:
 def test_on_every_dialect_what_is_not_sent_on_is_named(name: str) -> None:
     outgoing = DIALECTS[name].ask(read(**UNKNOWN), PLAIN, stream=False)
     assert set(TOLD) <= set(outgoing.ignored)
-    assert not any(word in outgoing.body for word in (b"guided_json", b"temprature", b"mood"))
+    assert not any(word in outgoing.body for word in (b"guided_json", b"temprature", b"mood", b"ann"))
 
 
 def test_openai_servers_get_all_but_what_would_steer_them() -> None:
@@ -148,7 +149,9 @@ def test_of_a_native_request_every_unread_member_is_named(name: str) -> None:
 
 def test_a_strict_model_refuses_what_nobody_knows_unless_it_changes_no_answer() -> None:
     strict = Profile("m", strict=True)
-    assert lost(read(metadata={"a": "b"}, store=True), strict, NOTHING) == ("metadata", "store")
+    told = ("metadata", "store", "user")
+    assert lost(read(metadata={"a": "b"}, store=True, user="ann"), strict, NOTHING) == told
+    assert lost(read(user="ann"), strict, NOTHING) == ("user",)
     with pytest.raises(UnsupportedParameter) as caught:
         lost(read(metadata={}, temprature=1), strict, NOTHING)
     assert caught.value.param == "temprature"

@@ -514,3 +514,15 @@ def test_a_refusal_of_the_gateway_asks_the_operator_what_is_wrong(
     error = refused(status, answer)
     assert isinstance(error, UpstreamMisconfigured)
     assert error.hint == f"answered {status}: {asked}"
+
+
+@pytest.mark.parametrize("name", ["code", "status", "status_code", "http_code"])
+@pytest.mark.parametrize(
+    ("code", "kind"), [(400, UpstreamRejected), ("400", UpstreamRejected), (429, UpstreamBusy)]
+)
+def test_a_failure_in_a_200_is_known_by_its_code_wherever_it_stands(
+    name: str, code: int | str, kind: type[GatewayError]
+) -> None:
+    assert type(reported({name: code, "message": "no"})) is kind
+    assert reported({name: 200, "message": "fine"}) is None
+    assert type(reported({"error": {name: code, "message": "no"}})) is kind

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,45 @@ def test_members_of_messages_and_tools_are_named_by_where_they_stand_once() -> N
     assert told(messages=[{**USER, "x": 1}, {**USER, "x": 2}, call], tools=[tool, tool], functions=[]) == (
         "messages.x", "messages.tool_calls.extra_content", "tools.x", "tools.function.strict",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"user": "ann"}, ("user",)),
+        ({"user": ""}, ()),
+        ({"user": "ann", "seed": 1}, ("user",)),
+        (
+            {"stream_options": {"include_usage": True, "include_obfuscation": True}},
+            ("stream_options.include_obfuscation",),
+        ),
+        ({"messages": [{**USER, "name": "ann"}]}, ("messages.name",)),
+        ({"messages": [{"role": "system", "content": "s", "name": "x"}, USER]}, ("messages.name",)),
+        ({"messages": [{"role": "tool", "content": "1", "name": "f", "tool_call_id": "a"}]}, ()),
+        ({"messages": [{"role": "function", "content": "1", "name": "f"}]}, ()),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "x": 1}}]}
+                ]
+            },
+            ("messages.tool_calls.function.x",),
+        ),
+        (
+            {"messages": [{"role": "assistant", "function_call": {"name": "f", "x": 1}}]},
+            ("messages.function_call.x",),
+        ),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f", "x": 1}, "y": 1}},
+            ("tool_choice.y", "tool_choice.function.x"),
+        ),
+        ({"function_call": {"name": "f", "x": 1}}, ("function_call.x",)),
+    ],
+)
+def test_a_member_that_no_model_is_sent_is_named_at_every_depth(
+    body: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert told(**body) == names
 
 
 def test_what_answers_hold_and_says_nothing_is_not_named() -> None:
