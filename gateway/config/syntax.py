@@ -48,11 +48,15 @@ class Mistake:
 def mistake(text: str, error: tomllib.TOMLDecodeError) -> Mistake:
     """Say what `error` means for the person who wrote `text`."""
     line, column = _place(text, error)
-    found = _repair(text, line) if len(text) <= _LONGEST_TEXT else None
+    found = (_remedy(text, line) or _repair(text, line)) if len(text) <= _LONGEST_TEXT else None
     if found is None:
         return Mistake(line, column, _said(error))
     at, reason, better = found
-    shown = "" if _SECRET.search(better) or len(better) > _LONGEST_SHOWN else f"; write: {better.strip()}"
+    shown = (
+        ""
+        if not better or _SECRET.search(better) or len(better) > _LONGEST_SHOWN
+        else f"; write: {better.strip()}"
+    )
     return Mistake(at, column if at == line else 0, f"{reason}{shown}")
 
 
@@ -76,6 +80,36 @@ def _said(error: tomllib.TOMLDecodeError) -> str:
 
 
 # --- what was meant --------------------------------------------------------------------------------
+
+
+_NULL = re.compile(rf"{_KEY}=\s*(?:null|none|nil|undefined|~)?\s*[,;]?\s*(?:#.*)?$", re.IGNORECASE)
+_REMARK = re.compile(r"^\s*(?://|;|--|/\*|%)\s*(.*)$")
+_UNIT = re.compile(rf"{_KEY}=\s*\d[\d.]*\s*[A-Za-z]+\s*(?:#.*)?$")
+_CLOSING = re.compile(r"^(\s*[\w.-]+\s*=\s*\{.*),(\s*\}.*)$")
+
+
+def _remedy(text: str, stopped: int) -> tuple[int, str, str] | None:
+    """What to do about a line that no changed one can stand for."""
+    line = text.split("\n")[stopped - 1]
+    if stopped == 1 and line.lstrip().startswith("{"):
+        return (
+            stopped,
+            "this is JSON; the file is TOML, with tables headed [server] and keys such as a = 1",
+            "",
+        )
+    if re.match(r"\s*[\w-]+:\s*$", line):
+        return (
+            stopped,
+            "this is YAML; the file is TOML, with tables headed [server] and keys such as a = 1",
+            "",
+        )
+    if re.match(r"<{7}|={7}|>{7}", line):
+        return stopped, "a conflict of a merge was not resolved; keep one of the versions", ""
+    if _NULL.match(line):
+        return stopped, "there is no value; leave the key out for its default, or give it one", ""
+    if _UNIT.match(line):
+        return stopped, "a number has no unit; write seconds, bytes or tokens as a number alone", ""
+    return None
 
 
 def _repair(text: str, stopped: int) -> tuple[int, str, str] | None:
@@ -161,6 +195,22 @@ def _quoted_items(line: str) -> str:
     return f"{found[1].rstrip()} = [{items}]{comment}"
 
 
+def _remarked(line: str) -> str:
+    return _REMARK.sub(r"# \1", line)
+
+
+def _last_comma(line: str) -> str:
+    return _CLOSING.sub(r"\1\2", line)
+
+
+def _thousands(line: str) -> str:
+    return re.sub(
+        rf"{_KEY}=\s*(\d{{1,3}}(?:,\d{{3}})+)\s*$",
+        lambda m: f"{m[1].rstrip()} = {m[2].replace(',', '')}",
+        line,
+    )
+
+
 def _booled(line: str) -> str:
     head, comment = _split_comment(line)
     found = re.match(rf"{_KEY}=\s*([A-Za-z]+)$", head)
@@ -177,7 +227,7 @@ def _joined(line: str) -> str:
 
 
 def _unended(line: str) -> str:
-    return re.sub(r"[,;]\s*(#.*)?$", r"\1", line)
+    return re.sub(r"[,;，；]\s*(#.*)?$", r"\1", line)
 
 
 def _bracketed(line: str) -> str:
@@ -205,6 +255,9 @@ def _unpadded(line: str) -> str:
 
 _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("true and false are written so", _booled),
+    ("a remark begins with #", _remarked),
+    ("nothing stands behind the last comma of a table in braces", _last_comma),
+    ("a number has no commas in it", _thousands),
     ("a quote is missing", _closed_quote),
     ("a quote is missing", _opened_quote),
     ("a bracket is missing or too many", _bracketed),

@@ -134,7 +134,35 @@ def _message(error: ErrorDetails, path: KeyPath, root: type[Section]) -> str:
     if kind in _LIMITS:
         limits = {name: plain(limit) for name, limit in context.items()}
         return f"{_LIMITS[kind].format(**limits)}, got {shown(value)}"
-    return f"{_wanted(path, root)} is wanted, got {shown(value)}"
+    wanted = _wanted(path, root)
+    return f"{wanted} is wanted, got {shown(value)}{_as_number(wanted, value)}"
+
+
+_NUMBER = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z\u4e00-\u9fff]{0,8})\s*")
+_SECONDS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "秒"), 1),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes", "分", "分钟"), 60),
+    **dict.fromkeys(("h", "hr", "hour", "hours", "小时"), 3600),
+    "ms": 0.001,
+}
+_BYTES = {"b": 1, **dict.fromkeys(("k", "kb", "kib"), 2**10), **dict.fromkeys(("m", "mb", "mib"), 2**20)}
+_BYTES.update(dict.fromkeys(("g", "gb", "gib"), 2**30))
+_TOKENS = {"k": 1024}
+
+
+def _as_number(wanted: str, value: object) -> str:
+    """Give `; write: ...` for a text that holds a number, with or without a unit."""
+    found = _NUMBER.fullmatch(normalize("NFKC", value[:_LONGEST_NAME])) if isinstance(value, str) else None
+    if found is None or "number" not in wanted:
+        return ""
+    units: dict[str, float] = {"": 1}
+    for word, known in (("seconds", _SECONDS), ("bytes", _BYTES), ("tokens", _TOKENS)):
+        units.update(known if word in wanted else {})
+    factor = units.get(found[2].lower())
+    number = None if factor is None else round(float(found[1]) * factor, 9)
+    if number is None or (wanted.startswith("a whole number") and number != int(number)):
+        return ""
+    return f"; write: {int(number) if number == int(number) else number}"
 
 
 def _choice(value: object, path: KeyPath, root: type[Section]) -> str:

@@ -138,7 +138,7 @@ key = "${NOPE}"
 listen = "0.0.0.0:8000"
 """
     assert faults(text) == [
-        'config.toml:2: timeouts.total: a number of seconds is wanted, got the text "60"',
+        'config.toml:2: timeouts.total: a number of seconds is wanted, got the text "60"; write: 60',
         'config.toml:3: timeouts.first_tokn: unknown key; did you mean "first_token"?',
         (
             "config.toml:6: backends[0].url: the URL holds a name or password; "

@@ -28,7 +28,22 @@ def said(data: dict[str, object]) -> str:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"queue": {"length": "9"}}, 'a whole number is wanted, got the text "9"'),
+        ({"queue": {"length": "9"}}, 'a whole number is wanted, got the text "9"; write: 9'),
+        ({"queue": {"length": "９"}}, 'a whole number is wanted, got the text "９"; write: 9'),
+        ({"queue": {"length": "9.5"}}, 'a whole number is wanted, got the text "9.5"'),
+        ({"queue": {"length": "9s"}}, 'a whole number is wanted, got the text "9s"'),
+        ({"queue": {"length": "many"}}, 'a whole number is wanted, got the text "many"'),
+        ({"queue": {"timeout": "30s"}}, 'a number of seconds is wanted, got the text "30s"; write: 30'),
+        (
+            {"queue": {"timeout": "1.5 min"}},
+            'a number of seconds is wanted, got the text "1.5 min"; write: 90',
+        ),
+        ({"queue": {"timeout": "500ms"}}, 'a number of seconds is wanted, got the text "500ms"; write: 0.5'),
+        ({"queue": {"timeout": "30秒"}}, 'a number of seconds is wanted, got the text "30秒"; write: 30'),
+        (
+            {"server": {"max_body": "32 MiB"}},
+            'a whole number of bytes is wanted, got the text "32 MiB"; write: 33554432',
+        ),
         ({"queue": {"length": 1.5}}, "a whole number is wanted, got the number 1.5"),
         ({"queue": {"timeout": True}}, "a number of seconds is wanted, got true"),
         ({"queue": {"timeout": 0}}, "must be above 0, got the number 0"),
