@@ -287,8 +287,8 @@ def ask(url: str, model: str, question: str) -> tuple[bool, str]:
         connection.request(
             "POST", "/v1/chat/completions", json.dumps(body), headers={"Content-Type": "application/json"}
         )
-        response = connection.getresponse()
-        return _understood(response.status, response.read())
+        with connection.getresponse() as response:
+            return _understood(response.status, response.read())
     except (OSError, http.client.HTTPException) as error:
         return False, f"(no answer: {str(error) or type(error).__name__})"
     finally:

@@ -193,7 +193,7 @@ async def test_silence_ends_at_its_limit_and_closes_the_connection(
     async with peer(await silent_after(data)) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
         client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(kind):
                 await streamed(client, patience(streams=True, **limits))
         assert transport.statistics().open == 0

@@ -11,7 +11,7 @@ from tests.support.peer import peer
 from tests.support.tapes import REPLY, tape
 from tests.support.visitor import Answer, ask
 
-FAST, SLOW = 0.03, 0.3
+FAST, SLOW = 0.1, 1.0
 REQUESTS = 90
 
 

@@ -30,7 +30,7 @@ STOPPABLE = {"chatglm3", "glm4", "openai"}
 FILES = Path("/proc/self/fd")
 SPARE = 2
 """Open files that may come and go: a connection kept for the next request, or for a probe."""
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds after which what has not happened never will."""
 
 

@@ -73,7 +73,7 @@ class Site:
 
 
 async def _settled(site: Site) -> None:
-    await wait_until(lambda: site.in_flight == site.zombies == site.waiting == 0, 5)
+    await wait_until(lambda: site.in_flight == site.zombies == site.waiting == 0, 20)
 
 
 @contextlib.asynccontextmanager

@@ -141,7 +141,7 @@ async def client(one: Stack, **options: Any) -> AsyncIterator[httpx.AsyncClient]
         yield http
 
 
-async def wait_until(condition: Any, seconds: float = 10.0) -> None:
+async def wait_until(condition: Any, seconds: float = 20.0) -> None:
     """Wait for something to become true; a generous bound against hangs."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what simulators and counters show has no event to wait for

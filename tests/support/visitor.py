@@ -108,7 +108,7 @@ class Visitor:
     async def wait_answer(self, came: bytes = b"") -> Answer:
         """Read the answer to the end of the connection; `came` is what has been read of it before."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 raw = came + await self.reader.read(-1)
         finally:
             self._writer.close()

@@ -6,7 +6,7 @@ import shlex
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,8 @@ def gateway_that_replies(status: int, body: str) -> RunGateway:
             return  # the demo has ended in the middle of a question
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()  # else the loop may end first, and warn of it
 
     @asynccontextmanager
     async def running(config: Config) -> AsyncIterator[Running]:

@@ -17,7 +17,7 @@ def made() -> Worker:
 
 
 async def settled(until: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not until():  # noqa: ASYNC110 - it is a matter of turns of the loop
             await asyncio.sleep(0)
 

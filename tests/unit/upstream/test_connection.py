@@ -448,7 +448,7 @@ async def test_silence_ends_at_the_limit_and_closes_the_connection() -> None:
     began = loop.time()
     with pytest.raises(Overdue):
         await connection.wait_head()
-    assert 0.018 <= loop.time() - began < 0.5
+    assert 0.018 <= loop.time() - began < 5
     assert notes.aborted
     assert not connection.reusable()
 
@@ -515,7 +515,7 @@ async def test_a_limit_moved_earlier_counts() -> None:
     loop = asyncio.get_running_loop()
     connection.limit(loop.time() + 60)
     connection.limit(loop.time() + 0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(Overdue):
             await connection.wait_head()
 

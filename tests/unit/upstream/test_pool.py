@@ -238,7 +238,7 @@ async def test_a_connection_lost_on_its_way_to_whoever_waits_is_replaced() -> No
 async def test_idle_connections_are_closed_when_they_are_old() -> None:
     pool, _ = pool_of(keepalive=0.02)
     connections = await used(pool, 2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while pool.statistics().idle:  # noqa: ASYNC110 - nothing tells of it, as nobody else wants to know
             await asyncio.sleep(0.005)
     assert all(connection.closed for connection in connections)
@@ -334,7 +334,7 @@ async def test_what_cannot_be_prepared_gives_its_place_back_and_is_no_news(error
 async def test_what_was_prepared_for_nobody_is_closed_like_others() -> None:
     pool, dialer = pool_of(keepalive=0.02)
     pool.prepare()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (dialer.made and dialer.made[0].closed):  # noqa: ASYNC110 - nobody is told when an idle one is closed
             await asyncio.sleep(0.005)
     assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
