@@ -14,6 +14,9 @@ Headers = Mapping[bytes, bytes]
 _USUAL = frozenset({None, b"", b"application/json", b"application/json; charset=utf-8"})
 
 
+LARGE = 1_048_576
+"""Bytes above which `bytes.join` releases the interpreter's lock: the event loop would have to wait for a
+thread at work to get it back, once for each body."""
 FIRST = 65_536
 """Bytes of a body without a length that are held before room for more is asked for."""
 
@@ -56,9 +59,15 @@ def whole_body(headers: Headers, presence: Presence, limit: int) -> bytes | None
 
 
 async def read_body(
-    headers: Headers, receive: Receive, limit: int, take: Callable[[int], Awaitable[None]] = _at_once
+    headers: Headers,
+    receive: Receive,
+    limit: int,
+    take: Callable[[int], Awaitable[None]] = _at_once,
+    join: Callable[[list[bytes]], Awaitable[bytes]] | None = None,
 ) -> bytes:
     """Read the whole body. `take` is awaited before so many bytes of it are held.
+
+    `join` puts the pieces of a body above `LARGE` bytes together, off the event loop.
 
     Raises `BodyTooLarge` beyond `limit` bytes, `UnsupportedMediaType`, `ClientGone` when it breaks off.
     """
@@ -80,7 +89,7 @@ async def read_body(
         size += len(pieces[-1])
     if size > limit:
         raise _too_large(limit)
-    return b"".join(pieces)
+    return b"".join(pieces) if join is None or size <= LARGE else await join(pieces)
 
 
 def _piece(message: Message) -> bytes:
