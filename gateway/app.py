@@ -73,6 +73,11 @@ class Gateway:
     _balancers: _Balancers
     _new_backend: Callable[[config.Backend], Backend]
 
+    @property
+    def browsers(self) -> BrowserRules:
+        """What web pages may do on the data plane."""
+        return self._desk.browsers
+
     def start(self) -> None:
         """Begin to look for and after the backends; needs the running event loop. Ends with `aclose`."""
         self.prober.start(self.dispatcher, self.background)

@@ -28,6 +28,7 @@ from gateway.app import Gateway, create_app
 from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
+from gateway.inbound.arrivals import no_lines
 from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Format, Logs, configure
@@ -35,6 +36,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.terminal import banner, in_colour, reachable
 from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.upstream.transport import Transport
+from gateway.wire.headers import Lines
 
 LAST_ARRIVALS = 0.2
 """Seconds that who has just connected has to send a request, where somebody else listens already."""
@@ -58,8 +60,8 @@ looked at again and again. A young collection of 10,000 objects holds the loop f
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that reads a large body lets the event loop go on (Python's default: 0.005).
 
-The loop asks for the interpreter's lock at every socket that is ready: with 200 bodies of 4 MiB coming in, ten
-times the wait was a stall of 0.2 s."""
+The loop asks for the interpreter's lock at every socket that is ready: with 200 bodies of 4 MiB coming in,
+ten times the wait was a stall of 0.2 s."""
 CLEAN_UP = 5.0
 """Seconds between two looks whether memory can be given back."""
 
@@ -186,8 +188,14 @@ async def running(
         backlog = room.backlog if room is not None else BACKLOG
         own = not listeners.handed_over
         planes = (
-            _Plane(gateway.data, settings.server.drain, _arrivals(settings, gateway, logs), backlog, own=own),
-            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs), backlog, own=own),
+            _Plane(
+                gateway.data,
+                settings.server.drain,
+                _arrivals(settings, gateway, logs, gateway.browsers.early_lines),
+                backlog,
+                own=own,
+            ),
+            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs, no_lines), backlog, own=own),
         )
         _confine(planes, room)
         _tell_room(logs, settings, room)
@@ -215,7 +223,9 @@ async def running(
                 await gateway.aclose()
 
 
-def _arrivals(settings: config.Config, gateway: Gateway, logs: Logs) -> Arrivals:
+def _arrivals(
+    settings: config.Config, gateway: Gateway, logs: Logs, cors: Callable[[bytes | None], Lines]
+) -> Arrivals:
     told = -math.inf
 
     def refused(reason: str) -> None:
@@ -226,7 +236,7 @@ def _arrivals(settings: config.Config, gateway: Gateway, logs: Logs) -> Arrivals
             told = now
             logs.note("No file descriptor is left for more clients: raise the limit.", level="error")
 
-    return Arrivals(settings.server, refused)
+    return Arrivals(settings.server, refused, cors)
 
 
 def _confine(planes: tuple[_Plane, _Plane], room: Room | None) -> None:

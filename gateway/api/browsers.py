@@ -145,6 +145,17 @@ class BrowserRules:
             return [b"vary: Origin"]
         return [b"access-control-allow-origin: " + origin, _EXPOSE, b"vary: Origin"]
 
+    def early_lines(self, origin: bytes | None) -> Lines:
+        """The same for a refusal before there is a request; its `origin` may not be known yet.
+
+        Then a page may read it if there is one origin alone whose pages may.
+        """
+        if not self.on:
+            return []
+        if origin is None and len(self._origins) == 1:
+            (origin,) = self._origins
+        return self.lines({} if origin is None else {b"origin": origin})
+
     def preflight(self, method: str, headers: Headers) -> Pairs | None:
         """The headers that answer a browser's question; None where the request is no such question.
 

@@ -26,7 +26,7 @@ from gateway.errors import (
 )
 from gateway.telemetry.receipt import Hook, Receipt
 from gateway.wire.events import UsageSource
-from gateway.wire.headers import Lines, pairs
+from gateway.wire.headers import CONTINUE, Lines, Pairs, members, pairs
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _JSON = b"content-type: application/json"
@@ -157,7 +157,7 @@ class Reception:
         visit = scope["visit"] = self._open(scope, send)
         try:
             if b"expect" in visit.headers:
-                _require_expectation(visit.headers[b"expect"])
+                _require_expectation(scope["headers"])
             if scope["method"] == "OPTIONS" and self._browsers is not None:
                 await self._ask_leave(self._browsers, visit, scope, receive)
             else:
@@ -223,8 +223,8 @@ class Reception:
             await replies.send_error(visit.send, error, visit.error_body(error), extra)
 
 
-def _require_expectation(expect: bytes) -> None:
-    if expect.strip().lower() != b"100-continue":
+def _require_expectation(headers: Pairs) -> None:
+    if any(set(members(value)) - {CONTINUE} for name, value in headers if name == b"expect"):
         raise ExpectationFailed("Only `Expect: 100-continue` is understood.")
 
 

@@ -1,8 +1,9 @@
 """Paths as clients write them: which known path was meant, and what to say where there is none.
 
 Base URLs are written with a slash at their end, with `/v1` twice, or with the whole endpoint; what comes of
-it is tidied and then looked up in the exact list of doors. Nothing else is undone: no dots, no letter case,
-and nothing at all in a path that holds a percent sign, so that an encoded slash never becomes one.
+it is tidied and then looked up in the exact list of doors. Nothing else is undone: no dots, no letter case.
+What is encoded is decoded behind that, and a path with an encoded slash is left alone, so that it never
+becomes one that counts.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 LONGEST_SHOWN = 100
 """Most characters of a client's path in an error message."""
 
 _TWICE = (
     (re.compile("/{2,}"), "/"),
-    (re.compile(r"^(?:/openai)?(?:/v1)+(?=/)"), "/v1"),
-    (re.compile(r"(?:/chat/completions){2,}$"), "/chat/completions"),
+    (re.compile(r"^(?:/openai|/v1)*(?=/deployments/)"), "/openai"),
+    (re.compile(r"^(?:/openai|/v1)*/v1(?=/)"), "/v1"),
+    (re.compile(r"^(?:/openai){2,}(?=/)"), "/openai"),
+    (re.compile(r"/chat/completions(?:(?:/v1)*/chat/completions)+$"), "/chat/completions"),
 )
 _FAMILIES = (
     "completions", "embeddings", "responses", "messages", "audio", "images", "moderations", "files",
@@ -26,7 +29,7 @@ _FAMILIES = (
     "score", "tokenize", "detokenize", "engines", "conversations", "containers", "videos", "evals",
 )  # fmt: skip
 _UNSERVED = re.compile(
-    rf"(?:/v\d+|/openai/deployments/[^/]+)?/(?:{'|'.join(_FAMILIES)})(?:/.*)?"
+    rf"(?:(?:/openai)?(?:/v\d+)?|/openai/deployments/(?!chat/)[^/]+)/(?:{'|'.join(_FAMILIES)})(?:/.*)?"
     r"|/api/(?:chat|generate|tags|show|ps|embed|embeddings|version|pull)"
     r"|/v1beta/.*|/v1/projects/.*",
     re.DOTALL,
@@ -35,9 +38,18 @@ _UNSERVED = re.compile(
 
 
 def tidied(path: str, raw_path: bytes) -> str:
-    """Give the path that was probably meant; the same where nothing is doubled."""
-    if b"%" in raw_path or not path.startswith("/") or not path.strip("/"):
+    """Give the path that was probably meant; the same where nothing is doubled.
+
+    `raw_path` is the path as it came: what it encodes is decoded after it was tidied.
+    """
+    if not path.startswith("/") or not path.strip("/") or b"%2f" in raw_path.lower():
         return path
+    if b"%" in raw_path:
+        return unquote(_tidied(raw_path.decode("ascii", "replace")))
+    return _tidied(path)
+
+
+def _tidied(path: str) -> str:
     for pattern, instead in _TWICE:
         path = pattern.sub(instead, path)
     return path.rstrip("/")
@@ -58,6 +70,8 @@ def nothing_at(path: str, served: Iterable[tuple[str, str]]) -> str:
             f"{shown(path)} is not served by this gateway yet. "
             "It serves POST /v1/chat/completions, GET /v1/models and POST /."
         )
+    if "/" in known and path and not path.strip("/"):
+        return f"There is nothing at {shown(path)}. The nearest is {known['/']}."
     near = get_close_matches(path[:LONGEST_SHOWN].lower(), known.keys() - {"/"}, n=1)
     found = known[near[0]] if near else known.get(usual) or next(iter(known.values()))
     return f"There is nothing at {shown(path) or 'an empty path'}. The nearest is {found}."

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.api import replies
 from gateway.api.paths import nothing_at, tidied
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
@@ -51,6 +52,19 @@ def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
     return [Exact("/metrics", metrics, methods=["GET"]), Exact("/version", version, methods=["GET"])]
 
 
+class Everywhere:
+    """`OPTIONS *`: which methods there are on a plane at all. Proxies send it to see whether we are there."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        methods = sorted({"OPTIONS", *(method for route in routes for method in route.methods or ())})
+        self._allow = ", ".join(methods).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one request."""
+        scope["visit"].quiet = True
+        await replies.send_whole(send, 200, b"", [(b"allow", self._allow)])
+
+
 class Plane(Starlette):
     """One plane. A path that stands in the list as it is leads straight to its door.
 
@@ -70,6 +84,7 @@ class Plane(Starlette):
             if method != "HEAD" and not route.param_convertors and not route.path.startswith("/openai")
         ]
         self.router.redirect_slashes = False
+        self._everywhere = reception.cls(Everywhere(routes), *reception.args, **reception.kwargs)
         self._doors: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): reception.cls(route.app, *reception.args, **reception.kwargs)
             for route in routes
@@ -85,7 +100,9 @@ class Plane(Starlette):
             door = self._doors.get((scope["method"], scope["path"]))
             if door is not None:
                 return door(scope, receive, send)
-            meant = tidied(scope["path"], scope.get("raw_path", b"%"))
+            if scope["path"] == "*" and scope["method"] == "OPTIONS":
+                return self._everywhere(scope, receive, send)
+            meant = tidied(scope["path"], scope.get("raw_path", b""))
             if meant != scope["path"]:
                 scope["path"] = meant
                 return self(scope, receive, send)

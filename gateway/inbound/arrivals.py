@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from gateway.config import Server
 from gateway.errors import GatewayError, OutOfDescriptors, TooManyConnections
 from gateway.outbox import Outbox
+from gateway.wire.headers import Lines
 
 SLOWEST_SWEEP = 1.0
 """Seconds between two sweeps, where no limit is shorter than a few of them."""
@@ -20,6 +21,11 @@ RETRY_AFTER = 1.0
 
 MOST_TURNED_AWAY = 256
 """Connections that are refused with an answer at a time; beyond them they are cut off at once."""
+
+
+def no_lines(_: bytes | None) -> Lines:
+    """What a plane says that pages do not use."""
+    return []
 
 
 class Guest(Protocol):
@@ -34,14 +40,18 @@ class Arrivals(ServerState):
 
     Time limits cost nothing per request: a connection writes down a deadline, and the sweep compares. So a
     limit is kept to within a sweep, a quarter of the shortest limit and a second at most. `refused` is told
-    the reason of each refusal, a word of `REFUSALS` in the families of metrics.
+    the reason of each refusal, a word of `REFUSALS` in the families of metrics. `cors` gives the header lines
+    that let a page read a refusal; it is given the request's Origin, None where that is not known.
     """
 
-    def __init__(self, limits: Server, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: Server, refused: Callable[[str], None], cors: Callable[[bytes | None], Lines] = no_lines
+    ) -> None:
         self.standing = b""
         super().__init__()
         self.outbox = Outbox()
         self.refused = refused
+        self.cors = cors
         self._guests: dict[Guest, str | None] = {}
         self._turned_away: set[Guest] = set()
         self._peers: Counter[str] = Counter()

@@ -46,6 +46,7 @@ from gateway.inbound.arrivals import Arrivals
 from gateway.inbound.cycle import Cycle
 from gateway.inbound.worker import Worker
 from gateway.upstream.tuning import acknowledge
+from gateway.wire.headers import CONTINUE, members
 
 MAX_TARGET = 8_192
 """Longest request target, in bytes: what RFC 9112 asks servers to take."""
@@ -59,7 +60,7 @@ connection and could take the answer from it."""
 NEVER = math.inf
 Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 """An ASGI application that gives a coroutine, and not only something to wait for."""
-_WATCHED = head.WATCHED | {b"expect"}
+_WATCHED = head.WATCHED | {b"expect", b"origin"}
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _OWN = dict.fromkeys(("headers", "state", "presence"))
 """What each request has of its own in its scope."""
@@ -89,7 +90,9 @@ class _Behind(Exception):
 
 
 def _target(method: bytes, url: bytes) -> dict[str, Any]:
-    """What a scope says of where a request goes."""
+    """What a scope says of where a request goes. Raises `BadRequest` where it has a fragment."""
+    if b"#" in url:
+        raise BadRequest("The request's target has a fragment (#), which is never sent.")
     parsed = httptools.parse_url(url)
     path = parsed.path.decode("ascii")
     return {
@@ -142,6 +145,7 @@ class Connection(asyncio.Protocol):
         self._expects = False
         self._approved: tuple[str, list[tuple[bytes, bytes]]] = ("", [])
         self._aimed: tuple[bytes, bytes] = (b"", b"")
+        self._authority: bytes | None = None  # whom an absolute target names
         self._form: dict[str, Any] = {}  # the scope of a request for the same target, still without its own
         self._keep_alive = False
         self._offer: list[tuple[bytes, bytes]] | None = (
@@ -155,8 +159,9 @@ class Connection(asyncio.Protocol):
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # What stands behind a last request is refused here, with its answer, and not by the parser.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        # What stands behind a last request is refused here, with its answer, and not by the parser; nor does
+        # that end the connection, as it would for a trailer.
+        parser.set_dangerous_leniencies(lenient_keep_alive=True)
         return parser
 
     # --- coming and going --------------------------------------------------------------------------
@@ -346,7 +351,7 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         if name in _WATCHED and self.stage is _HEAD:
             self._watched.append((name, value))
-            self._expects |= name == b"expect" and value.lower() == b"100-continue"
+            self._expects |= name == b"expect" and CONTINUE in members(value)
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -368,8 +373,11 @@ class Connection(asyncio.Protocol):
             self._approved = (version, self._watched.copy())
         aimed = (parser.get_method(), self._url)
         if aimed != self._aimed:
-            self._form = self._scope | _target(*aimed) | _OWN
+            self._authority, url = head.parted(self._url)
+            self._form = self._scope | _target(aimed[0], url) | _OWN
             self._aimed = aimed
+        if self._authority is not None:
+            self._headers = head.addressed(self._headers, self._authority)
         old = self._lingers = version == "1.0"  # its client may not know that nothing behind it is read
         cycle = self.cycle = Cycle(self, aimed[0] == b"HEAD", self._expects and not old, old)
         self._offer = self._framed() if parser.should_upgrade() and aimed[0] != b"CONNECT" else None
@@ -467,8 +475,7 @@ class Connection(asyncio.Protocol):
         elif self._running.started:
             self._close()
         else:
-            self.write(refusal.answer(InternalError("The gateway failed."), self.arrivals.default_headers))
-            self.end()
+            self._say(InternalError("The gateway failed."))
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer in the application's place and end. Does not answer where an answer has begun."""
@@ -476,7 +483,13 @@ class Connection(asyncio.Protocol):
         if self.stage is _BODY and self._disconnect(error):
             self._close()
             return
-        self.write(refusal.answer(error, self.arrivals.default_headers))
+        self._say(error)
+
+    def _say(self, error: GatewayError) -> None:
+        """Answer, and end. A page that may read answers may read this one."""
+        origin = next((value for name, value in self._watched if name == b"origin"), None)
+        arrivals = self.arrivals
+        self.write(refusal.answer(error, arrivals.default_headers, arrivals.cors(origin)))
         self.end()
 
     def _disconnect(self, error: GatewayError) -> bool:

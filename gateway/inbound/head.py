@@ -16,7 +16,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 WATCHED = frozenset({b"host", b"transfer-encoding"})
 """The headers that `check` looks at."""
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 _CODING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token, as RFC 9110 writes the name of a coding."""
 
@@ -34,6 +35,25 @@ def check(version: str, headers: Headers) -> None:
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings:
         _require_chunked(version, codings)
+
+
+def parted(target: bytes) -> tuple[bytes | None, bytes]:
+    """The authority that a target in absolute form names (None in the other forms), and the rest of it.
+
+    Raises `BadRequest` where it names none.
+    """
+    if target[:1] == b"/" or b"://" not in target:
+        return None, target
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None or not _HOST.fullmatch(found[1]):
+        raise BadRequest("The request's target cannot be read.")
+    rest = found[2]
+    return found[1], rest if rest[:1] == b"/" else b"/" + rest
+
+
+def addressed(headers: Headers, authority: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a request whose target names an authority: it counts, not Host (RFC 9112, 3.2.2)."""
+    return [(b"host", authority), *(field for field in headers if field[0] != b"host")]
 
 
 def _require_one_host(values: list[bytes]) -> None:

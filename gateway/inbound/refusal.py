@@ -17,13 +17,16 @@ _STANDING = (
 )
 
 
-def answer(error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    """An HTTP/1.1 answer with OpenAI's envelope; `headers` are more of them, such as the date."""
+def answer(
+    error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = (), lines: Iterable[bytes] = ()
+) -> bytes:
+    """An HTTP/1.1 answer with OpenAI's envelope; `headers` and `lines` are more of them, such as the date."""
     status = HTTPStatus(error.row.status)
     body = openai.write_error(error)
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()), _STANDING]
-    lines += [b"%s: %s\r\n" % field for field in (*headers, *_advice(error))]
-    return b"".join([*lines, b"content-length: %d\r\n\r\n" % len(body), body])
+    said = [b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()), _STANDING]
+    said += [b"%s: %s\r\n" % field for field in (*headers, *_advice(error))]
+    said += [line + b"\r\n" for line in lines]
+    return b"".join([*said, b"content-length: %d\r\n\r\n" % len(body), body])
 
 
 def _advice(error: GatewayError) -> list[tuple[bytes, bytes]]:

@@ -15,3 +15,12 @@ def pairs(lines: Iterable[bytes]) -> Pairs:
     """Headers that were lines as pairs."""
     parted = [line.partition(b": ") for line in lines]
     return [(name, value) for name, _, value in parted]
+
+
+CONTINUE = b"100-continue"
+"""The only expectation there is."""
+
+
+def members(value: bytes) -> list[bytes]:
+    """The members of a list of tokens, in lower case; empty ones are none."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]

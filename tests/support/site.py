@@ -106,7 +106,7 @@ async def opened(settings: Config) -> AsyncIterator[Site]:
     log = io.StringIO()
     gateway = create_app(settings, configure("json", "debug", log))
     here = Site(gateway, settings, log)
-    arrivals = Arrivals(settings.server, gateway.metrics.client_refused)
+    arrivals = Arrivals(settings.server, gateway.metrics.client_refused, gateway.browsers.early_lines)
     wire = uvicorn.Config(
         gateway.data, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
         access_log=False, proxy_headers=False, server_header=False,

@@ -272,6 +272,26 @@ async def test_answers_errors_and_streams_can_be_read_by_an_allowed_page(stream:
         assert (other.status, allowed(other)) == (200, {"vary": "Origin"})
 
 
+@pytest.mark.parametrize(
+    ("origins", "origin", "told"),
+    [
+        pytest.param((PAGE,), PAGE.encode(), PAGE, id="the-one"),
+        pytest.param((PAGE,), None, PAGE, id="one-that-is-not-known-yet"),
+        pytest.param((PAGE,), b"https://evil.example", None, id="foreign"),
+        pytest.param((PAGE, "http://localhost:3000"), None, None, id="one-of-two"),
+        pytest.param((PAGE, "http://localhost:3000"), PAGE.encode(), PAGE, id="one-of-two-that-is-known"),
+        pytest.param(("*",), None, "*", id="everybody"),
+        pytest.param((), PAGE.encode(), None, id="off"),
+    ],
+)
+def test_a_refusal_before_there_is_a_request_can_be_read_by_an_allowed_page(
+    origins: tuple[str, ...], origin: bytes | None, told: str | None
+) -> None:
+    lines = dict(line.split(b": ", 1) for line in rules(cors_origins=origins).early_lines(origin))
+    assert lines.get(b"access-control-allow-origin") == (None if told is None else told.encode())
+    assert (b"access-control-expose-headers" in lines) is (told is not None)
+
+
 async def test_with_keys_every_page_may_be_let_in() -> None:
     async with rig(Servers(a=whole()), "openai", KEYS, server={"cors_origins": ("*",)}) as house:
         call = await house.get(

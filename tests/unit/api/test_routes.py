@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from starlette.middleware import Middleware
@@ -100,6 +102,16 @@ async def fetch_data(method: str, path: str, **options: Any) -> Call:
         ("POST", "/openai/deployments/m/chat/completions", "chat m"),
         ("POST", "//openai/deployments/m/chat/completions/", "chat m"),
         ("POST", "/openai/deployments/THUDM/chatglm2-6b/chat/completions", "chat THUDM/chatglm2-6b"),
+        ("POST", "/v1/chat/completions/v1/chat/completions", "chat"),
+        ("POST", "/openai/v1/openai/v1/chat/completions", "chat"),
+        ("POST", "/openai/openai/chat/completions", "chat"),
+        ("POST", "/deployments/m/chat/completions", "chat m"),
+        ("POST", "/v1/deployments/m/chat/completions/", "chat m"),
+        ("POST", "/v1/openai/deployments/m/chat/completions", "chat m"),
+        ("POST", "/openai/openai/deployments/m/chat/completions", "chat m"),
+        ("POST", "/openai/v1/openai/deployments/a/b/chat/completions", "chat a/b"),
+        ("GET", "/openai/v1/models", "models"),
+        ("GET", "/openai/openai/models", "models"),
         ("GET", "/v1/models/", "models"),
         ("GET", "/v1/v1/models", "models"),
         ("GET", "/v1//models", "models"),
@@ -159,6 +171,23 @@ async def test_any_other_path_is_a_404_in_the_envelope(path: str, method: str) -
     assert call.header("location") is None
     assert set(call.error) == {"message", "type", "param", "code"}
     assert call.error["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"/v1/v1/models/%E6%A8%A1/", b"/v1//models/%e6%a8%a1", b"/openai/v1/models/%E6%A8%A1"],
+)
+async def test_an_encoded_name_does_not_keep_a_path_from_being_tidied(raw: bytes) -> None:
+    call = await fetch_data("GET", unquote(raw.decode()), raw_path=raw)
+    assert (call.status, call.body.decode()) == (200, "models 模")
+
+
+@pytest.mark.parametrize("plane", [data, admin])
+async def test_options_of_everything_names_the_methods(plane: Callable[[], ASGIApp]) -> None:
+    call = await fetch(plane(), "OPTIONS", "*")
+    assert (call.status, call.body) == (200, b"")
+    methods = {"GET", "HEAD", "OPTIONS"} | ({"POST"} if plane is data else set())
+    assert set((call.header("allow") or "").split(", ")) == methods
 
 
 @pytest.mark.parametrize(

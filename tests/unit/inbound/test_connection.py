@@ -290,6 +290,10 @@ async def test_a_bad_framing_is_refused_with_an_offer_to_upgrade_too(length: byt
         b"Content-Length: 3",
         b"Authorization: Bearer x",
         b"Expect: 100-continue",
+        b"Connection: close",
+        b"Connection: close, Upgrade\r\nUpgrade: h2c",
+        b"Proxy-Connection: close",
+        b"Origin: https://evil.example",
     ],
 )
 async def test_a_trailer_says_nothing_about_the_next_request(trailer: bytes) -> None:
@@ -413,6 +417,40 @@ async def test_what_a_request_aims_at_is_told_in_its_scope_each_time() -> None:
     assert first["client"] == ("10.0.0.1", 5)
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://elsewhere/z", b"/z", b"elsewhere"),
+        (b"HTTP://Elsewhere:80/z?q", b"/z", b"Elsewhere:80"),
+        (b"https://[::1]:8000", b"/", b"[::1]:8000"),
+        (b"http://elsewhere?q", b"/", b"elsewhere"),
+        (b"http://elsewhere:/%2F", b"/%2F", b"elsewhere:"),
+    ],
+)
+async def test_an_absolute_target_names_the_host(target: bytes, path: bytes, host: bytes) -> None:
+    rig = Rig()
+    for asked in (target, b"/x", target):
+        await rig.fed(GET.replace(b"/x", asked, 1))
+    told = [(s["raw_path"], s["headers"]) for s in rig.application.scopes]
+    assert told == [(path, [(b"host", host)]), (b"/x", [(b"host", b"a")]), (path, [(b"host", host)])]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"100-continue", 1), (b"100-Continue", 1), (b"100-continue  \t", 1), (b" ,100-continue,", 1),
+        (b"100-continue, 100-continue", 1), (b"100-continue\r\nExpect: 100-continue", 1), (b"", 0),
+        (b"200-ok", 0), (b"100-continued", 0),
+    ],
+)  # fmt: skip
+async def test_a_client_that_waits_for_a_100_is_told_however_it_says_so(value: bytes, told: int) -> None:
+    rig = Rig()
+    head = POST.replace(b"Content", b"Expect: %b\r\nContent" % value)
+    assert statuses(await rig.fed(head)) == [b"100"] * told
+    assert statuses(await rig.fed(b"body")) == [b"100"] * told + [b"200"]
+    assert statuses(await rig.fed(POST, b"body")) == [b"100"] * told + [b"200"] * 2
+
+
 async def test_an_application_that_fails_is_a_500_and_the_end() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nb: c")]})
@@ -527,6 +565,11 @@ async def test_the_count_begins_anew_with_each_request() -> None:
         pytest.param(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"400", id="no-path"),
         pytest.param(b"\x16\x03\x01\x02", b"400", id="tls"),
         pytest.param(b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n", b"400", id="version"),
+        pytest.param(GET.replace(b"/x", b"ftp://a/x"), b"400", id="another-scheme"),
+        pytest.param(GET.replace(b"/x", b"http://user@a/x"), b"400", id="target-with-user"),
+        pytest.param(GET.replace(b"/x", b"http:///x"), b"400", id="target-of-nobody"),
+        pytest.param(GET.replace(b"/x", b"http://a b/x"), b"400", id="target-with-a-blank"),
+        pytest.param(GET.replace(b"/x", b"/x#y"), b"400", id="fragment"),
     ],
 )
 async def test_a_bad_head_is_refused_before_the_application_sees_it(raw: bytes, status: bytes) -> None:
@@ -679,6 +722,39 @@ async def test_a_connection_above_a_cap_is_refused_unread() -> None:
     assert b"retry-after: 1\r\n" in written
     assert rig.told == ["too_many_connections"]
     assert rig.application.scopes == []
+
+
+FULL_HEAD = b"Origin: https://page\r\nX: " + b"y" * 70_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(GET[:-2] + FULL_HEAD, b"431", id="head"),
+        pytest.param(
+            GET.replace(b"/x", b"/" + b"x" * 9_000)[:-2] + FULL_HEAD[:22] + b"\r\n", b"414", id="target"
+        ),
+        pytest.param(GET[:-2] + b"Origin: https://page\r\nX: y\r\nno field\r\n\r\n", b"400", id="no-field"),
+        pytest.param(CHUNKED[:-2] + b"Origin: https://page\r\n\r\nx", b"400", id="body"),
+        pytest.param(CHUNKED.replace(b"chunked\r\n", b"gzip\r\n" + FULL_HEAD[:22]), b"501", id="coding"),
+    ],
+)
+async def test_a_page_that_may_read_answers_may_read_a_refusal_too(raw: bytes, status: bytes) -> None:
+    rig = Rig()
+    rig.arrivals.cors = lambda origin: [b"access-control-allow-origin: " + (origin or b"-")]
+    written = await rig.fed(raw)
+    assert statuses(written) == [status]
+    assert b"\r\naccess-control-allow-origin: https://page\r\n" in written
+
+
+async def test_a_page_of_nobody_knows_which_origin_reads_what_is_said_to_everybody() -> None:
+    rig = Rig()
+    rig.arrivals.cors = lambda origin: [b"access-control-allow-origin: " + (origin or b"*")]
+    rig.feed(POST)
+    rig.expire()
+    await rig.settle()
+    assert statuses(rig.transport.written) == [b"408"]
+    assert b"\r\naccess-control-allow-origin: *\r\n" in rig.transport.written
 
 
 async def test_in_a_crowd_nobody_is_answered() -> None:

@@ -21,6 +21,7 @@ def coded(*values: bytes) -> list[tuple[bytes, bytes]]:
         pytest.param("1.1", [(b"accept", b"*/*"), HOST, (b"x-host", b"other")], id="among-others"),
         pytest.param("1.1", [(b"host", b"a.b-c_d.example")], id="name"),
         pytest.param("1.1", [(b"host", b"127.0.0.1")], id="ipv4"),
+        pytest.param("1.1", [(b"host", b"gateway:")], id="empty-port"),
         pytest.param("1.1", [(b"host", b"[::1]")], id="ipv6"),
         pytest.param("1.1", [(b"host", b"[::ffff:1.2.3.4]:80")], id="ipv6-with-port"),
         pytest.param("1.1", coded(b"chunked"), id="chunked"),

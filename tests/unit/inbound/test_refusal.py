@@ -15,10 +15,11 @@ def parts(raw: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
 
 
 def test_a_refusal_is_one_whole_answer_in_the_envelope_and_the_last() -> None:
-    status, headers, body = parts(answer(BadRequest("No."), [(b"date", b"today")]))
+    status, headers, body = parts(answer(BadRequest("No."), [(b"date", b"today")], [b"vary: Origin"]))
     assert status == b"HTTP/1.1 400 Bad Request"
     assert headers[b"connection"] == b"close"
     assert headers[b"date"] == b"today"
+    assert headers[b"vary"] == b"Origin"
     assert headers[b"content-type"] == b"application/json"
     assert int(headers[b"content-length"]) == len(body)
     error = {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}
