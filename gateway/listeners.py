@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, MutableMapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import Address, Server
+from gateway.upstream.tuning import DEAD_AFTER, watch
 
 BACKLOG = 2048
 RECEIVE_BUFFER = 65_536
@@ -53,11 +55,22 @@ def listening(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, server.send_buffer)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+                watch_clients(sock, server)
             sock.setblocking(False)
             found.append(sock)
         yield Listeners(
             found[0], found[1], outlive="data" in given or server.reuse_port, handed_over=bool(given)
         )
+
+
+def watch_clients(listener: socket.socket, server: Server) -> None:
+    """Have clients that vanish without a word found, so that their requests end; for those accepted from now.
+
+    A client that is there and takes nothing of its answer is let be for `server.write_timeout`, which the
+    system would not know of: it takes a closed window for a peer that is gone.
+    """
+    if listener.family != socket.AF_UNIX:
+        watch(listener, max(DEAD_AFTER, math.ceil(server.write_timeout) + 1))
 
 
 def handed_over(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:

@@ -29,7 +29,7 @@ from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
 from gateway.inbound.arrivals import no_lines
-from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening
+from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening, watch_clients
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Format, Logs, configure
 from gateway.telemetry.metrics import Metrics
@@ -100,6 +100,13 @@ class _Plane(uvicorn.Server):
         """Let requests in flight have this many seconds at the end."""
         self.config.timeout_graceful_shutdown = math.ceil(drain) + LAST_WORDS
 
+    def reconfigure(self, server: config.Server) -> None:
+        """Keep other limits from now on."""
+        self.arrivals.reconfigure(server)
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # it listens no more
+                watch_clients(sock, server)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `serve`."""
@@ -158,7 +165,7 @@ class Running:
         self.gateway.reconfigure(settings)
         self.planes[0].allow(settings.server.drain)
         for plane in self.planes:
-            plane.arrivals.reconfigure(settings.server)
+            plane.reconfigure(settings.server)
         _confine(self.planes, descriptors.room(settings, self.limit))
 
     def end_now(self) -> None:

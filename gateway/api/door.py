@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope
@@ -14,7 +15,7 @@ from gateway.api.browsers import BrowserRules
 from gateway.api.leaving import Leaving, Presence
 from gateway.api.life import Life
 from gateway.api.memory import OWN, READING, Memory, weight
-from gateway.api.middleware import Visit
+from gateway.api.middleware import Untried, Visit
 from gateway.api.offload import Offload, light
 from gateway.errors import BadRequest, BodyTooLarge, Draining, ModelNotFound, Unauthorized
 from gateway.planning import Plan
@@ -22,12 +23,18 @@ from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
 from gateway.telemetry.receipt import Door, Hook
 from gateway.tenancy.failures import Failures
-from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant
+from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant, credential
 from gateway.upstream.background import Background
 from gateway.wire import jsontext
 from gateway.wire.events import Delta
 
 Read = TypeVar("Read")
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from; "" for a Unix socket."""
+    client = scope["client"]
+    return client[0] if client else ""
 
 
 @dataclass(slots=True)
@@ -67,8 +74,8 @@ class Desk:
     def admit(self, scope: Scope, door: Door, *, keys: bool = True) -> tuple[Visit, Tenant]:
         """Open the door for whoever may come in, by the headers alone.
 
-        Raises `Unauthorized`; `HostNotAllowed` and `OriginNotAllowed` where nobody needs a key; `Draining`
-        when the gateway is about to end.
+        Raises `Unauthorized`, `Untried`; `HostNotAllowed` and `OriginNotAllowed` where nobody needs a key;
+        `Draining` when the gateway is about to end.
         """
         visit: Visit = scope["visit"]
         receipt = visit.receipt
@@ -88,22 +95,30 @@ class Desk:
         headers = scope["visit"].headers
         if self.keyring is None:
             return self.browsers.answers(scope)
+        if credential(scope["headers"], headers) is None:
+            return False
         try:
-            self.keyring.known(scope["headers"], headers, self.now)
-        except Unauthorized:
+            self._tenant(scope, headers, self.keyring)
+        except (Unauthorized, Untried):
             return False
         return True
 
     def _tenant(self, scope: Scope, headers: Headers, keyring: Keyring) -> Tenant:
         memory: dict[str, Any] = scope["memory"]
+        before = memory.get("known")
         try:
-            known = memory["known"] = keyring.known(scope["headers"], headers, self.now, memory.get("known"))
+            known = keyring.known(scope["headers"], headers, self.now, before)
         except Unauthorized as error:
             self.hook.auth_failed(error.reason)
             if error.reason != "missing":
-                client = scope["client"]
-                error.delay = self.failures.delay(client[0] if client else "")
+                error.delay = self.failures.delay(_address(scope))
             raise
+        if known is not before:
+            address, name = _address(scope), known.tenant.name
+            wait = self.failures.trial(address, name)
+            if wait:
+                raise Untried(wait, partial(self.failures.trust, address, name))
+            memory["known"] = known
         return known.tenant
 
     def whole_body(self, visit: Visit, presence: Presence) -> bytes | None:

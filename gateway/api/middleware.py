@@ -41,6 +41,18 @@ _COUNTED: Mapping[UsageSource, bytes] = {
 }
 
 
+class Untried(Exception):
+    """A good key that its address has not used before, while wrong ones come from there.
+
+    After `delay` seconds `accept` lets it in, and the same application serves the request.
+    """
+
+    def __init__(self, delay: float, accept: Callable[[], None]) -> None:
+        super().__init__()
+        self.delay = delay
+        self.accept = accept
+
+
 class CrashLog(Protocol):
     """Who is told of our own bugs."""
 
@@ -161,7 +173,14 @@ class Reception:
             if scope["method"] == "OPTIONS" and self._browsers is not None:
                 await self._ask_leave(self._browsers, visit, scope, receive)
             else:
-                await self._app(scope, receive, visit.send)
+                trial = None
+                try:
+                    await self._app(scope, receive, visit.send)
+                except Untried as untried:
+                    trial = untried.delay, untried.accept
+                if trial is not None:
+                    await self._wait_trial(*trial, scope)
+                    await self._app(scope, receive, visit.send)
         except ClientGone as error:
             self._note_leaving(visit, scope["presence"], error)
             forget_trace(error)
@@ -194,6 +213,11 @@ class Reception:
         visit.quiet = True
         await visit.send({"type": "http.response.start", "status": 204, "headers": leave})
         await visit.send({"type": "http.response.body", "body": b""})
+
+    async def _wait_trial(self, delay: float, accept: Callable[[], None], scope: Scope) -> None:
+        with Leaving(scope["presence"], self._life):
+            await asyncio.sleep(delay)
+        accept()
 
     def _open(self, scope: Scope, send: Send) -> Visit:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))

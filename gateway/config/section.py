@@ -82,7 +82,8 @@ class Server(Section):
     """How long a connection may be idle between two requests (seconds). Longer than the same time of a proxy
     or load balancer before the gateway: most of them have 60."""
     write_timeout: Seconds = 60.0
-    """How long a client may take nothing of an answer that waits for it (seconds). Then it is cut off."""
+    """How long a client may take nothing of an answer that waits for it (seconds). Then it is cut off. A
+    client that vanishes without closing its connection is noticed after the same time, and 30 s at least."""
     send_buffer: Buffer = 65_536
     """Bytes of an answer that the system may hold for a client that reads slowly (Linux takes twice that of
     memory for it). Left to itself it takes megabytes for each, which count against a container's limit."""

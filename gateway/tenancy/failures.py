@@ -1,7 +1,10 @@
 """How long a refused key waits for its answer: who guesses keys is slowed, by address.
 
-Good keys never wait, whatever others behind the same address (NAT) do. Each address has some failures free;
-from then on its refusals are paced. The table of addresses is bounded: the one that failed longest ago goes.
+Each address has some failures free; from then on its refusals are paced. Good keys that an address has used
+do not wait, whatever others behind it (NAT) do; one that it has not used waits as long as a wrong one, where
+that is `TRIAL` seconds or more. Or the pace would be no hindrance: who leaves after a moment without an
+answer, to try the next key on another connection, would know that it was wrong. Both tables are bounded: what
+was used longest ago goes.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ PACE = 0.1
 """Seconds that each failure beyond those adds; also the time that gives one back."""
 LONGEST = 5.0
 """Seconds that an answer waits at most."""
+TRIAL = 1.0
+"""Seconds that a wrong key waits from which a good one that its address has not used waits as well."""
 MOST = 4096
-"""Addresses that are known again."""
+"""Addresses, and keys of addresses, that are known again."""
 _IPV6_NETWORK = 64
 
 
@@ -27,6 +32,7 @@ class Failures:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: OrderedDict[str, float] = OrderedDict()
+        self._used: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def delay(self, address: str) -> float:
         """Count one failure of an address ("" for a Unix socket); give the seconds that its answer waits."""
@@ -37,6 +43,25 @@ class Failures:
         if len(self._until) > MOST:
             self._until.popitem(last=False)
         return wait
+
+    def trial(self, address: str, name: str) -> float:
+        """Give the seconds that a good key, of that name, waits at this address; see `trust`."""
+        network = _network(address)
+        until = self._until.get(network)
+        if until is not None and (network, name) not in self._used:
+            wait = round(until - self._clock() - FREE * PACE, 6)
+            if wait >= TRIAL:
+                return min(LONGEST, wait)
+        self.trust(address, name)
+        return 0.0
+
+    def trust(self, address: str, name: str) -> None:
+        """Note that a good key was used at an address: it does not wait there again."""
+        place = _network(address), name
+        self._used[place] = None
+        self._used.move_to_end(place)
+        if len(self._used) > MOST:
+            self._used.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._until)

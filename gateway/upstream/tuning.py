@@ -1,4 +1,4 @@
-"""Options of the TCP sockets to backends. Each is set where the system has it, and silently not elsewhere.
+"""Options of TCP sockets. Each is set where the system has it, and silently not elsewhere.
 
 A peer that vanishes (its machine lost power, its network is gone) sends no end of the connection. Two options
 find it within `DEAD_AFTER` seconds: the user time-out while bytes of ours are not acknowledged, keep-alive
@@ -33,12 +33,20 @@ _TCP = (socket.AF_INET, socket.AF_INET6)
 def tune(sock: socket.socket) -> None:
     """Set the options of a TCP socket that is about to connect."""
     _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    watch(sock, DEAD_AFTER)
+
+
+def watch(sock: socket.socket, dead_after: int) -> None:
+    """Have a vanished peer of this TCP socket, or of those it accepts on Linux, found after so many seconds.
+
+    Without a user time-out (as on Windows) that is `DEAD_AFTER`, and only while nothing is under way.
+    """
     _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     _set(sock, socket.IPPROTO_TCP, _KEEP_IDLE, _IDLE)
     _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), _INTERVAL)
     _set(sock, socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), _COUNT)
-    _set(sock, socket.IPPROTO_TCP, _USER_TIMEOUT, DEAD_AFTER * 1000)
-    _set(sock, socket.IPPROTO_TCP, _RXT_CONNDROPTIME, DEAD_AFTER)
+    _set(sock, socket.IPPROTO_TCP, _USER_TIMEOUT, dead_after * 1000)
+    _set(sock, socket.IPPROTO_TCP, _RXT_CONNDROPTIME, dead_after)
 
 
 def allow_closed_window(sock: socket.socket, allowed: bool) -> None:

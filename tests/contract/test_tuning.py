@@ -20,7 +20,7 @@ from gateway.upstream import tuning
 from gateway.upstream.client import Client
 from gateway.upstream.transport import make_transport
 from tests.support.peer import Script, Talk, peer
-from tests.support.stack import configured
+from tests.support.stack import configured, wait_until
 from tests.support.visitor import chat
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
@@ -130,6 +130,27 @@ async def test_the_options_that_find_a_vanished_peer_are_in_effect_on_the_socket
         silent = seconds("TCP_KEEPIDLE") + seconds("TCP_KEEPINTVL") * seconds("TCP_KEEPCNT")
         assert silent == tuning.DEAD_AFTER
         assert seconds("TCP_USER_TIMEOUT") == tuning.DEAD_AFTER * 1000
+
+
+@LINUX
+async def test_the_options_that_find_a_vanished_client_are_in_effect_and_go_with_the_write_timeout() -> None:
+    settings = configured({"gpu-0": ("http://127.0.0.1:1", "openai")})
+    async with running(settings) as run:
+        for timeout, wanted in [(None, 61), (5.0, tuning.DEAD_AFTER), (90.5, 92)]:
+            if timeout is not None:
+                server = settings.server.model_copy(update={"write_timeout": timeout})
+                run.reconfigure(settings.model_copy(update={"server": server}))
+            for url, plane in zip((run.url, run.admin_url), run.planes, strict=True):
+                host, port = url.removeprefix("http://").split(":")
+                _, writer = await asyncio.open_connection(host, int(port))
+                await wait_until(lambda plane=plane: plane.arrivals.connections)
+                (connection,) = plane.arrivals.connections
+                sock = connection.transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < tuning.DEAD_AFTER
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == wanted * 1000
+                writer.close()
+                await wait_until(lambda plane=plane: not plane.arrivals.connections)
 
 
 @LINUX

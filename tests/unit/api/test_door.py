@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.tenancy.failures import FREE
-from tests.support.asgi import Rig, begin, chat, rig
+from gateway.tenancy.failures import FREE, LONGEST
+from tests.support.asgi import Rig, begin, chat, fetch, rig
 from tests.support.servers import Servers, native, whole
 
 EXTRA = """
@@ -195,6 +195,49 @@ async def test_many_wrong_keys_of_one_address_wait_and_a_good_key_does_not() -> 
         assert (slow.status, slow.error["code"]) == (401, "invalid_api_key")
         text = house.gateway.metrics.render()[0].decode()
         assert f'gateway_auth_failures_total{{reason="wrong"}} {FREE + 2}.0' in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/openai/deployments/m/chat/completions"]
+)
+async def test_a_guesser_learns_nothing_from_an_answer_that_does_not_come(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {"authorization": "Bearer sk-12345678", "content-type": "application/json"}
+    keys = '[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
+    method, body = ("GET", b"") if path == "/v1/models" else ("POST", b'{"messages": [{"role": "user"')
+    async with rig(Servers(a=native()), "chatglm2", keys) as house:
+        failures = house.gateway._desk.failures
+        for _ in range(1000):
+            failures.delay("127.0.0.1")
+        waits: list[float] = []
+        trial = failures.trial
+
+        def shortened(address: str, name: str) -> float:
+            waits.append(trial(address, name))
+            return min(waits[-1], 0.05)
+
+        monkeypatch.setattr(failures, "trial", shortened)
+        left = begin(house.gateway.data, method, path, body=body, headers=good)
+        left.leave()
+        await left.task
+        assert left.status == 0
+        first = await fetch(house.gateway.data, method, path, body=body, headers=good)
+        again = await fetch(house.gateway.data, method, path, body=body, headers=good)
+    assert waits == [pytest.approx(LONGEST, abs=1), pytest.approx(LONGEST, abs=1), 0.0, 0.0]
+    assert first.status == again.status == (200 if method == "GET" else 400)
+
+
+async def test_readiness_is_no_way_to_guess_keys() -> None:
+    good, wrong = {"authorization": "Bearer sk-12345678"}, {"authorization": "Bearer sk-wrong-key"}
+    keys = '[[keys]]\nname = "team"\nkey = "sk-12345678"\n'
+    async with rig(Servers(a=native()), "chatglm2", keys) as house:
+        for _ in range(FREE + 20):
+            await house.get("/readyz", headers=wrong, query=b"verbose")
+        call = await house.get("/readyz", headers=good, query=b"verbose")
+        assert (call.status, "backends" in call.json) == (200, False)
+        text = house.gateway.metrics.render()[0].decode()
+        assert f'gateway_auth_failures_total{{reason="wrong"}} {FREE + 20}.0' in text
 
 
 async def test_requests_without_a_key_do_not_wait() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tenancy.failures import FREE, LONGEST, MOST, PACE, Failures
+from gateway.tenancy.failures import FREE, LONGEST, MOST, PACE, TRIAL, Failures
 
 
 class Clock:
@@ -31,6 +31,33 @@ def test_time_gives_failures_back() -> None:
         failures.delay("10.0.0.1")
     clock.now += LONGEST + FREE * PACE
     assert [failures.delay("10.0.0.1") for _ in range(FREE)] == [0.0] * FREE
+
+
+def test_a_good_key_that_its_address_has_not_used_waits_as_long_as_a_wrong_one() -> None:
+    clock = Clock()
+    failures = Failures(clock)
+    assert failures.trial("10.0.0.1", "old") == 0.0
+    for _ in range(FREE + round(TRIAL / PACE) - 1):
+        failures.delay("10.0.0.1")
+    assert failures.trial("10.0.0.1", "in-time") == 0.0
+    wrong = failures.delay("10.0.0.1")
+    assert failures.trial("10.0.0.1", "new") == failures.trial("10.0.0.1", "new") == wrong >= TRIAL
+    for _ in range(1000):
+        failures.delay("10.0.0.1")
+    assert failures.trial("10.0.0.1", "new") == LONGEST
+    assert [failures.trial("10.0.0.1", name) for name in ("old", "in-time")] == [0.0, 0.0]
+    assert failures.trial("10.0.0.2", "new") == 0.0
+    failures.trust("10.0.0.1", "new")
+    assert failures.trial("10.0.0.1", "new") == 0.0
+    clock.now += LONGEST
+    assert failures.trial("10.0.0.1", "newer") == 0.0
+
+
+def test_the_table_of_used_keys_is_bounded() -> None:
+    failures = Failures(Clock())
+    for number in range(2 * MOST):
+        failures.trial(f"10.1.{number // 256}.{number % 256}", "team")
+    assert len(failures._used) == MOST
 
 
 @pytest.mark.parametrize(
