@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import Address, Server
+from gateway.config import Address, Config, Server
 from gateway.upstream.tuning import DEAD_AFTER, watch
 
 BACKLOG = 2048
@@ -26,6 +26,7 @@ RECEIVE_BUFFER = 65_536
 _FIRST = 3
 """The number of the first descriptor that systemd hands over."""
 _NAMES = ("data", "admin")
+_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,7 @@ def handed_over(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
         return {}
     found: dict[str, socket.socket] = {}
     for place in range(int(count)):
-        sock = socket.socket(fileno=_FIRST + place)
-        sock.set_inheritable(False)
+        sock = _given(_FIRST + place)
         name = names[place] if place < len(names) else ""
         if name not in _NAMES:
             name = next((one for one in _NAMES if one not in found), "")
@@ -96,6 +96,37 @@ def handed_over(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
             raise OSError(errno.EINVAL, "systemd handed over more sockets than one for each plane")
         found[name] = sock
     return found
+
+
+def _given(descriptor: int) -> socket.socket:
+    """One of the sockets. Raises `OSError` for what is none that takes connections."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise OSError(error.errno, "systemd handed over what is no socket") from None
+    sock.set_inheritable(False)
+    if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
+        sock.close()
+        raise OSError(
+            errno.EINVAL, "systemd handed over a socket of another kind: use ListenStream= and Accept=no"
+        )
+    return sock
+
+
+def require_keys(data: socket.socket, settings: Config) -> None:
+    """Raise `OSError` where others than this machine reach the data plane, and nobody needs a key.
+
+    The configuration is checked for that; but where systemd listens is not for it to say.
+    """
+    if settings.auth_required or settings.server.auth == "none" or data.family == socket.AF_UNIX:
+        return
+    host, port = data.getsockname()[:2]
+    if not Address(host=host, port=port).is_local:
+        raise OSError(
+            errno.EACCES,
+            f"systemd listens at {Address(host=host, port=port)}, which can be reached from outside, and"
+            ' there are no keys; add a [[keys]] table, or set auth = "none" in [server] to let everybody in',
+        )
 
 
 @contextlib.contextmanager

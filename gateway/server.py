@@ -29,7 +29,7 @@ from gateway.config.binding import obstacles
 from gateway.descriptors import Room
 from gateway.inbound import Arrivals, Connection
 from gateway.inbound.arrivals import no_lines
-from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening, watch_clients
+from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening, require_keys, watch_clients
 from gateway.reload import Reloader
 from gateway.telemetry.logs import Format, Logs, configure
 from gateway.telemetry.metrics import Metrics
@@ -94,7 +94,7 @@ class _Plane(uvicorn.Server):
         self.server_state = self.arrivals = arrivals
         self.up = asyncio.Event()
         self._own = own
-        self._sockets: list[socket.socket] = []
+        self.sockets: list[socket.socket] = []
 
     def allow(self, drain: float) -> None:
         """Let requests in flight have this many seconds at the end."""
@@ -103,7 +103,7 @@ class _Plane(uvicorn.Server):
     def reconfigure(self, server: config.Server) -> None:
         """Keep other limits from now on."""
         self.arrivals.reconfigure(server)
-        for sock in self._sockets:
+        for sock in self.sockets:
             with contextlib.suppress(OSError):  # it listens no more
                 watch_clients(sock, server)
 
@@ -114,7 +114,7 @@ class _Plane(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, and say so."""
-        self._sockets = sockets or []
+        self.sockets = sockets or []
         await super().startup(sockets)
         self.up.set()
 
@@ -127,7 +127,7 @@ class _Plane(uvicorn.Server):
 
     async def stop_listening(self) -> None:
         """Accept what waits to be accepted, then nothing more. Open connections stay."""
-        waiting = [sock.dup() for sock in self._sockets]
+        waiting = [sock.dup() for sock in self.sockets]
         for server in getattr(self, "servers", ()):
             server.close()
         await asyncio.sleep(0.01)  # an event loop may close the sockets themselves a little later
@@ -161,7 +161,12 @@ class Running:
         return self.gateway.settings
 
     def reconfigure(self, settings: config.Config) -> None:
-        """Go by another configuration; see `Gateway.reconfigure`. Addresses and the log stay as they are."""
+        """Go by another configuration; see `Gateway.reconfigure`. Addresses and the log stay as they are.
+
+        Raises `OSError` too where everybody could use a socket that systemd has opened to others.
+        """
+        for sock in self.planes[0].sockets:
+            require_keys(sock, settings)
         self.gateway.reconfigure(settings)
         self.planes[0].allow(settings.server.drain)
         for plane in self.planes:
@@ -188,6 +193,7 @@ async def running(
     """
     with listening(settings.server, settings.admin.address) as listeners:
         data, admin = listeners.data, listeners.admin
+        require_keys(data, settings)
         logs = logs or configure("json", "critical", writer_to(sys.stderr))
         gateway = create_app(settings, logs, transport=transport)
         limit = descriptors.raised(settings)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from gateway import listeners
-from gateway.config import Address, Server
-from gateway.listeners import accept_waiting, handed_over, listening
+from gateway.config import Address, Config, Server
+from gateway.listeners import accept_waiting, handed_over, listening, require_keys
 
 HERE = Address.parse("127.0.0.1:0")
 
@@ -81,6 +81,54 @@ def test_one_socket_is_the_data_planes_and_the_other_is_bound(monkeypatch: pytes
 def test_more_sockets_than_planes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with given(monkeypatch, 3), pytest.raises(OSError, match="more sockets than one for each plane"):
         handed_over(environ(3))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        pytest.param(lambda: socket.socket(type=socket.SOCK_DGRAM).detach(), "another kind", id="datagrams"),
+        pytest.param(
+            lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).detach(),
+            "another kind",
+            id="packets",
+        ),
+        pytest.param(lambda: os.open(os.devnull, os.O_RDONLY), "no socket", id="file"),
+    ],
+)
+def test_what_takes_no_connections_is_refused(
+    other: Callable[[], int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with given(monkeypatch, 1):
+        descriptor = other()
+        os.dup2(descriptor, listeners._FIRST)
+        os.close(descriptor)
+        with pytest.raises(OSError, match=words):
+            handed_over(environ(1))
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "well"),
+    [
+        pytest.param("0.0.0.0", {}, False, id="everybody-without-keys"),
+        pytest.param("0.0.0.0", {"server": {"auth": "none"}}, True, id="everybody-is-meant"),
+        pytest.param("0.0.0.0", {"keys": [{"name": "a", "key": "sk-12345678"}]}, True, id="keys"),
+        pytest.param("::", {}, False, id="everybody-of-ipv6"),
+        pytest.param("::1", {}, True, id="this-machine-of-ipv6"),
+        pytest.param("127.0.0.1", {}, True, id="this-machine"),
+    ],
+)
+def test_a_socket_that_others_reach_is_taken_only_with_keys_or_on_purpose(
+    host: str, settings: dict[str, Any], well: bool
+) -> None:
+    backends = [{"name": "b", "url": "http://127.0.0.1:1", "dialect": "openai", "models": ["m"]}]
+    chosen = Config.model_validate({"backends": backends, **settings})
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as data:
+        if well:
+            require_keys(data, chosen)
+            return
+        with pytest.raises(OSError, match=r"can be reached from outside.*\[\[keys\]\]"):
+            require_keys(data, chosen)
 
 
 @pytest.mark.parametrize(
