@@ -75,3 +75,19 @@ async def test_unknown_deployment_is_told(path: str, status: int, code: str) -> 
             path, json={"messages": [{"role": "user", "content": "hi"}]}, headers={"api-key": "sk-12345678"}
         )
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/openai", "/openai/v1/"])
+def test_azure_sdk_finds_its_deployment_behind_every_base(base: str) -> None:
+    with (
+        threaded("chatglm2", MODELS) as one,
+        openai.AzureOpenAI(
+            base_url=one.url + base, api_key="sk-12345678", api_version="2024-06-01", max_retries=0
+        ) as sdk,
+    ):
+        answer = sdk.chat.completions.create(
+            model="gpt-35-turbo", messages=[{"role": "user", "content": "你好"}]
+        )
+        listed = [model.id for model in sdk.models.list()]
+    assert answer.model == "gpt-35-turbo"
+    assert "gpt-35-turbo" in listed
