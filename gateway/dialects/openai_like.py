@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from gateway.dialects.base import Decoder, Profile
 from gateway.dialects.calls import Calls, calls_in
 from gateway.dialects.finishes import reason_of
-from gateway.dialects.refusals import report_of, reported
+from gateway.dialects.refusals import report_of, reported, told_in
 from gateway.errors import (
     UnsupportedParameter,
     UpstreamEmpty,
@@ -83,14 +83,16 @@ def read_object(raw: bytes | str) -> dict[str, Any]:
     try:
         value = jsontext.read_lenient(raw)
         if isinstance(value, str):  # GLM-4's server of June 2024 encodes its first chunk twice
+            raw = value
             value = jsontext.read_lenient(value)
     except ValueError:
-        raise UpstreamGarbled("The backend's answer is not JSON.") from None
-    if not isinstance(value, dict):
-        raise UpstreamGarbled("The backend's answer is not a JSON object.")
+        text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+        raise told_in(text) or UpstreamGarbled("The backend's answer is not JSON.") from None
     error = reported(value)
     if error is not None:
         raise error
+    if not isinstance(value, dict):
+        raise UpstreamGarbled("The backend's answer is not a JSON object.")
     return value
 
 

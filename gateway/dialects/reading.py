@@ -2,7 +2,7 @@
 
 `Splitter` cuts bytes into events. `StreamReader` parses them and keeps the `AnswerState`; what goes on is its
 subclass's to say: typed events (`TypedReader`), or bytes (`passing`). A body that is one JSON object where a
-stream was asked for is read as one chunk.
+stream was asked for is read as one chunk; one that is a text tells of an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, ByteDecoder, Outgoing
 from gateway.dialects.openai_like import DONE, read_object
-from gateway.dialects.refusals import report_of
+from gateway.dialects.refusals import report_of, told_in
 from gateway.dialects.state import AnswerState, Said, require_messages
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import jsontext, sse
@@ -24,7 +24,7 @@ LONGEST_WHOLE = 16 * 1024 * 1024
 _END = b"\n\n"
 _DONE = DONE.encode()
 _MARK = b"\xef\xbb\xbf"  # a byte order mark
-_STARTS = (b"data:", b":", b"event:", b"id:", b"retry:")
+_STARTS = (b"data:", b":", b"event:", b"id:", b"retry:", b"error:")
 
 
 def is_stream(body: bytes) -> bool:
@@ -180,7 +180,7 @@ class StreamReader(ByteDecoder):
         begin = chunk.removeprefix(_MARK).lstrip()
         if begin:
             self._started = True
-            self._whole = [] if begin[0] in b"{[" else None
+            self._whole = [] if begin[0] in b'{["<' else None
 
     def _collect(self, whole: list[bytes], piece: bytes) -> None:
         whole.append(piece)
@@ -203,7 +203,16 @@ class StreamReader(ByteDecoder):
         """Whether nothing but the end mark is left of an event whose own end is missing; note the mark."""
         rest = self._splitter.rest().strip()
         self.done = rest.startswith(b"data:") and rest[5:].strip() == _DONE
+        if rest and not self.state.begun and not any(map(rest.startswith, _STARTS)):
+            self._refuse_text(rest)
         return self.done or not rest
+
+    def _refuse_text(self, body: bytes) -> None:
+        """Refuse a body that is plain text, and neither the beginning of an event nor JSON."""
+        if not any(start.startswith(body) for start in _STARTS):
+            raise told_in(body.decode("utf-8", "replace")) or UpstreamGarbled(
+                "The backend's answer is not an event stream."
+            )
 
     def _read_whole(self, body: bytes, *, clean: bool) -> None:
         body = body.removeprefix(_MARK)

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gateway.dialects import reports, wordings
+from gateway.dialects import reports, waits, wordings
 from gateway.dialects.finishes import refuses_tool_streams
 from gateway.dialects.reports import Report
+from gateway.dialects.waits import Field
 from gateway.dialects.wordings import Fault
 from gateway.errors import (
     ContextExceeded,
@@ -35,10 +34,7 @@ from gateway.errors import (
 
 LONGEST = 200
 """Most characters of a backend's own words, in an error's message."""
-LONGEST_WAIT = 60.0
-"""Most seconds a backend may tell us to stay away."""
 
-_SECONDS = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?")
 # From the first opening quote to the last closing one: an apostrophe inside a word is neither.
 _QUOTED = re.compile(
     r"(?<!\w)'.*'(?!\w)|(?<!\w)\".*\"(?!\w)|`.*`|“.*”|‘.*’|「.*」|(?<!\w)['\"`“「].*$", re.DOTALL
@@ -58,16 +54,12 @@ _ABOUT_THE_REQUEST = (400, 422, 501)
 _OF_TOOL_STREAMS = (400, 422, 500, 501)
 _NO_MODEL = (1211, 40301)
 _ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
+_REPORTING = ("error", "error_type", "error_message", "errorcode", "errormessage")
 _BUSY = (408, 425, 429, 503, 529)
 
 
-def refusal(
-    status: int, body: bytes, retry_after: str | None = None, date: str | None = None
-) -> GatewayError:
-    """The error for a backend's answer with another status than 200.
-
-    `retry_after` and `date` are the texts of those headers.
-    """
+def refusal(status: int, body: bytes, field: Field = waits.no_field) -> GatewayError:
+    """The error for a backend's answer with another status than 200; `field` gives its headers."""
     if 300 <= status < 400:
         return UpstreamMisconfigured(
             "The backend answered with a redirect, which is never followed.",
@@ -75,7 +67,7 @@ def refusal(
         )
     if status < 300:
         return UpstreamError(f"The backend failed (HTTP {status}).")
-    error = _judged(status, reports.read_body(body), seconds(retry_after, date))
+    error = _judged(status, reports.read_body(body), field)
     error.no_tool_streams = status in _OF_TOOL_STREAMS and refuses_tool_streams(body)
     return error
 
@@ -86,9 +78,13 @@ def reported(value: Any) -> GatewayError | None:
     None where it is no report: an answer, or anything else. What has choices is a report only where it says
     so by `error` or `error_code`.
     """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if not isinstance(value, dict):
         return None
     if value.get("error") or value.get("error_code") or value.get("object") == "error":
+        return _judged(None, reports.read_value(value))
+    if (base := value.get("base_resp")) and isinstance(base, dict) and base.get("status_code"):  # MiniMax
         return _judged(None, reports.read_value(value))
     if "choices" in value or not _looks_like_a_report(value):
         return None
@@ -100,37 +96,20 @@ def report_of(text: str) -> GatewayError:
     return _judged(None, reports.read_text(text))
 
 
-def seconds(header: str | None, date: str | None = None) -> float | None:
-    """Retry-After in seconds, between 0 and `LONGEST_WAIT`; None for what is neither a number nor a date.
-
-    A moment is held against the server's own clock, which is what its `date` header shows; without one the
-    longest wait is the only one that is surely not too short.
-    """
-    if header is None:
+def told_in(text: str) -> GatewayError | None:
+    """The error that a plain text in the place of JSON tells of; None where its words are not known."""
+    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[", "<")):  # JSON that broke off, or markup
         return None
-    text = header.strip()
-    if _SECONDS.fullmatch(text):
-        return min(max(float(text), 0.0), LONGEST_WAIT)
-    then, now = _moment(header), _moment(date)
-    if then is None:
-        return None
-    return LONGEST_WAIT if now is None else min(max((then - now).total_seconds(), 0.0), LONGEST_WAIT)
-
-
-def _moment(header: str | None) -> datetime | None:
-    """An HTTP date; None for anything else. One without a zone is in none we know."""
-    try:
-        moment = parsedate_to_datetime(header or "")
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else None
+    error = report_of(text[: reports.WORDS])
+    return None if type(error) is UpstreamError else error
 
 
 def _looks_like_a_report(value: dict[str, Any]) -> bool:
     """Whether an object without choices says that something failed, by members that no answer has."""
-    if value.get("success") is False or value.get("error_type") or value.get("error_message"):
+    value = reports.plainly_named(value)
+    if value.get("success") is False or value.get("ok") is False or value.get("status") == "error":
         return True
-    if value.get("type") == "error":
+    if value.get("type") == "error" or any(value.get(name) for name in _REPORTING):
         return True
     if any(value.get(name) for name in ("detail", "error_msg", "errmsg")):
         return "response" not in value
@@ -146,7 +125,7 @@ def _is_failure(code: Any) -> bool:
 # --- whose fault it is -----------------------------------------------------------------------------
 
 
-def _judged(http: int | None, report: Report, retry_after: float | None = None) -> GatewayError:
+def _judged(http: int | None, report: Report, field: Field = waits.no_field) -> GatewayError:
     status = _true_status(http, report)
     fault = _fault(status, report)
     if fault == "context":
@@ -156,7 +135,7 @@ def _judged(http: int | None, report: Report, retry_after: float | None = None) 
     if fault == "request":
         return _rejected(status, report)
     if fault == "busy":
-        return UpstreamBusy("The backend is busy.", retry_after=retry_after)
+        return UpstreamBusy("The backend is busy.", retry_after=waits.rest(field, report.rest, report.words))
     if fault == "configuration":
         return _misconfigured(status, report)
     if status is None:
@@ -173,7 +152,7 @@ def _true_status(http: int | None, report: Report) -> int | None:
     FastChat answers 400 whatever happened: the first three digits of its code are the true one. Where a
     server answers 5xx, or has sent 200 already, the body is the more precise.
     """
-    if report.number is not None and report.number >= 40_000:
+    if report.number is not None and 40_000 <= report.number < 60_000:
         return report.number // 100
     if http is None:
         return report.status
@@ -216,6 +195,8 @@ def _fault_of_code(report: Report) -> Fault | None:
         return "filter"
     if wordings.ACCOUNT_NAMES & names:
         return "configuration"
+    if minimax := next((wordings.MINIMAX[name] for name in names if name in wordings.MINIMAX), None):
+        return minimax
     number = report.number or 0
     return wordings.BIGMODEL.get(number) or wordings.FASTCHAT.get(number)
 
@@ -260,7 +241,7 @@ def _rejected(status: int | None, report: Report) -> UpstreamRejected:
     if number == 40302:  # FastChat's text holds the value, then the name: only the name is read
         found = _FASTCHAT_RANGE.search(report.words)
         return _said("The value is out of range.", found[1] if found else None)
-    if number >= 40_000 and report.param is None:  # its texts hold what was sent
+    if 40_000 <= number < 60_000 and report.param is None:  # its texts hold what was sent
         return _said("", None)
     words = report.words
     if report.bare and not wordings.REQUEST.search(words):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from gateway.dialects import waits
 from gateway.wire import jsontext
 
 WORDS = 2_000
@@ -23,8 +24,10 @@ _NESTING = 8
 _LONGEST_TEXT = 65_536
 """The longest text in which JSON is looked for, in characters."""
 
-_WORDS = ("message", "msg", "error_message", "error_msg", "errorMessage", "errmsg", "description")
-_INNER = ("error", "detail", "errors", "message", "msg")
+_WORDS = (
+    "message", "msg", "error_message", "error_msg", "errormessage", "errmsg", "description", "faultstring",
+)  # fmt: skip
+_INNER = ("error", "detail", "errors", "message", "msg", "base_resp", "response", "fault")
 _NAMES = (
     "code",
     "type",
@@ -32,6 +35,7 @@ _NAMES = (
     "error_type",
     "err_code",
     "errcode",
+    "errorcode",
     "status",
     "status_code",
     "http_code",
@@ -46,7 +50,10 @@ _PYTHON_COMPLAINT = re.compile(
 )
 _JSON = re.compile(r"^\s*[\[\"]|\{")
 _STEP = re.compile(r"'([^']{1,64})'|(\d{1,6})")
-_MARKUP = re.compile(r"\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
+_MARKUP = re.compile(
+    r"[\s\ufeff]*<(?:[!?]|/?(?:html|head|title|body|center|h\d|p|div|pre|span|b|br|hr|script|style|table|svg)\b)",
+    re.IGNORECASE,
+)
 
 _STATUS_OF_NAME: Mapping[str, int] = MappingProxyType(
     {
@@ -99,7 +106,7 @@ class Report:
     `status`: the HTTP status that the body itself states, by a number or by a name. `number`: a code of four
     or five digits, as bigmodel and FastChat have them. `names`: the words among its codes and types, in lower
     case. `permitted`: quotes in `words` hold the values that would be right. `bare`: plain text, not JSON.
-    `context` and `tokens`: counts that stand in members of their own.
+    `context` and `tokens`: counts that stand in members of their own. `rest`: the same of seconds to wait.
     """
 
     words: str = ""
@@ -111,6 +118,7 @@ class Report:
     bare: bool = False
     context: int | None = None
     tokens: int | None = None
+    rest: float | None = None
 
 
 NOTHING = Report()
@@ -167,9 +175,20 @@ def _of_text(text: str, depth: int) -> Report:
     return Report(words=_cut(text), status=int(stated[1]) if stated else None)
 
 
+def plainly_named(value: dict[str, Any]) -> dict[str, Any]:
+    """An object with the names of its members in small letters, as `Error` or `errorCode` are the same."""
+    return {name.lower(): member for name, member in value.items()}
+
+
 def _of_object(value: dict[str, Any], depth: int) -> Report:
+    value = plainly_named(value)
     if isinstance(value.get("loc"), list | tuple) and "msg" in value:
         return _complaint(value.get("type"), value["msg"], list(value["loc"]))
+    if "status_msg" in value:
+        return _of_minimax(value)
+    choices = value.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and choices[0].get("error"):
+        value["error"] = value.get("error") or choices[0]["error"]  # OpenRouter
     own = _own(value)
     for name in _INNER:
         member = value.get(name)
@@ -196,7 +215,15 @@ def _own(value: dict[str, Any]) -> Report:
         param=param[:64] if isinstance(param, str) and param else None,
         context=_count(value.get("n_ctx")),
         tokens=_count(value.get("n_prompt_tokens")),
+        rest=waits.in_members(value),
     )
+
+
+def _of_minimax(value: dict[str, Any]) -> Report:
+    """MiniMax's `base_resp`, whose numbers are not those of others."""
+    words, code = value["status_msg"], value.get("status_code")
+    names = frozenset({f"base_resp {code}"} if isinstance(code, int | str) else ())
+    return Report(words=_cut(words) if isinstance(words, str) else "", names=names)
 
 
 def _codes(value: dict[str, Any]) -> tuple[list[int], list[str]]:
@@ -227,6 +254,7 @@ def _joined(outer: Report, inner: Report) -> Report:
         param=inner.param or outer.param,
         context=inner.context or outer.context,
         tokens=inner.tokens or outer.tokens,
+        rest=outer.rest if inner.rest is None else inner.rest,
     )
 
 

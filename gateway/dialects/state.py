@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gateway.dialects.calls import Calls, calls_in, join_halves
 from gateway.dialects.finishes import reason_of, unknown_word
 from gateway.dialects.openai_like import choices_of, index_of, text_of, usage_of
+from gateway.dialects.refusals import reported
 from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.wire.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, Usage
 
@@ -87,6 +88,11 @@ class AnswerState:
         self._unknown = ""
 
     @property
+    def begun(self) -> bool:
+        """Whether any choice has begun."""
+        return bool(self._choices)
+
+    @property
     def finished(self) -> bool:
         """Whether each choice that has begun has a finish reason, and nothing came after it."""
         choices = self._choices.values()
@@ -117,6 +123,8 @@ class AnswerState:
         return [self._choice(choice, place) for place, choice in enumerate(choices_of(chunk))]
 
     def _choice(self, choice: dict[str, Any], place: int) -> Said:
+        if (error := choice.get("error")) and (told := reported({"error": error})) is not None:  # OpenRouter
+            raise told
         index = index_of(choice, place)
         state = self._choices.get(index)
         if state is None:

@@ -58,6 +58,8 @@ OVERFLOW = _any_of(
     # further words of vLLM, llama.cpp and TensorRT-LLM
     r"too long to fit into the model|n_keep\b|larger than (?:the )?(?:max(?:imum)? )?context",
     r"exceeds? (?:the )?max_(?:num|total|input)_tokens",
+    # MiniMax, Baidu
+    r"context window exceeds|max(?:imum)? input (?:characters|tokens)",
     r"(?:sequence|token|prompt|input) length exceeds (?:the )?limit",
     r"number of tokens [^\n]{0,20}exceeds? the limit",
     r"tokens in request more than max|max message tokens|tokens? too long|context window is \d",
@@ -91,7 +93,8 @@ UNCONFIGURED = _any_of(
     NO_MODEL.pattern,
     r"(?:incorrect|invalid|wrong|missing|expired|no) api[ _-]?key",
     r"api[ _-]?key (?:not valid|is invalid|not found)",
-    r"invalid (?:authentication|access token)|unauthorized|authentication failed",
+    r"access token (?:is )?(?:invalid|expired)|invalid (?:authentication|access token)",
+    r"unauthorized|authentication failed|http request (?:was sent )?to (?:an )?https",
     r"身份验证失败|无效的令牌|令牌(?:已过期|无效)",
     r"insufficient (?:balance|quota|credits?)|exceeded your current quota|欠费|余额不足",
 )
@@ -134,7 +137,7 @@ REQUEST = _any_of(
 )  # fmt: skip
 
 BUSY = _any_of(
-    r"overloaded|queue is full|too many (?:concurrent )?requests|rate[ _-]?limit",
+    r"overloaded|queue is full|too many (?:concurrent )?requests|rate[ _-]?limit|request limit reached",
     r"no (?:available|free) (?:slot|worker)",
     r"loading model|model is (?:still )?loading|并发数?过高|频率过高|请求过多|访问量过大",
 )
@@ -162,6 +165,16 @@ FASTCHAT: Mapping[int, Fault] = MappingProxyType(
     }
 )
 """FastChat's numbers that say more than the status in their first three digits."""
+
+MINIMAX: Mapping[str, Fault] = MappingProxyType(
+    {
+        **dict.fromkeys((f"base_resp {code}" for code in (1002, 1039, 1041, 2045, 2056)), "busy"),
+        **dict.fromkeys((f"base_resp {code}" for code in (1004, 1008, 2049)), "configuration"),
+        **dict.fromkeys((f"base_resp {code}" for code in (1026, 1027)), "filter"),
+        **dict.fromkeys((f"base_resp {code}" for code in (1000, 1001, 1013, 1024, 1033)), "server"),
+    }
+)
+"""The numbers of MiniMax's `base_resp` that are certain: rates, accounts, filters, its own faults."""
 
 FILTER_NAMES = frozenset(
     {"content_filter", "content_policy_violation", "data_inspection_failed", "sensitive"}

@@ -9,7 +9,7 @@ import httpx
 
 from gateway.config.calls import Calls
 from gateway.dialects.base import Outgoing
-from gateway.dialects.refusals import seconds
+from gateway.dialects.waits import asked
 from gateway.errors import UpstreamReset
 from gateway.scheduling.patience import Patience
 from gateway.upstream.asking import Again
@@ -123,9 +123,8 @@ class Client:
                 await response.aclose()
         except FOREIGN as error:
             raise mapped(error, UpstreamReset) from None
-        retry_after, date = response.headers.get("retry-after"), response.headers.get("date")
         server = response.headers.get("server", "")
-        return Probed(response.status_code, seconds(retry_after, date) or 0.0, server)
+        return Probed(response.status_code, asked(response.headers.get) or 0.0, server)
 
     async def retire(self) -> None:
         """Keep no connection from now on. What is in flight goes on, and may still open one."""

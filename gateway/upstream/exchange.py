@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 
 from gateway.dialects.refusals import refusal
+from gateway.dialects.waits import Field
 from gateway.errors import (
     ConnectFailed,
     GatewayError,
@@ -120,15 +121,15 @@ class Exchange(ABC):
     async def aclose(self) -> None:
         """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
 
-    async def _wait_refused(self, status: int, retry_after: str | None, date: str | None) -> GatewayError:
-        """What an answer means that is not a good one of status 200; the rest are headers."""
+    async def _wait_refused(self, status: int, field: Field) -> GatewayError:
+        """What an answer means that is not a good one of status 200; `field` gives its headers."""
         if status == 200:
             return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
         body = bytearray()
         with contextlib.suppress(UpstreamTruncated):  # the status has told enough
             while len(body) <= MAX_REFUSAL and (piece := await self.read(begun=False)):
                 body += piece
-        return refusal(status, bytes(body), retry_after, date)
+        return refusal(status, bytes(body), field)
 
 
 class Straight(Exchange):
@@ -231,8 +232,9 @@ class Straight(Exchange):
 
     async def _wait_refusal(self, connection: Connection) -> None:
         try:
-            retry_after, date = connection.field(b"retry-after"), connection.field(b"date")
-            raise await self._wait_refused(connection.status, retry_after, date)
+            # The connection may be another's soon: take what may be needed of it now.
+            headers = {k.lower().decode("latin-1"): v.decode("latin-1") for k, v in connection.headers[::-1]}
+            raise await self._wait_refused(connection.status, headers.get)
         finally:
             self._leave()
 
@@ -388,9 +390,7 @@ class Mocked(Exchange):
         encoding = response.headers.get("content-encoding", "identity")
         if response.status_code != 200 or encoding.lower() != "identity":
             try:
-                headers = response.headers
-                retry_after, date = headers.get("retry-after"), headers.get("date")
-                raise await self._wait_refused(response.status_code, retry_after, date)
+                raise await self._wait_refused(response.status_code, response.headers.get)
             finally:
                 await self._leave()
 

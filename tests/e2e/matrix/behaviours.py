@@ -419,6 +419,31 @@ def errors() -> Iterator[Behaviour]:
             {"error": {"code": "1261", "message": "Prompt exceeds max length"}},
             "context_length_exceeded",
         ),
+        "minimax-context": (
+            {
+                "base_resp": {
+                    "status_code": 2013,
+                    "status_msg": "invalid params, context window exceeds limit",
+                }
+            },
+            "context_length_exceeded",
+        ),
+        "choice-context": (
+            c({"content": ""}, "error")
+            | {"choices": [{"index": 0, "error": {"code": 400, "message": overflow}}]},
+            "context_length_exceeded",
+        ),
+        "list-context": ([{"error": {"code": 400, "message": overflow}}], "context_length_exceeded"),
+        "text-context": (overflow, "context_length_exceeded"),
+        "nested-context": (
+            {"error": {"message": json.dumps({"message": overflow, "code": 400})}},
+            "context_length_exceeded",
+        ),
+        "capitals-context": ({"Error": {"Code": "x", "Message": overflow}}, "context_length_exceeded"),
+        "minimax-key": (
+            {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "login fail"}},
+            "upstream_error",
+        ),
         "server": ({"error": {"message": "boom", "type": "server_error", "code": 500}}, "upstream_error"),
         "server-detail": ({"detail": "boom"}, "upstream_error"),
         "server-error-message": ({"error_type": "server", "error_message": "boom"}, "upstream_error"),
@@ -430,6 +455,16 @@ def errors() -> Iterator[Behaviour]:
         yield Behaviour(f"error-first-{name}", s(body), j(body), error=code)
         yield Behaviour(f"error-later-{name}", s(ROLE, A, body), j(body), error=code)
         yield Behaviour(f"error-bare-{name}", j(body), j(body), error=code)
+        marked = b"event: error\ndata: " + dumps(body) + b"\n\n"
+        yield Behaviour(f"error-event-{name}", s(ROLE, A, marked), j(body), error=code)
+    for name, text, code in (
+        ("plain", overflow, "context_length_exceeded"),
+        ("unknown", "Internal Server Error", "upstream_invalid_response"),
+        ("html", "<html><h1>502 Bad Gateway</h1>prompt is too long", "upstream_invalid_response"),
+    ):
+        body = Reply(text.encode(), kind="text/html")
+        yield Behaviour(f"error-text-{name}", body, body, error=code)
+        yield Behaviour(f"error-data-{name}", s(b"data: " + text.encode() + b"\n\n"), body, error=code)
     yield Behaviour("oops-delta", s(ROLE, A, c("oops", "stop")), w("oops"), error="upstream_invalid_response")
     yield Behaviour(
         "no-json",
