@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Message, Receive
@@ -14,9 +15,6 @@ Headers = Mapping[bytes, bytes]
 _USUAL = frozenset({None, b"", b"application/json", b"application/json; charset=utf-8"})
 
 
-LARGE = 1_048_576
-"""Bytes above which `bytes.join` releases the interpreter's lock: the event loop would have to wait for a
-thread at work to get it back, once for each body."""
 FIRST = 65_536
 """Bytes of a body without a length that are held before room for more is asked for."""
 
@@ -59,15 +57,9 @@ def whole_body(headers: Headers, presence: Presence, limit: int) -> bytes | None
 
 
 async def read_body(
-    headers: Headers,
-    receive: Receive,
-    limit: int,
-    take: Callable[[int], Awaitable[None]] = _at_once,
-    join: Callable[[list[bytes]], Awaitable[bytes]] | None = None,
+    headers: Headers, receive: Receive, limit: int, take: Callable[[int], Awaitable[None]] = _at_once
 ) -> bytes:
     """Read the whole body. `take` is awaited before so many bytes of it are held.
-
-    `join` puts the pieces of a body above `LARGE` bytes together, off the event loop.
 
     Raises `BodyTooLarge` beyond `limit` bytes, `UnsupportedMediaType`, `ClientGone` when it breaks off.
     """
@@ -79,17 +71,18 @@ async def read_body(
     room = max(declared, FIRST)
     await take(room)
     message = await receive()
-    pieces, size = [_piece(message)], len(_piece(message))
+    body = io.BytesIO()
+    # It grows in its place. To join megabytes at the end would copy them in one step, and wait for the lock.
+    size = body.write(_piece(message))
     while message.get("more_body", False) and size <= limit:
         if size + FIRST > room and not declared:
             room = min(2 * room, limit + FIRST)
             await take(room)
         message = await receive()
-        pieces.append(_piece(message))
-        size += len(pieces[-1])
+        size += body.write(_piece(message))
     if size > limit:
         raise _too_large(limit)
-    return b"".join(pieces) if join is None or size <= LARGE else await join(pieces)
+    return body.getvalue()
 
 
 def _piece(message: Message) -> bytes:

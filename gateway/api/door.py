@@ -145,7 +145,7 @@ class Desk:
 
         with self.stay(scope):
             if raw is None:
-                raw = await read_body(visit.headers, receive, self.max_body, take, self._join)
+                raw = await read_body(visit.headers, receive, self.max_body, take)
             await take(len(raw))
             if light(raw):
                 return read(raw)
@@ -154,9 +154,6 @@ class Desk:
                 raise BodyTooLarge("The body holds more values than there is memory for. Send fewer of them.")
             await memory.take(visit, need)
             return await self.offload.run(read, raw)
-
-    def _join(self, pieces: list[bytes]) -> Awaitable[bytes]:
-        return self.offload.run(b"".join, pieces)
 
     def count(self, visit: Visit, plan: Plan) -> None:
         """Count the bytes for backends of several kinds, of which one had been foreseen."""

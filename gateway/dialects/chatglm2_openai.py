@@ -41,7 +41,7 @@ class ChatGLM2OpenAI(Dialect):
         body = {"model": profile.model, "messages": as_messages(folded), **streaming}
         return Outgoing(
             path="/v1/chat/completions",
-            body=jsontext.write(body),
+            body=jsontext.write(body, large=request.large),
             streams=stream,
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),

@@ -56,7 +56,8 @@ class ChatGLM3(Dialect):
                     "max_tokens": wanted,
                     **_sampling(request, profile),
                     **tools,
-                }
+                },
+                large=request.large,
             ),
             streams=streams,
             prompt=prompt_tokens,

@@ -73,7 +73,7 @@ class ChatGLMCpp(Dialect):
         honoured = _SENT | {"parallel_tool_calls"} if tools else _SENT
         return Outgoing(
             path="/v1/chat/completions",
-            body=jsontext.write(body),
+            body=jsontext.write(body, large=request.large),
             streams=streams,
             prompt=prompt_tokens,
             budget=wanted,

@@ -55,7 +55,9 @@ class ChatGLMStream(Dialect):
         losses = (*refuse_tools(request, profile), *(("messages",) if dropped else ()))
         return Outgoing(
             path="/stream" if stream else "/chat",
-            body=jsontext.write({"query": folded.prompt.text, "history": folded.history}),
+            body=jsontext.write(
+                {"query": folded.prompt.text, "history": folded.history}, large=request.large
+            ),
             streams=stream,
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),

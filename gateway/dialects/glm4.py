@@ -86,7 +86,7 @@ class GLM4(Dialect):
         forced = request.tool_mode == "required" and _named(request, tools) is None
         return Outgoing(
             path="/v1/chat/completions",
-            body=jsontext.write(body),
+            body=jsontext.write(body, large=request.large),
             streams=streams,
             prompt=prompt_tokens,
             budget=most,

@@ -57,7 +57,7 @@ class GLM4V(Dialect):
         }
         return Outgoing(
             path="/v1/chat/completions",
-            body=jsontext.write(body),
+            body=jsontext.write(body, large=request.large),
             streams=stream,
             prompt=prompt_tokens,
             budget=most,

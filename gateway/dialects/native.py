@@ -47,7 +47,8 @@ class PromptDialect(Dialect):
                     "history": history,
                     "max_length": total,
                     **self.sampling(request, profile),
-                }
+                },
+                large=request.large,
             ),
             streams=False,
             prompt=prompt_tokens,

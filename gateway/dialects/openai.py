@@ -99,7 +99,8 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapp
         **changes,
         **_streaming(request, stream),
     }
-    return jsontext.write({name: value for name, value in body.items() if value is not None})
+    sent = {name: value for name, value in body.items() if value is not None}
+    return jsontext.write(sent, large=request.large)
 
 
 def _unsent(request: ChatRequest) -> tuple[str, ...]:

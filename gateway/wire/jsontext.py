@@ -13,6 +13,7 @@ place to name.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -159,15 +160,61 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 # json.dumps would make such an encoder anew for every value.
 
 
-def write(value: Any) -> bytes:
+def write(value: Any, *, large: bool = False) -> bytes:
     """Compact UTF-8 JSON; a lone surrogate becomes U+FFFD, since UTF-8 cannot hold it.
 
-    What is no number of JSON (NaN, the infinities) becomes null.
+    What is no number of JSON (NaN, the infinities) becomes null. What may be `large` is written in pieces, so
+    that other threads need not wait for the whole.
     """
+    if large:
+        return joined(_written_pieces(value))
     try:
         return to_json(value, inf_nan_mode="null")
     except PydanticSerializationError:
         return well_formed(_encode(value)).encode()
+
+
+def _written_pieces(value: Any) -> Iterator[bytes]:
+    if isinstance(value, str) and len(value) > _PIECE:
+        yield b'"'
+        for at in range(0, len(value), _PIECE):
+            yield write(value[at : at + _PIECE])[1:-1]
+        yield b'"'
+    elif isinstance(value, dict):
+        for number, (name, member) in enumerate(value.items()):
+            yield b"," if number else b"{"
+            yield from _written_pieces(name)
+            yield b":"
+            yield from _written_pieces(member)
+        yield b"}" if value else b"{}"
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield b"," if number else b"["
+            yield from _written_pieces(item)
+        yield b"]" if value else b"[]"
+    else:
+        yield write(value)
+
+
+def joined(pieces: Iterable[bytes | memoryview]) -> bytes:
+    """The pieces as one text, in steps of which none is long: what is made grows in its place."""
+    buffer = io.BytesIO()
+    for piece in pieces:
+        for at in range(0, len(piece), _PIECE):
+            buffer.write(piece[at : at + _PIECE])
+    return buffer.getvalue()
+
+
+def holds(raw: bytes, text: bytes, most: int = 1) -> bool:
+    """Whether a text stands in a body `most` times or more often. Looked for in pieces, as `write` writes."""
+    if len(raw) <= _PIECE:
+        return raw.count(text) >= most
+    found = 0
+    for at in range(0, len(raw), _PIECE):
+        found += raw.count(text, at, at + _PIECE + len(text) - 1)
+        if found >= most:
+            return True
+    return False
 
 
 def well_formed(text: str) -> str:

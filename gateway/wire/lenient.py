@@ -25,14 +25,17 @@ _OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "param
 _EMPTY_LIST = re.compile(rb"\[\s*\]")
 
 
-def tidied(body: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
-    """The body as the API has it, and its bytes if they are still what it says, else none."""
+def tidied(body: dict[str, Any], raw: bytes, outline: bytes = b"") -> tuple[dict[str, Any], bytes]:
+    """The body as the API has it, and its bytes if they are still what it says, else none.
+
+    `outline` is to be given where the bytes are not at hand: those that stand outside of long texts.
+    """
     changed: dict[str, Any] = {
         name: None for name in _LIMITS if body.get(name) == -1 and type(body[name]) is int
     }
     if (messages := _messages(body.get("messages"))) is not None:
         changed["messages"] = messages
-    if _EMPTY_LIST.search(raw):
+    if _EMPTY_LIST.search(outline or raw):
         changed |= _objects(body)
     if changed or None in body.values():
         body = {name: value for name, value in (body | changed).items() if value is not None}

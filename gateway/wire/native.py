@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, unread
+from gateway.wire import jsontext, large, unread
 from gateway.wire.bounds import MAX_PAIRS
 
 Pair = tuple[str, str]
@@ -21,7 +21,7 @@ class NativeRequest:
     """What a native client asks. `max_length` counts prompt, history and answer, in tokens.
 
     None means "not given"; so does 0, as `api.py` takes it. `given` is the history just as it came,
-    `unread` names the members that nobody reads.
+    `unread` names the members that nobody reads; `large` ones are written in pieces.
     """
 
     prompt: str
@@ -31,6 +31,7 @@ class NativeRequest:
     top_p: float | None = None
     given: list[Any] = field(default_factory=list)
     unread: tuple[str, ...] = ()
+    large: bool = False
 
 
 def read_request(raw: bytes) -> NativeRequest:
@@ -39,7 +40,10 @@ def read_request(raw: bytes) -> NativeRequest:
     Raises `BadRequest` for what `api.py` would answer with a bare 500 or, worse, take wrongly:
     a prompt that is no text, history rows that are not two texts.
     """
-    body = jsontext.read_object(raw)
+    size = len(raw)
+    body = large.read(raw).value if size > large.LARGE else jsontext.read(raw)
+    if not isinstance(body, dict):
+        raise jsontext.no_object()
     prompt = body.get("prompt")
     if not isinstance(prompt, str):
         raise BadRequest("prompt must be a text.", param="prompt")
@@ -51,6 +55,7 @@ def read_request(raw: bytes) -> NativeRequest:
         top_p=_number(body, "top_p", 1.0),
         given=body.get("history") or [],
         unread=unread.of_native(body),
+        large=size > large.LARGE,
     )
 
 
@@ -103,7 +108,8 @@ def write_answer(request: NativeRequest, response: str, time: str) -> bytes:
             "history": [*request.given, [request.prompt, response]],
             "status": 200,
             "time": time,
-        }
+        },
+        large=request.large,
     )
 
 

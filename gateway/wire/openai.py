@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from gateway.errors import BadRequest, GatewayError
-from gateway.wire import jsontext, lenient, unread
+from gateway.wire import jsontext, large, lenient, unread
 from gateway.wire.bounds import (
     MAX_BIASES,
     MAX_CALLS,
@@ -182,6 +182,8 @@ class ChatRequest:
     """What `unread` gives, if it has been looked for."""
     of_several: ClassVar[bool] = False
     """Whether it is for one choice of several that are made side by side."""
+    large: ClassVar[bool] = False
+    """Whether its body was large, so that it is to be written in pieces."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A request is never changed; {name} cannot be set.")
@@ -201,6 +203,7 @@ class ChatRequest:
     def _unread_too(self, other: ChatRequest) -> ChatRequest:
         # Those of a native request stand in no body.
         vars(other)["unread_names"] = self.unread
+        vars(other)["large"] = self.large
         return other
 
     @property
@@ -258,18 +261,33 @@ class ChatRequest:
 
 def read_chat(raw: bytes) -> ChatRequest:
     """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
+    if len(raw) > large.LARGE:
+        return _read_large(raw)
     body = jsontext.parsed(raw)
     members = _usual(body)
     if members is not None:
         return _made(members, body, raw)
     reworded = body is jsontext.UNREAD and jsontext.has_lone_surrogates(raw)
     body = jsontext.assured(body, raw)
+    return _understood(body, b"" if reworded else raw, raw)
+
+
+def _read_large(raw: bytes) -> ChatRequest:
+    """The same of a large body, in short steps."""
+    value, outline, exact = large.read(raw)
+    request = _understood(value, raw if exact else b"", outline)
+    vars(request)["large"] = True
+    return request
+
+
+def _understood(body: Any, raw: bytes, outline: bytes) -> ChatRequest:
+    """The request of a body. `raw` are its bytes, if they say the same; `outline` lacks long texts."""
     if not isinstance(body, dict):
         raise jsontext.no_object()
     _require_few(body)
-    body, raw = lenient.tidied(body, raw)
+    body, raw = lenient.tidied(body, raw, outline)
     try:
-        return _checked(body, raw=b"" if reworded else raw)
+        return _checked(body, raw=raw)
     except ValidationError as error:
         raise refusal(error, body) from None
 
@@ -320,7 +338,7 @@ def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> C
         **{name: value for name, value in sampling.items() if value is not None},
     }
     request = _checked(body, total_length=native.max_length, paired=True)
-    vars(request)["unread_names"] = native.unread
+    vars(request)["unread_names"], vars(request)["large"] = native.unread, native.large
     return request
 
 
