@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from gateway.config.fault import Complaint, KeyPath
 from gateway.config.section import Section
 from gateway.config.tree import Config
-from gateway.config.wording import complaint, meant_key, section_at, section_in, unknown_key
+from gateway.config.wording import complaint, meant_here, section_at, section_in, unknown_key
 
 _REQUIRED = {
     "models": {"name": "placeholder-{index}"},
@@ -74,10 +74,11 @@ def _respelled(data: dict[str, Any], path: KeyPath) -> KeyPath:
     """
     table, name = _owner(data, path), str(path[-1])
     value = table.pop(name)
-    near = meant_key(name, section_at(path[:-1], Config).model_fields)
+    near = meant_here(path, Config)
     if near is None:
         return path
-    if not isinstance(value, dict | list):
+    field = section_at(path[:-1], Config).model_fields[near]
+    if not isinstance(value, dict | list) and section_in(field.annotation) is None:
         table.setdefault(near, value)
     return (*path[:-1], near)
 

@@ -11,6 +11,12 @@ from gateway.config.fault import Complaint, KeyPath
 _MARK = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))"
 )
+_ALMOST = re.compile(
+    r"\$[A-Z_][A-Z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)|%[A-Z_][A-Z0-9_]+%|\{{1,2} ?[A-Z_][A-Z0-9_]+ ?\}{1,2}"
+)
+"""A whole text that would stand for a variable in a shell, on Windows, or in a template."""
+_MEANT = "a variable of the environment is written ${NAME}; write $$ for a dollar sign that is none"
+_IN_URL = re.compile(r"https?://\$[A-Za-z_][A-Za-z0-9_]*(?:[:/.]|$)")
 
 
 def interpolated(
@@ -26,6 +32,9 @@ def _filled(value: Any, path: KeyPath, environ: Mapping[str, str], complaints: l
     if isinstance(value, list):
         return [_filled(item, (*path, index), environ, complaints) for index, item in enumerate(value)]
     if not isinstance(value, str):
+        return value
+    if _ALMOST.fullmatch(value.strip()) or _IN_URL.match(value):
+        complaints.append(Complaint(path, _MEANT))
         return value
     try:
         return _MARK.sub(lambda match: _replacement(match, environ), value)

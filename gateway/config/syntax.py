@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from gateway.config.wording import numeral
+
 _POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)")
 _SECRET = re.compile(r"key|secret|token|passw|@|-----", re.IGNORECASE)
 _LINES_BEFORE = 3
@@ -48,7 +50,11 @@ class Mistake:
 def mistake(text: str, error: tomllib.TOMLDecodeError) -> Mistake:
     """Say what `error` means for the person who wrote `text`."""
     line, column = _place(text, error)
-    found = (_remedy(text, line) or _repair(text, line)) if len(text) <= _LONGEST_TEXT else None
+    found = (
+        (_remedy(text, line) or _repair(text, line) or _lone(text, line))
+        if len(text) <= _LONGEST_TEXT
+        else None
+    )
     if found is None:
         return Mistake(line, column, _said(error))
     at, reason, better = found
@@ -85,6 +91,8 @@ def _said(error: tomllib.TOMLDecodeError) -> str:
 _NULL = re.compile(rf"{_KEY}=\s*(?:null|none|nil|undefined|~)?\s*[,;]?\s*(?:#.*)?$", re.IGNORECASE)
 _REMARK = re.compile(r"^\s*(?://|;|--|/\*|%)\s*(.*)$")
 _UNIT = re.compile(rf"{_KEY}=\s*\d[\d.]*\s*[A-Za-z]+\s*(?:#.*)?$")
+_TWO = re.compile(rf"{_KEY}=\s*\d[\d.]*(?:\s+|\s*[-~/]\s*)\d[\d.]*\s*(?:#.*)?$")
+_URL = re.compile(r"^\s*(https?://[^\s\"'=]+)\s*$")
 _CLOSING = re.compile(r"^(\s*[\w.-]+\s*=\s*\{.*),(\s*\}.*)$")
 
 
@@ -107,8 +115,35 @@ def _remedy(text: str, stopped: int) -> tuple[int, str, str] | None:
         return stopped, "a conflict of a merge was not resolved; keep one of the versions", ""
     if _NULL.match(line):
         return stopped, "there is no value; leave the key out for its default, or give it one", ""
+    if _TWO.match(line):
+        return stopped, "there are two values; keep one, or write a list where several may stand: [1, 2]", ""
+    if found := _URL.match(line):
+        return stopped, "the key is missing", f'url = "{found[1]}"'
+    if re.match(r"\s*=", line):
+        return stopped, "the key is missing before =", ""
     if _UNIT.match(line):
         return stopped, "a number has no unit; write seconds, bytes or tokens as a number alone", ""
+    return None
+
+
+def _lone(text: str, stopped: int) -> tuple[int, str, str] | None:
+    """What to do about a line in which something is missing that cannot be guessed."""
+    line, _ = _split_comment(text.split("\n")[stopped - 1])
+    if found := re.match(r"^\s*([A-Za-z][\w.-]*)\s*$", line):
+        name = found[1] if re.fullmatch(r"[a-z_]{1,30}", found[1]) else "KEY"  # it might be a pasted secret
+        return stopped, f"there is a key without a value; write: {name} = ...", ""
+    if re.match(r"^\s*(\"[^\"]*\"|'[^']*')\s*,?\s*$", line):
+        return (
+            stopped,
+            "a text stands alone; a key and = belong before it, or it belongs into a list above",
+            "",
+        )
+    if re.match(r"^[^=\"']*[\u3400-\u9fff]", line):
+        return (
+            stopped,
+            "keys have English names (docs/configuration.md lists them); a remark begins with #",
+            "",
+        )
     return None
 
 
@@ -178,6 +213,13 @@ def _opened_quote(line: str) -> str:
         if head.count('"') % 2
         else line
     )
+
+
+def _in_digits(line: str) -> str:
+    head, comment = _split_comment(line)
+    found = re.match(rf"{_KEY}=\s*(\w{{1,5}})$", head)
+    number = numeral(found[2]) if found else None
+    return f"{found[1].rstrip()} = {number}{comment}" if found and number else line
 
 
 def _quoted(line: str) -> str:
@@ -255,6 +297,7 @@ def _unpadded(line: str) -> str:
 
 _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("true and false are written so", _booled),
+    ("numbers are written in digits", _in_digits),
     ("a remark begins with #", _remarked),
     ("nothing stands behind the last comma of a table in braces", _last_comma),
     ("a number has no commas in it", _thousands),

@@ -6,9 +6,9 @@ Nothing here repeats the value of a secret: those types say themselves what is w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, time
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, get_args, get_origin
 from unicodedata import normalize
 
@@ -54,6 +54,21 @@ _PROGRAMS = {
     "glm-4v": "glm4v",
 }
 """What people write for a dialect: the server program or the model."""
+_MODELS = (
+    (re.compile(r"(?:chat)?glm-?4v"), "glm4v"),
+    (re.compile(r"(?:chat)?glm-?4-?(?:9b|chat|$)"), "glm4"),
+    (re.compile(r"chatglm-?3-?\d*b"), "chatglm3"),
+    (re.compile(r"chatglm-?2-?\d*b"), "chatglm2"),
+    (re.compile(r"chatglm-?\d+b"), "chatglm"),
+    (
+        re.compile(
+            r"glm-[345z]|qwen|qwq|llama|deepseek|mi[sx]tral|yi-|internlm|baichuan|gemma|phi-?\d|gpt|moonshot|"
+            r"kimi|minimax|azure|text-generation-inference|tgi|lm-?studio|localai|one-?api|new-?api"
+        ),
+        "openai",
+    ),
+)
+"""Models by the beginning of their names, and what serves them usually; further programs."""
 _KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("base_url", "api_base", "endpoint", "uri"), ("url",)),
     **dict.fromkeys(("address", "host"), ("url", "listen")),
@@ -62,6 +77,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("concurrency", "max_concurrency", "parallel"), ("slots",)),
 }
 """What other programs call a key."""
+
+_SURE = 0.85
+"""How alike a key and one of the same table are, where another table has the very key."""
 
 _TYPES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -111,10 +129,47 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 def unknown_key(path: KeyPath, root: type[Section]) -> Complaint:
     """Complain about a key that its table does not know."""
-    known = section_at(path[:-1], root).model_fields
-    meant = meant_key(str(path[-1]), known)
+    name, section = str(path[-1]), section_at(path[:-1], root)
+    known = section.model_fields
+    meant = meant_here(path, root)
+    if meant is None and (places := _places(name, path[:-1], root)):
+        return Complaint(path, f"unknown key here; it belongs into {' or '.join(places[:3])}")
+    inner = section_in(known[meant].annotation) if meant else None
+    if meant and inner is not None and len(path) > 1:
+        return Complaint(
+            path, f'unknown key; did you mean "{meant}", a table of {", ".join(inner.model_fields)}?'
+        )
     near = f'; did you mean "{meant}"?' if meant else ""
     return Complaint(path, f"unknown key{near or '; known here: ' + ', '.join(known)}")
+
+
+def meant_here(path: KeyPath, root: type[Section]) -> str | None:
+    """Give the key of the same table that an unknown one was probably meant to be.
+
+    None where it is a key of another table and no near one of this.
+    """
+    name, known = str(path[-1]), section_at(path[:-1], root).model_fields
+    meant = meant_key(name, known)
+    if meant is None or name.lower() in _KEYS or not _places(name, path[:-1], root):
+        return meant
+    return meant if SequenceMatcher(None, _plain(name), _plain(meant)).ratio() >= _SURE else None
+
+
+def _places(name: str, here: KeyPath, root: type[Section]) -> list[str]:
+    """The headings of the tables that have a key of just this name, those inside of this one first."""
+    table = ".".join(part for part in here if isinstance(part, str))
+    found = [heading for heading, section in _tables(root) if name in section.model_fields]
+    inside = [heading for heading in found if table and heading.strip("[]").startswith(f"{table}.")]
+    return inside or found
+
+
+def _tables(section: type[Section], above: str = "") -> Iterator[tuple[str, type[Section]]]:
+    """Every table below a section, with its heading."""
+    for key, field in section.model_fields.items():
+        if (inner := section_in(field.annotation)) is not None:
+            name = f"{above}{key}"
+            yield (f"[[{name}]]" if get_origin(field.annotation) is tuple else f"[{name}]"), inner
+            yield from _tables(inner, f"{name}.")
 
 
 def complaint(error: ErrorDetails, root: type[Section]) -> Complaint:
@@ -150,10 +205,32 @@ _BYTES.update(dict.fromkeys(("g", "gb", "gib"), 2**30))
 _TOKENS = {"k": 1024}
 
 
+_NUMERALS = {
+    **{word: number for number, word in enumerate("零一二三四五六七八九十")},
+    "两": 2,
+    "〇": 0,
+    **{
+        word: number
+        for number, word in enumerate(
+            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+        )
+    },
+}
+
+
+def numeral(word: str) -> str | None:
+    """The digits of a small number that is written as a word."""
+    number = _NUMERALS.get(word.strip().lower())
+    return None if number is None else str(number)
+
+
 def _as_number(wanted: str, value: object) -> str:
     """Give `; write: ...` for a text that holds a number, with or without a unit."""
-    found = _NUMBER.fullmatch(normalize("NFKC", value[:_LONGEST_NAME])) if isinstance(value, str) else None
-    if found is None or "number" not in wanted:
+    if not isinstance(value, str) or "number" not in wanted:
+        return ""
+    text = normalize("NFKC", value[:_LONGEST_NAME]).strip()
+    found = _NUMBER.fullmatch(numeral(text) or text)
+    if found is None:
         return ""
     units: dict[str, float] = {"": 1}
     for word, known in (("seconds", _SECONDS), ("bytes", _BYTES), ("tokens", _TOKENS)):
@@ -168,8 +245,16 @@ def _as_number(wanted: str, value: object) -> str:
 def _choice(value: object, path: KeyPath, root: type[Section]) -> str:
     field = field_at(path, root)
     choices = [str(choice) for choice in choices_of(field.annotation)] if field else []
-    near = did_you_mean(_PROGRAMS.get(value.lower(), value), choices) if isinstance(value, str) else ""
+    near = did_you_mean(_program(value), choices) if isinstance(value, str) else ""
     return f"one of {', '.join(choices)} is wanted, got {shown(value)}{near}"
+
+
+def _program(value: str) -> str:
+    """The dialect of a server program or a model, or the text as it was."""
+    name = value[:_LONGEST_NAME].strip().lower().rpartition("/")[2]
+    if name in _PROGRAMS:
+        return _PROGRAMS[name]
+    return next((dialect for model, dialect in _MODELS if model.match(name)), value)
 
 
 def choices_of(annotation: Any) -> tuple[Any, ...]:
@@ -202,7 +287,10 @@ def _wanted(path: KeyPath, root: type[Section]) -> str:
 def _wanted_table(path: KeyPath, field: FieldInfo) -> str:
     if get_origin(field.annotation) is tuple and len(path) == 1:
         return f"a list of tables, each headed [[{path[-1]}]],"
-    return f"a table, headed [{path[-1]}]," if len(path) == 1 else "a table"
+    inner = section_in(field.annotation)
+    if inner is None or not isinstance(path[-1], str) or len(path) == 1:
+        return f"a table, headed [{path[-1]}]," if len(path) == 1 else "a table"
+    return f"a table of {', '.join(inner.model_fields)}"
 
 
 def plain(number: float) -> str:

@@ -42,6 +42,11 @@ def test_texts_at_any_depth_are_filled_in_and_the_rest_is_left() -> None:
         pytest.param("${NAME", "write $${", id="not-closed"),
         pytest.param("${1}", "write $${", id="no-name"),
         pytest.param("${}", "write $${", id="empty"),
+        pytest.param("$NAME", "is written ${NAME}", id="without-braces"),
+        pytest.param("$(NAME)", "is written ${NAME}", id="round-brackets"),
+        pytest.param("%NAME%", "is written ${NAME}", id="of-windows"),
+        pytest.param("{{ NAME }}", "is written ${NAME}", id="of-a-template"),
+        pytest.param("http://$HOST:8001/v1", "is written ${NAME}", id="in-a-url"),
     ],
 )
 def test_what_cannot_be_filled_in_is_reported_and_left(text: str, mend: str) -> None:

@@ -211,6 +211,16 @@ listen = "0.0.0.0:8000"
             ],
             id="a-broken-section-hides-what-depends-on-it",
         ),
+        pytest.param(
+            GOOD.replace('dialect = "chatglm2"\n', 'dialect = "chatglm2"\ntimeout = 30\n'),
+            [
+                (
+                    'config.toml:6: backends[0].timeout: unknown key; did you mean "timeouts", '
+                    "a table of connect, first_token, between_tokens, total?"
+                )
+            ],
+            id="a-number-in-the-place-of-a-table-is-one-fault",
+        ),
     ],
 )
 def test_one_mistake_gives_one_fault(text: str, expected: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_a_canary_may_be_named_by_an_alias() -> None:
         pytest.param(
             '{ model = "n", shar = 0.1 }', ".shar", 'unknown key; did you mean "share"?', id="misspelled"
         ),
-        pytest.param('"n"', "", 'a table is wanted, got the text "n"', id="no-table"),
+        pytest.param('"n"', "", "a table of model, share", id="no-table"),
     ],
 )
 def test_one_mistake_gives_one_fault_at_its_key(table: str, value: str, key: str, message: str) -> None:

@@ -62,7 +62,12 @@ def said(data: dict[str, object]) -> str:
         ({"log": "json"}, 'a table, headed [log], is wanted, got the text "json"'),
         ({"backends": {}}, "a list of tables, each headed [[backends]], is wanted, got a table"),
         ({"models": [3]}, "a table is wanted, got the number 3"),
-        ({"models": [{"name": "m", "timeouts": 3}]}, "a table is wanted, got the number 3"),
+        (
+            {"models": [{"name": "m", "timeouts": 3}]},
+            "a table of connect, first_token, between_tokens, total is wanted, got the number 3",
+        ),
+        ({"queue": {"length": "二"}}, 'a whole number is wanted, got the text "二"; write: 2'),
+        ({"queue": {"length": "two"}}, 'a whole number is wanted, got the text "two"; write: 2'),
         ({"models": [{"name": "m", "aliases": "x"}]}, 'a list of model names is wanted, got the text "x"'),
         ({"models": [{"name": "a b"}]}, 'a name without blanks is wanted, got the text "a b"'),
         ({"models": [{}]}, "missing; a name without blanks is wanted"),
@@ -84,10 +89,40 @@ def test_a_finding_is_said_in_our_words(data: dict[str, object], message: str) -
         (("serverr",), 'unknown key; did you mean "server"?'),
         (("admin", "zzz"), "unknown key; known here: listen"),
         (("backends", 0, "tls", "cafile"), 'unknown key; did you mean "ca_file"?'),
+        (("models", 0, "max_body"), "unknown key here; it belongs into [server]"),
+        (("models", 0, "url"), "unknown key here; it belongs into [[backends]]"),
+        (("backends", 0, "context_fallbacks"), "unknown key here; it belongs into [[models]]"),
+        (("backends", 0, "first_token"), "unknown key here; it belongs into [backends.timeouts]"),
+        (("listen",), "unknown key here; it belongs into [server] or [admin]"),
+        (
+            ("backends", 0, "timeout"),
+            'unknown key; did you mean "timeouts", a table of connect, first_token, between_tokens, total?',
+        ),
+        (("backends", 0, "model"), 'unknown key; did you mean "models"?'),
     ],
 )
 def test_an_unknown_key_is_told_with_what_was_meant(path: KeyPath, message: str) -> None:
     assert unknown_key(path, Config).message == message
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("glm-4-flash", "openai"),
+        ("glm-4.5-air", "openai"),
+        ("GLM-4-9B-0414", "glm4"),
+        ("THUDM/glm-4-9b-chat", "glm4"),
+        ("THUDM/glm-4v-9b", "glm4v"),
+        ("THUDM/chatglm2-6b-int4", "chatglm2"),
+        ("chatglm3-6b-32k", "chatglm3"),
+        ("THUDM/chatglm-6b", "chatglm"),
+        ("chatglm.cpp", "chatglm-cpp"),
+        ("Qwen/Qwen2.5-7B", "openai"),
+    ],
+)
+def test_a_model_in_the_place_of_a_dialect_is_known(written: str, meant: str) -> None:
+    message = said({"backends": [{"name": "b", "url": "http://h", "dialect": written}]})
+    assert message.endswith(f'; did you mean "{meant}"?')
 
 
 @pytest.mark.parametrize(
