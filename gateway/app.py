@@ -323,18 +323,18 @@ def _rules(health: config.Health) -> Rules:
 
 
 def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, Check]:
-    """How each backend is probed, but for those that are not; a trial is for the first model it serves."""
+    """How each backend is looked after; a trial is for the first model it serves."""
     checks: dict[str, Check] = {}
     for backend in settings.backends:
         health, dialect = settings.health_of(backend), fleet[backend.name].dialect
-        if health.probes:
-            model = next(one for one in settings.resolved_models if backend.name in one.backends)
-            checks[backend.name] = Check(
-                path=probe_path(backend),
-                timeout=health.timeout,
-                trial=trial_for(dialect, fleet[backend.name].profile(model)),
-                limits=limits(settings.timeouts_for(model, backend)),
-            )
+        model = next(one for one in settings.resolved_models if backend.name in one.backends)
+        checks[backend.name] = Check(
+            path=probe_path(backend),
+            timeout=health.timeout,
+            trial=trial_for(dialect, fleet[backend.name].profile(model)),
+            limits=limits(settings.timeouts_for(model, backend)),
+            probed=health.probes,
+        )
     return checks
 
 

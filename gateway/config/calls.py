@@ -27,8 +27,14 @@ _ENDPOINTS: dict[str, tuple[str, ...]] = {
 
 _VERSION = re.compile(r"/v\d+(?:(?:alpha|beta)\d*)?(?:/openai)?$")
 """The end of a base URL: `/v1`, `/api/paas/v4`, `/v1beta/openai`."""
-_ENDPOINT = re.compile(r"/chat/completions$|(?<=/v\d)/(?:completions|models|chat)$")
-"""What people leave at the end of a base URL."""
+_ENDPOINT = re.compile(
+    r"(?:/chat/completions)+$"
+    r"|(?<=/v\d)/(?:completions|models(?:/[^/]+)?|chat|embeddings|responses|messages|health)$",
+    re.IGNORECASE,
+)
+_BESIDE = re.compile(r"/(?:docs|redoc|openapi\.json|health|healthz|metrics|version)$", re.IGNORECASE)
+"""What people leave at the end of a base URL: another endpoint, or a page beside the API."""
+_DOUBLED = re.compile(r"(/v\d+)\1+$")
 
 
 class Written(Protocol):
@@ -134,7 +140,8 @@ def _openai(origin: str, written: str, path: str | None) -> Calls:
     if path:
         exact = ((CHAT, written + path),)
         written += path.partition("?")[0] if path.partition("?")[0].endswith("/chat/completions") else ""
-    base = _ENDPOINT.sub("", written)
-    named = base != written or bool(_VERSION.search(base))
+    base = _ENDPOINT.sub("", _BESIDE.sub("", written))
+    base = _DOUBLED.sub(r"\1", re.sub(r"/V(?=\d+(?:/|$))", "/v", base))
+    named = bool(_ENDPOINT.search(written)) or bool(_VERSION.search(base))
     api = base if named else f"{base}/v1"
     return Calls(origin, _VERSION.sub("", api), api, exact)

@@ -211,8 +211,8 @@ class Health(Section):
     """How a backend is found dead, and alive again. See health.md."""
 
     probes: bool = True
-    """Whether backends are probed. Without, only requests tell how they are, and a backend that is out gets
-    one user's request from time to time."""
+    """Whether backends are probed. Without, only requests tell how they are: where these fail the backend is
+    tried out, and one that is out gets one user's request from time to time."""
     interval: Seconds = 2.0
     """Time between two probes of a backend that has nothing to do for us (seconds)."""
     timeout: Seconds = 2.0

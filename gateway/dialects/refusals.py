@@ -47,6 +47,8 @@ _DUMP = re.compile(
 )
 """Where a text goes over into the request's own values, or into the server's program."""
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
+_FIELD = re.compile(r"[\w.\[\]]+")
+"""A name of a field: what names one speaks of the request."""
 _FILTERED = "content_filter"
 _FILTER_WORD = "content_policy_violation"
 """The word by which clients know a content filter's refusal."""
@@ -55,6 +57,9 @@ _OF_TOOL_STREAMS = (400, 422, 500, 501)
 _NO_MODEL = (1211, 40301)
 _ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
 _REPORTING = ("error", "error_type", "error_message", "errorcode", "errormessage")
+_NOT_SO = (404, 405, 406, 410, 411, 415, 417, 421, 426, 431)
+"""Statuses by which a server says that nothing is asked of it in this way, here."""
+_OF_ACCOUNTS = (401, 402, 403, 407)
 _BUSY = (408, 425, 429, 503, 529)
 
 
@@ -181,6 +186,8 @@ def _fault(status: int | None, report: Report) -> Fault:
         return "configuration"
     if status in (413, 414, *_ABOUT_THE_REQUEST) or wordings.REQUEST.search(words):
         return "request"
+    if status is None and report.param and _FIELD.fullmatch(report.param):
+        return "request"
     if status is not None and 400 <= status < 500:
         return "configuration"
     return "busy" if wordings.BUSY.search(words) else "server"
@@ -226,8 +233,13 @@ def _misconfigured(status: int | None, report: Report) -> UpstreamMisconfigured:
         or report.number in _NO_MODEL
     ):
         return UpstreamNotFound(_ASKED_WRONGLY, hint=f"{answered}: is served_name or models right?")
-    if status in (404, 405):
+    if status in _NOT_SO:
         return UpstreamNotFound(_ASKED_WRONGLY, hint=f"{answered}: is the dialect or the url right?")
+    if status is not None and status not in _OF_ACCOUNTS:
+        return UpstreamMisconfigured(
+            f"The backend did not take the request (HTTP {status}).",
+            hint=f"{answered}: is the dialect or the url right?",
+        )
     return UpstreamMisconfigured(
         "The backend refused the gateway's own credentials; the gateway's log tells why.",
         hint=f"{answered}: is the backend's api_key right, and its account in order?",

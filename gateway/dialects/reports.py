@@ -69,6 +69,16 @@ _STATUS_OF_NAME: Mapping[str, int] = MappingProxyType(
         "validation": 422,
         "validationerror": 400,
         "unprocessableentityerror": 422,
+        **dict.fromkeys(
+            (
+                *("invalid_value", "invalid_type", "invalid_json", "unsupported_value"),
+                *("unsupported_parameter", "unknown_parameter", "missing_required_parameter"),
+                *("integer_above_max_value", "integer_below_min_value", "decimal_above_max_value"),
+                *("decimal_below_min_value", "string_above_max_length", "array_above_max_length"),
+                *("invalid_image_url", "invalid_image", "invalid_image_format", "invalid_base64_image"),
+            ),
+            400,
+        ),
         "template_error": 422,
         "not_supported_error": 501,
         "notimplementederror": 501,

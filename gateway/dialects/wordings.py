@@ -108,6 +108,8 @@ REQUEST = _any_of(
     r"(?:unexpected|invalid|unknown|unsupported) (?:message )?role|role .{0,40}(?:is not|not) supported",
     r"(?:first|last|final) message must|last message .{0,20}(?:must|should)|must (?:start|end) with a user",
     r"cannot have 2 or more assistant messages|assistant response prefill|no user query",
+    r"(?:missing|invalid|expected|unsupported) ['\"]"
+    r"(?:messages?|role|content|tool_calls?|tools|type|text|name)\b",
     r"single tool-calls at once|tool call ids? should be|same number of function calls",
     # pictures and other parts
     r"(?:image|audio|video|vision|multi-?modal|file)s?(?: inputs?| content)? (?:is|are) not supported",
@@ -116,9 +118,11 @@ REQUEST = _any_of(
     r"(?:unsupported|unknown|invalid|unexpected) (?:content|part|chunk)(?:\[\])?(?:\.type| ?part| type)",
     r"(?:load|decode|download|open|process|identify|fetch)(?:ing)? (?:the )?(?:image|picture|audio|video)",
     r"(?:invalid|broken|corrupt(?:ed)?|bad|unsupported) (?:image|picture|base64|data url)|image[_ ]url",
+    r"invalid (?:base64|url) value|image or audio file",
     r"UnidentifiedImageError|incorrect padding|base64",
     # tools and answers of a form
-    r"tool type|tool_choice|tool choice|(?:missing|invalid|unsupported|failed to parse) (?:the )?tools?\b",
+    r"tool (?:call )?type|missing tool |custom grammar constraints",
+    r"tool_choice|tool choice|(?:missing|invalid|unsupported|failed to parse) (?:the )?tools?\b",
     r"tools? param|requires --jinja|--tool-call-parser|--enable-auto-tool-choice",
     r"(?:not|n't) support (?:tool|function)",
     r"reasoning[_ ]?(?:format|effort)|enable_thinking|chat_template_kwargs",
@@ -130,7 +134,7 @@ REQUEST = _any_of(
     r"logit_bias|n_predict)\b[`'\"=(). \w-]{0,40}?\b"
     r"(?:must be|must have|should be|has to be|cannot be|out of range)",
     r"(?<![\w'])[`'\"]?(?:n|stop|seed|penalty)[`'\"]?(?: \([^()]{0,20}\))? (?:must|should|has to|cannot) ",
-    r"unsupported param",
+    r"unsupported param|top_logprobs requires",
     r"(?:unknown|unrecognized|unexpected|invalid) (?:param|parameter|argument|field|value for)",
     r"only one completion choice|validation errors?\b|input should be|field required|input validation error",
     r"invalid request|bad ?request",

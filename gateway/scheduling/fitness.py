@@ -7,6 +7,8 @@ from typing import Protocol
 REST = 1.0
 """Seconds a backend rests after its first failure to connect; doubles with each further one."""
 LONGEST_REST = 10.0
+LAST = 1e-12
+"""The share of a backend that is to be asked only where no other is free."""
 
 
 class Fitness(Protocol):
@@ -19,7 +21,10 @@ class Fitness(Protocol):
         """Requests it may work on at once: fewer than its slots while it warms up."""
 
     def share(self, now: float) -> float:
-        """How much of a whole backend it is, above 0 and up to 1; the greater goes first."""
+        """How much of a whole backend it is, above 0 and up to 1; the greater goes first.
+
+        `LAST` for one that no balancer may choose before others.
+        """
 
     def next_change(self, now: float) -> float | None:
         """When one of these will be different by itself; None for never."""

@@ -4,27 +4,29 @@
     up ──`fall` strikes──▶ (doubted) ──a trial of its own fails──▶ sick ──one real answer───────────▶ ramping
     up ──"busy, come back later"──▶ paused ──▶ up                    ramping ──`slow_start` seconds──▶ up
 
-Rules. Busy is not dead: a probe that times out while work of ours is under way says nothing. Refused is
-dead: nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*.
-The same request sent again is the same strike, as the fault may be its own; `AGAIN` more are enough
-whatever they were. Strikes may all be the fault of what one tenant sends, so they put nothing out: they
-have the backend *doubted*, which means a trial, a small request of our own. Until that has ended a doubted
-backend stays in, but is the last choice. Only where nothing is tried out do the strikes of at least two
-tenants put a backend out. Strikes are wiped out by an answer, never by a probe, for a poisoned card answers
-probes well; and what a failed trial took out only a real answer brings back. A connection that fails is a
-*miss*, which any sign of life wipes out; one that is reset after the request was sent may be the request's
-doing and is never the miss that puts a backend out, but has it probed. A client's error is nobody's failure.
-While a backend is out nobody is sent there, so what still ends there is old news and not heard.
+Rules. Busy is not dead: a probe that times out while work of ours is under way says nothing. Refused is dead:
+nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*. The
+same request sent again is the same strike, as the fault may be its own; `AGAIN` more are enough whatever they
+were. Strikes may all be the fault of what one tenant sends, so they put nothing out: they have the backend
+*doubted*, which means a trial, a small request of our own, also where nothing is probed. Until that has ended
+a doubted backend stays in, but is the last choice. Strikes are wiped out by an answer, never by a probe, for
+a poisoned card answers probes well; and what a failed trial took out only a real answer brings back. A
+connection that fails is a *miss*, which any sign of life wipes out; one that is reset after the request was
+sent may be the request's doing and is never the miss that puts a backend out, but has it probed, and tried
+out where probes are answered all the same. A client's error is nobody's failure. Neither is a refusal of the
+gateway itself, such as a 404: that backend is *unfit*, the last choice for a while, as each request it gets
+costs a second try. While a backend is out nobody is sent there, so what still ends there is old news and not
+heard.
 
 Theory of operation. `tried`, `probed` and `trialled` change the state; `usable`, `slots_now`, `share` and
-`next_change` are what a scheduler asks; `errand` and `errand_at` tell a prober what to do and when. Times
+`next_change` are what a scheduler asks; `errand` and `due` tell a prober what to do and when. Times
 are monotonic seconds, `chance` is a random number from 0 up to 1 that spreads the back-off.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
+from math import floor, inf
 from typing import Literal, TypeAlias
 
 from gateway.errors import (
@@ -38,6 +40,7 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
+from gateway.scheduling.fitness import LAST
 
 State: TypeAlias = Literal["up", "ramping", "paused", "half_open", "down", "sick"]
 """How a backend is, in one word."""
@@ -92,7 +95,7 @@ class Rules:
 
     `fall` failures in a row put it out, `rise` good signs bring it back; over `slow_start` seconds it then
     gets its slots back. `interval` is the time between two probes, which no back-off exceeds; None: nothing
-    is probed, and only requests tell how backends are.
+    is probed, and only requests tell how backends are, and trials where requests fail.
     """
 
     fall: int = 3
@@ -118,6 +121,7 @@ class Health:
         "_pauses",
         "_ramp_from",
         "_reserved_until",
+        "_resets",
         "_rests",
         "_rules",
         "_slots",
@@ -125,6 +129,8 @@ class Health:
         "_strikes",
         "_tenants",
         "_tried_out_at",
+        "_unfit",
+        "_unfit_until",
         "_until",
         "doubted",
         "errand_at",
@@ -150,6 +156,9 @@ class Health:
         self._pauses = 0
         self._strikes: set[object] = set()
         self._hits = 0
+        self._resets = 0
+        self._unfit = 0
+        self._unfit_until = 0.0
         self._tenants: set[str] = set()
         self._tried_out_at = now - LONGEST_REST
         self._reserved_until = 0.0
@@ -197,9 +206,12 @@ class Health:
         elif isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
             self._missed(_reason(error), now, chance, by=tenant if isinstance(error, UpstreamReset) else None)
         elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
+            if isinstance(error, UpstreamMisconfigured):
+                self._unfit += 1
+                self._unfit_until = now + _rest(self._unfit, LONGEST_PAUSE, chance)
             self._alive(now)
         elif error.row.blames:
-            self._struck(error.row.outcome, now, chance, request, tenant)
+            self._struck(now, request, tenant)
             if isinstance(error, UpstreamTruncated):
                 self._suspect(now)
 
@@ -216,6 +228,8 @@ class Health:
             self.errand_at = now + min(CONFIRM, self._interval)
         elif self._state in ("up", "half_open") or end == "busy":
             self.errand_at = now + _spread(self._interval, chance)
+        if end == "ok" and self._resets >= self._rules.fall:  # it takes connections, and no requests
+            self._doubt(now)
         if self.doubted:
             self._call_trial(now)
         if rest:
@@ -292,15 +306,15 @@ class Health:
         return min(slots, self._slots - 1) if reserved else slots
 
     def share(self, now: float) -> float:
-        """How much of a whole backend it is, above 0 and up to 1; below 1 while it ramps, or is doubted.
+        """How much of a whole backend it is, above 0 and up to 1; below 1 while it ramps.
 
         Of free backends the greater share goes first: one with a single slot that has just come back gets
-        what the others cannot take at once, until its slow start is over.
+        what the others cannot take at once, until its slow start is over. A doubted or unfit one is the last.
         """
         if self.steady and self._ramp_from is None:
             return 1.0
-        if self.doubted:
-            return _EPSILON
+        if self.doubted or now < self._unfit_until:
+            return LAST
         phase = self._phase(now)
         if phase == "up":
             return 1.0
@@ -315,6 +329,8 @@ class Health:
             changes.append(self._paused_until)
         if now < self._reserved_until:
             changes.append(self._reserved_until)
+        if now < self._unfit_until:
+            changes.append(self._unfit_until)
         if self._out and self._rules.interval is None and now < self._until:
             changes.append(self._until)
         if self._phase(now) == "ramping" and self._ramp_from is not None:
@@ -328,6 +344,11 @@ class Health:
         phase = self._phase(now)
         return "paused" if now < self._paused_until and phase not in ("down", "sick") else phase
 
+    @property
+    def due(self) -> float:
+        """When its errand is due: `errand_at`, but never for one that is neither probed nor doubted."""
+        return self.errand_at if self._rules.interval is not None or self.doubted else inf
+
     def errand(self) -> Errand:
         """What a prober should do when `errand_at` has come."""
         return "trial" if self._state == "sick" or self.doubted else "probe"
@@ -340,7 +361,8 @@ class Health:
 
     def _answered(self, now: float) -> None:
         self._acquit()
-        self._pauses = self._misses = 0
+        self._pauses = self._misses = self._unfit = 0
+        self._unfit_until = 0.0
         self._rise(now)
         self._settle()
 
@@ -363,7 +385,7 @@ class Health:
         """Hold nothing against it that requests have brought about."""
         self._strikes.clear()
         self._tenants.clear()
-        self._hits = 0
+        self._hits = self._resets = 0
         self.doubted = False
         self._reserved_until = 0.0
 
@@ -371,12 +393,13 @@ class Health:
         """Count a miss; `by` is the tenant whose request may have brought it about."""
         if self._state == "sick":  # found out by a probe of an earlier state: the trial will tell
             return
-        if by is not None:
+        if by is not None:  # a probe will tell, or a trial
             self._tenants.add(by)
-        alone = self._state == "up" and len(self._tenants) < 2
-        if by is not None and (self._tries_out or alone):  # a probe will tell
+            self._resets += 1
             self._misses = min(self._misses + 1, max(0, self._rules.fall - 1))
             self._suspect(now)
+            if self._rules.interval is None and self._resets >= self._rules.fall:
+                self._doubt(now)
             return
         self._misses += 1
         if reason == "refused" or self._state != "up" or self._misses >= self._rules.fall:
@@ -384,24 +407,13 @@ class Health:
         else:
             self._suspect(now)
 
-    def _struck(self, reason: str, now: float, chance: float, request: object | None, tenant: str) -> None:
+    def _struck(self, now: float, request: object | None, tenant: str) -> None:
         self._strikes.add((tenant, object() if request is None else request))
         self._tenants.add(tenant)
         self._hits += 1
         self._settle()
-        if not self._enough():
-            return
-        if self._tries_out:
+        if self._enough():
             self._doubt(now)
-        elif self._state != "up" or len(self._tenants) > 1:
-            self._go_out("sick", reason, now, chance)
-        else:
-            self.doubted = True  # one tenant alone: it stays in, as the last choice
-
-    @property
-    def _tries_out(self) -> bool:
-        """Whether somebody probes it and tries it out."""
-        return self._rules.interval is not None
 
     def _doubt(self, now: float) -> None:
         if not self.doubted:
@@ -439,7 +451,7 @@ class Health:
         if not seconds:  # it did not say for how long, and may be broken as well
             self._pauses += 1
             seconds = 2 * _rest(self._pauses, LONGEST_REST, chance)
-            self._struck(error.row.outcome, now, chance, request, tenant)
+            self._struck(now, request, tenant)
         if not self._out:
             self._paused_until = max(self._paused_until, now + seconds)
         self._settle()
@@ -455,7 +467,8 @@ class Health:
 
     def _suspect(self, look_at: float) -> None:
         self.suspected = True
-        self.errand_at = min(self.errand_at, look_at)
+        if not self.doubted:  # a trial has its own time, and will tell
+            self.errand_at = min(self.errand_at, look_at)
         self._settle()
 
     def _go_out(self, state: Literal["down", "sick"], reason: str, now: float, chance: float) -> None:
@@ -483,7 +496,7 @@ class Health:
         self._settle()
 
     def _settle(self) -> None:
-        clean = not (self._misses or self._strikes or self._pauses)
+        clean = not (self._misses or self._strikes or self._pauses or self._resets or self._unfit)
         self.steady = self._state == "up" and clean and not self._paused_until
 
     # --- time --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from gateway.scheduling.balancers.base import Balancer
 from gateway.scheduling.balancers.least_busy import LeastBusy
 from gateway.scheduling.bounds import Bound
 from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
-from gateway.scheduling.fitness import Fitness, Rest
+from gateway.scheduling.fitness import LAST, Fitness, Rest
 from gateway.scheduling.service import ServiceTime
 from gateway.scheduling.turns import SLACK, BackendState, Band, Flow, Pool, Reach, next_ticket
 
@@ -79,6 +79,7 @@ class Scheduler:
         self._most_flows = MOST_REACHES
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._changes_at = inf
+        self._last_choices = False
         self._grants = 0
         self._draining = False
         self.waiting = 0
@@ -102,6 +103,8 @@ class Scheduler:
                 break
         if not free:
             return None
+        if self._last_choices:
+            free = [state for state in free if state.share > LAST] or free
         balancer = queue.balancer
         state = free[0] if len(free) == 1 else balancer.choose(free, claim, states)
         state.busy += 1
@@ -323,6 +326,7 @@ class Scheduler:
         for state in states:
             state.refresh(now)
         self._changes_at = min([state.changes_at for state in self._backends.values()], default=inf)
+        self._last_choices = any(state.share <= LAST for state in self._backends.values())
 
     def _refuse_stranded(self, state: BackendState, now: float) -> list[Effect]:
         if state.usable:

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from gateway.dialects.base import Dialect, Outgoing, Profile
@@ -52,6 +53,7 @@ class Check:
     timeout: float
     trial: Outgoing | None
     limits: Limits
+    probed: bool = True
 
 
 def trial_for(dialect: Dialect, profile: Profile) -> Outgoing | None:
@@ -63,7 +65,7 @@ def trial_for(dialect: Dialect, profile: Profile) -> Outgoing | None:
 
 
 class Prober:
-    """Looks after the backends in `checks`; the others are known by their requests alone.
+    """Looks after the backends in `checks`; one that is not `probed` is only tried out when it is doubted.
 
     `note` is told the backend and how each probe or trial ended (a word of `Probe`, or `trial_ok`,
     `trial_failed`); `crash` of our own bugs, which end no looking after.
@@ -86,7 +88,7 @@ class Prober:
         self._crash = crash
         self._wakes: dict[str, asyncio.Event] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._unseen = set(checks)
+        self._unseen = {name for name, check in checks.items() if check.probed}
         self._all_seen = asyncio.Event()
 
     def start(self, slots: Slots, background: Background) -> None:
@@ -146,10 +148,10 @@ class Prober:
 
     async def _wait_due(self, name: str) -> None:
         health, wake = self._ward.healths[name], self._wakes[name]
-        while (delay := health.errand_at - self._clock()) > 0:
+        while (delay := health.due - self._clock()) > 0:
             wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
+                async with asyncio.timeout(None if delay == inf else delay):
                     await wake.wait()
 
     # --- a probe -----------------------------------------------------------------------------------

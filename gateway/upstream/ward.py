@@ -102,13 +102,13 @@ class Ward:
 
     def _learn(self, backend: str, event: Callable[[float], None], back_by: str) -> None:
         health, now = self.healths[backend], self._clock()
-        before = health.usable(now), health.slots_now(now), health.errand_at, health.doubted
+        before = _verdict(health, now)
         event(now)
         usable = health.usable(now)
         if usable != self._told_up.get(backend, True):
             self._told_up[backend] = usable
             self._hook.backend_changed(backend, usable, back_by if usable else health.reason)
-        if before != (usable, health.slots_now(now), health.errand_at, health.doubted):
+        if before != _verdict(health, now):
             for listener in self._listeners:
                 listener(backend)
 
@@ -129,3 +129,8 @@ class Ward:
     def __repr__(self) -> str:
         states = ", ".join(f"{name} {self.state(name)}" for name in self.healths)
         return f"<Ward {states}>"
+
+
+def _verdict(health: Health, now: float) -> tuple[object, ...]:
+    """What schedulers and probers ask of a backend."""
+    return health.usable(now), health.slots_now(now), health.share(now), health.due

@@ -37,6 +37,11 @@ def refused(status: int, answer: Any) -> GatewayError:
         (403, UpstreamMisconfigured),
         (404, UpstreamNotFound),
         (405, UpstreamNotFound),
+        (406, UpstreamNotFound),
+        (409, UpstreamMisconfigured),
+        (410, UpstreamNotFound),
+        (415, UpstreamNotFound),
+        (431, UpstreamNotFound),
         (408, UpstreamBusy),
         (413, UpstreamTooLarge),
         (418, UpstreamMisconfigured),
@@ -325,11 +330,21 @@ def test_bigmodels_code_tells_whose_fault_it_is(code: int, kind: type[GatewayErr
         ({"error": {"message": "x"}, "choices": [{"finish_reason": "error"}]}, UpstreamError),
         ({"error": True, "message": "x"}, UpstreamError),
         ({"detail": "x"}, UpstreamError),
+        ([{"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}], UpstreamRejected),
+        ([{"error": {"code": 500, "message": "x", "status": "INTERNAL"}}], UpstreamError),
+        ({"error": {"message": "x", "type": None, "param": None, "code": "invalid_value"}}, UpstreamRejected),
+        ({"error": {"message": "x", "code": "unsupported_parameter"}}, UpstreamRejected),
+        ({"error": {"message": "Missing 'role' in message: {}", "code": 500}}, UpstreamRejected),
+        ({"error": {"message": "Expected 'messages' to be an array", "code": 500}}, UpstreamRejected),
+        ({"error": {"message": "Missing tool function: {}", "code": 500}}, UpstreamRejected),
+        ({"error": {"message": "Cannot use custom grammar constraints with tools.", "code": 500}},
+         UpstreamRejected),
+        ({"error": {"message": "top_logprobs requires logprobs to be set to true", "code": 500}},
+         UpstreamRejected),
+        ({"error": {"message": "Invalid url value", "code": 500}}, UpstreamRejected),
     ],
 )  # fmt: skip
-def test_a_report_in_a_200_is_read_like_one_with_a_status(
-    answer: dict[str, Any], kind: type[GatewayError]
-) -> None:
+def test_a_report_in_a_200_is_read_like_one_with_a_status(answer: Any, kind: type[GatewayError]) -> None:
     assert type(reported(answer)) is kind
     assert type(report_of(json.dumps(answer))) is kind
     assert type(refused(500, answer)) is kind
@@ -352,6 +367,23 @@ def test_a_report_in_a_200_is_read_like_one_with_a_status(
 )  # fmt: skip
 def test_what_is_no_report_is_none(value: Any) -> None:
     assert reported(value) is None
+
+
+@pytest.mark.parametrize(
+    ("param", "kind"),
+    [
+        ("temperature", UpstreamRejected),
+        ("messages[0].role", UpstreamRejected),
+        (SECRET, UpstreamError),
+        ("", UpstreamError),
+    ],
+)
+def test_a_report_in_a_200_that_names_a_field_speaks_of_the_request(
+    param: str, kind: type[GatewayError]
+) -> None:
+    answer = {"error": {"message": "x", "type": None, "param": param, "code": None}}
+    assert type(reported(answer)) is kind
+    assert type(report_of(json.dumps(answer))) is kind
 
 
 def test_counts_that_llama_cpp_gives_go_on() -> None:
@@ -566,6 +598,9 @@ def test_no_quoted_text_comes_through(inside: str) -> None:
             "is served_name or models right?",
         ),
         (400, {"detail": "Model not found in the model list, uid: x"}, "is served_name or models right?"),
+        (415, {}, "is the dialect or the url right?"),
+        (409, {}, "is the dialect or the url right?"),
+        (403, {}, "is the backend's api_key right, and its account in order?"),
         (401, {}, "is the backend's api_key right, and its account in order?"),
     ],
 )

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from gateway.dialects.state import MOST_CHOICES, AnswerState, require_messages
-from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import (
+    UpstreamBusy,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamRejected,
+    UpstreamTruncated,
+)
 from gateway.wire.events import Delta, Finish, Repair, ToolPiece, Usage
 
 CALL = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a":1}'}}
@@ -15,6 +22,12 @@ CALL = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a":1}'}
 
 def chunk(delta: Any, finish: Any = None, **more: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+
+
+def failed(code: int, message: str) -> dict[str, Any]:
+    """A chunk whose choice says why it failed, as OpenRouter has it."""
+    failing = {"index": 0, "finish_reason": "error", "error": {"code": code, "message": message}}
+    return {"choices": [{**failing, "delta": {"content": ""}}]}
 
 
 def told(*chunks: dict[str, Any], done: bool = True, clean: bool = True) -> list[Any]:
@@ -80,6 +93,10 @@ def test_nothing_but_done_is_no_answer() -> None:
 def test_word_of_failure_is_an_error_and_an_unknown_one_is_noted() -> None:
     with pytest.raises(UpstreamError):
         told(chunk({"content": "a"}, "network_error"))
+    with pytest.raises(UpstreamRejected, match="roles must alternate"):
+        told(failed(400, "roles must alternate"))
+    with pytest.raises(UpstreamBusy):
+        told(failed(429, "too many"))
     repair = told(chunk({"content": "a"}, "zebra"))[1]
     assert repair.what == "unknown_finish"
     assert "zebra" in repair.note

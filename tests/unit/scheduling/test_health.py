@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TypeAlias
 
 import pytest
@@ -26,12 +27,14 @@ from gateway.errors import (
     UpstreamEmpty,
     UpstreamError,
     UpstreamGarbled,
+    UpstreamMisconfigured,
     UpstreamNotFound,
     UpstreamRejected,
     UpstreamReset,
     UpstreamTLS,
     UpstreamTruncated,
 )
+from gateway.scheduling.fitness import LAST
 from gateway.scheduling.health import (
     CONFIRM,
     LONGEST_PAUSE,
@@ -293,9 +296,9 @@ def test_without_probes_the_longest_rest_is_bounded() -> None:
 
 
 def test_without_probes_a_sick_backend_is_tried_by_users_too() -> None:
-    one = play(health(rules=ALONE), BROKEN, BROKEN, BROKEN)
+    one = sick(ALONE)
     assert (one.state(REST), one.slots_now(REST)) == ("half_open", 1)
-    assert play(one, BROKEN, now=REST).state(REST) == "sick"
+    assert play(one, BROKEN, FAILED, now=REST).state(REST) == "sick"
     assert play(one, None, None, now=9.0).state(9.0) == "ramping"
 
 
@@ -321,17 +324,61 @@ def test_failures_of_one_tenant_alone_never_put_a_backend_out(error: GatewayErro
         assert (one.state(float(request)), one.slots_now(float(request))) == ("up", 4)
 
 
-def test_without_probes_failures_of_two_tenants_do() -> None:
-    one = doubted(rules=ALONE)
-    assert one.usable(1.0)
-    one.tried(BROKEN, 1.0, 0.0, 99, "other")
-    assert one.state(1.0) == "sick"
+@pytest.mark.parametrize(
+    "error", [BROKEN, UpstreamGarbled(""), UpstreamTruncated(""), StallTimeout(""), RESET]
+)
+def test_without_probes_there_are_trials_when_requests_fail_and_at_no_other_time(error: GatewayError) -> None:
+    one = health(rules=ALONE)
+    assert one.due == inf
+    for request in range(3):
+        assert one.due == inf
+        one.tried(error, 1.0, 0.0, request, "one")
+    assert (one.errand(), one.due) == ("trial", 1.0)
+    one.trialled(None, 2.0, 0.0)
+    assert (one.state(2.0), one.steady, one.due) == ("up", True, inf)
+    for request in range(3):
+        one.tried(error, 3.0, 0.0, request, "one")
+    assert one.due == 2.0 + LONGEST_REST
+    one.trialled(BROKEN, 12.0, 0.0)
+    assert (one.state(12.0), one.due) == ("sick", inf)
+
+
+def test_a_server_that_resets_requests_and_answers_probes_is_tried_out() -> None:
+    one = play(health(), RESET, "ok", RESET, "ok")
+    assert not one.doubted
+    play(one, RESET)
+    assert (one.doubted, one.errand()) == (False, "probe")  # perhaps nobody is there any more
+    play(one, "ok")
+    assert (one.state(0.0), one.errand()) == ("up", "trial")
+    assert play(one, FAILED).state(0.0) == "sick"
+
+
+MISFITS = [UpstreamNotFound(""), UpstreamMisconfigured("")]
+
+
+@pytest.mark.parametrize("error", MISFITS)
+def test_a_backend_that_refuses_the_gateway_itself_is_the_last_choice_for_a_while(
+    error: GatewayError,
+) -> None:
+    one = play(health(), error)
+    assert (one.state(0.0), one.slots_now(0.0), one.doubted) == ("up", 1, False)
+    assert one.share(0.0) == LAST
+    assert one.next_change(0.0) == REST
+    assert (one.share(REST), one.next_change(REST)) == (1.0, None)
+    play(one, error, now=REST)
+    assert one.next_change(REST) == REST + 2 * REST
+    for _ in range(20):
+        play(one, error, now=9.0)
+    assert one.next_change(9.0) == 9.0 + LONGEST_PAUSE
+    play(one, None, now=10.0)
+    assert (one.share(10.0), one.next_change(10.0), one.steady) == (1.0, None, True)
+    assert play(one, error, now=10.0).next_change(10.0) == 10.0 + REST
 
 
 def test_a_doubted_backend_stays_in_as_the_last_choice() -> None:
     one = doubted(4)
     assert (one.state(1.0), one.usable(1.0), one.slots_now(1.0), one.steady) == ("up", True, 4, False)
-    assert one.share(1.0) < 0.01
+    assert one.share(1.0) == LAST
     one.trialled(None, 1.5, 0.0)
     assert (one.share(1.5), one.steady, one.doubted) == (1.0, True, False)
 

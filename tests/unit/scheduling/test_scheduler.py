@@ -5,8 +5,14 @@ import sys
 import pytest
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.balancers.base import Balancer
+from gateway.scheduling.balancers.least_busy import LeastBusy
+from gateway.scheduling.balancers.prefix import Prefix
+from gateway.scheduling.balancers.round_robin import RoundRobin
+from gateway.scheduling.balancers.session import Session
+from gateway.scheduling.balancers.weighted import Weighted
 from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
-from gateway.scheduling.fitness import REST, Rest
+from gateway.scheduling.fitness import LAST, REST, Rest
 from gateway.scheduling.scheduler import MOST_REACHES, Fleet, Scheduler
 
 
@@ -80,6 +86,28 @@ def test_a_ticket_that_finds_a_free_backend_gets_it_at_once() -> None:
     assert granted(one.arrive(ticket(1), 0)) == [(1, "a")]
     assert one.state("a").busy == 1
     assert one.depth("m") == 0
+
+
+@pytest.mark.parametrize("balancer", [LeastBusy(), RoundRobin(), Weighted(), Session(), Prefix()])
+def test_a_last_choice_gets_what_no_other_can_take(balancer: Balancer) -> None:
+    class Last(Rest):
+        def share(self, now: float) -> float:
+            return LAST if now < 5 else 1.0
+
+        def next_change(self, now: float) -> float | None:
+            return 5.0 if now < 5 else None
+
+    fleet = Fleet({"a": 2, "b": 2}, {"m": ("a", "b")}, balancers={"m": balancer}, fitness={"a": Last(2)})
+    one = Scheduler(fleet, length=10)
+    for session in "rstuvwxyz":
+        claim = Claim("m", ("a", "b"), affinity=session, prefix=(b"p",))
+        assert one.seize(claim, 0.0) == "b"
+        one.release("b", 0.0)
+    claims = [Claim("m", ("a", "b"), affinity="s") for _ in range(4)]
+    assert [one.seize(claim, 0.0) for claim in claims] == ["b", "b", "a", "a"]
+    one.tick(6.0)
+    one.release("a", 6.0)
+    assert one.seize(claims[0], 6.0) == "a"
 
 
 def test_a_ticket_that_finds_none_waits_without_effect() -> None:

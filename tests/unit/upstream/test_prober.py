@@ -49,6 +49,7 @@ class House:
             timeout=check.get("timeout", 5.0),
             trial=check.get("trial", trial_for(self.backend.dialect, profile)),
             limits=limits(settings.timeouts),
+            probed=check.get("probed", True),
         )
         self.prober = Prober(
             {"a": self.backend},
@@ -330,6 +331,17 @@ async def test_backends_without_probes_are_left_alone() -> None:
         assert len(background) == 0
         make_sick(house)
         assert server.seen == 0
+
+
+async def test_a_backend_without_probes_is_tried_out_when_requests_fail() -> None:
+    rules = Rules(interval=None, slow_start=0)
+    async with peer(answering(OK, OK)) as server, probing(server.url, rules=rules, probed=False) as house:
+        await house.prober.wait_first_looks(20)  # there are none to wait for
+        assert (server.seen, house.ends) == (0, [])
+        for request in range(3):
+            house.ward.tried("a", BROKEN, request, "one")
+        assert await house.wait_ends(1) == ["trial_failed"]  # an empty answer is none
+        assert (house.state, house.health.reason) == ("sick", "bad_payload")
 
 
 async def test_after_a_reload_those_are_probed_that_are_there() -> None:
