@@ -244,7 +244,7 @@ class ConnectFailed(Unavailable):
 
 
 class UpstreamError(GatewayError):
-    """The backend failed: a 5xx, or an error in the place of an answer. `status` is that of a 5xx, else 0."""
+    """The backend failed: a 5xx, or an error in the place of an answer. `status`: a 5xx where it said so."""
 
     status: int = 0
 

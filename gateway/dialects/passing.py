@@ -94,6 +94,8 @@ class PassingDecoder(StreamReader):
         super()._read(found)
 
     def _take(self, chunk: dict[str, Any], said: list[Said], raw: bytes | None) -> None:
+        if raw is not None and not jsontext.is_standard(raw[5:]):
+            raw = None
         self._shape = None if self.state.halved or self.state.ending else self._shape
         out = self._chunks.take(chunk, said)
         self._chunks.note(chunk, said, raw, sent=out is not None)

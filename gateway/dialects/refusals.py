@@ -144,10 +144,12 @@ def _judged(http: int | None, report: Report, field: Field = waits.no_field) -> 
     if fault == "configuration":
         return _misconfigured(status, report)
     if status is None:
-        return UpstreamError("The backend reported an error instead of an answer.")
+        failed = UpstreamError("The backend reported an error instead of an answer.")
+        failed.status = 500
+        return failed
     stated = "" if http is None or http == status else f", though it answered HTTP {http}"
     failed = UpstreamError(f"The backend failed (HTTP {status}{stated}).")
-    failed.status = http or 0
+    failed.status = max(status, 500)
     return failed
 
 

@@ -19,6 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Any
 
 import jiter
@@ -151,9 +152,28 @@ def read_lenient(raw: bytes | str) -> Any:
         except ValueError:
             pass  # it may still be what Python takes for JSON, such as half a surrogate pair
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_int=_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _number(digits: str) -> int | float:
+    """An integer; one of more digits than Python reads is beyond all counting."""
+    try:
+        return int(digits)
+    except ValueError:
+        return inf
+
+
+def is_standard(raw: bytes) -> bool:
+    """Whether a text that `read_lenient` takes holds no NaN and no infinity, which are no JSON."""
+    if b"NaN" not in raw and b"Infinity" not in raw:
+        return True
+    try:
+        jiter.from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode

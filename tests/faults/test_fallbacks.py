@@ -83,10 +83,20 @@ async def test_f2_f4_busy_for_ever_is_asked_with_pauses_and_then_left(status: in
     assert times[1] - times[0] >= 0.7, "there is a back-off, spread by chance"
 
 
+SAYING_500 = {
+    "status": failing(500),
+    "gateway time-out": failing(504),
+    "json": refusing(200, {"error": {"message": SECRET, "type": "InternalServerError", "code": 500}}),
+    "text": refusing(200, {"error": SECRET}),
+    "fastchat": refusing(400, {"object": "error", "message": SECRET, "code": 50001}),
+}
+
+
 @BOTH
-async def test_f3_a_single_500_is_repeated_where_it_came_from(stream: bool) -> None:
+@pytest.mark.parametrize("form", SAYING_500)
+async def test_f3_a_single_500_is_repeated_where_it_came_from(form: str, stream: bool) -> None:
     good = await tape(OPENAI, stream=stream)
-    async with peer(playing(failing(500), good.chunked)) as here, peer(playing(good.chunked)) as other:
+    async with peer(playing(SAYING_500[form], good.chunked)) as here, peer(playing(good.chunked)) as other:
         async with over(OPENAI, here.url, other.url, extra=SPARE, **APART) as gateway:
             answer = await ask(gateway, stream=stream)
     check_good(answer, REPLY)

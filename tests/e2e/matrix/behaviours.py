@@ -141,6 +141,17 @@ def finishes() -> Iterator[Behaviour]:
         yield Behaviour(
             f"finish-{word}", s(ROLE, A, B, c({}, word), USAGE), w(SAID, word), error="upstream_error"
         )
+    report = {"code": 400, "message": "roles must alternate"}
+    failed = c({}, "error")
+    failed["choices"][0]["error"] = report
+    whole = json.loads(w({"role": "assistant", "content": ""}, "error").body)
+    whole["choices"][0]["error"] = report
+    yield Behaviour(
+        "finish-error-with-a-report-in-the-choice",
+        s(ROLE, failed),
+        j(whole),
+        error="invalid_request_error",
+    )
     always = [c({"role": "assistant", "content": "a"}, "stop"), c({"content": "b"}, "stop")]
     yield Behaviour("finish-in-every-chunk", s(*always, USAGE), WHOLE)
     yield Behaviour("finish-first", s(c({"role": "assistant"}, "stop"), A, B, USAGE), WHOLE)

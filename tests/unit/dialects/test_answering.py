@@ -55,6 +55,17 @@ def test_reasoning_is_written_under_both_names_and_half_characters_are_replaced(
     assert said == {**message, "content": "a\ufffd", "reasoning_content": "hm", "refusal": None}
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("model", ["m", "served"])
+def test_what_is_no_number_of_json_becomes_null_in_what_passes(number: float, model: str) -> None:
+    value = answer({"role": "assistant", "content": "NaN"}, model=model, timings={"a": number})
+    value["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": number}]}
+    found = told(value)
+    assert found["timings"] == {"a": None}
+    assert found["choices"][0]["logprobs"] == {"content": [{"token": "a", "logprob": None}]}
+    assert found["choices"][0]["message"]["content"] == "NaN"
+
+
 def test_absent_or_absurd_usage_is_estimated() -> None:
     for usage in (None, {"prompt_tokens": 10**400, "completion_tokens": 1}):
         counted = told(answer({"role": "assistant", "content": "word"}, usage=usage))["usage"]

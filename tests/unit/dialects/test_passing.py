@@ -99,6 +99,21 @@ def test_usage_member_is_put_into_each_chunk_or_taken_out_as_the_client_asked(
     assert Usage(5, 3, "backend") in events
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("usage_wanted", [False, True])
+def test_what_is_no_number_of_json_becomes_null(number: str, usage_wanted: bool) -> None:
+    pieces = [
+        one.replace(b'"logprobs":null', b'"timings":%b,"logprobs":null' % number.encode())
+        for one in (*WORDS, STOP)
+    ]
+    late = USAGE.replace(b'"prompt_tokens":5', b'"prompt_tokens":5,"cost":%b' % number.encode())
+    found = objects(passed(read([ROLE, *pieces, late, DONE], usage_wanted=usage_wanted)))
+    said = [one["choices"][0] for one in found if one["choices"]]
+    assert "".join(one["delta"].get("content") or "" for one in said) == SAID
+    assert [one["timings"] for one in said[1:]] == [None] * len(pieces)
+    assert not usage_wanted or found[-1]["usage"] == {**COUNTED, "cost": None}
+
+
 def test_each_read_goes_on_at_once() -> None:
     reader = decoder()
     assert reader.feed(ROLE) == []

@@ -130,6 +130,21 @@ def test_a_body_that_is_an_object_is_read() -> None:
 def test_backends_are_read_leniently() -> None:
     assert jsontext.read_lenient(b'{"a":1,"a":2}') == {"a": 2}
     assert math.isnan(jsontext.read_lenient("NaN"))
+    assert jsontext.read_lenient(b"[1" + b"0" * 5000 + b",7]") == [math.inf, 7]
+
+
+@pytest.mark.parametrize(
+    ("raw", "standard"),
+    [
+        (b'{"a":1}', True),
+        (b'{"a":"NaN, -Infinity"}', True),
+        (b'{"a":NaN}', False),
+        (b'{"a":"NaN","b":[-Infinity]}', False),
+        (b"[Infinity]", False),
+    ],
+)
+def test_what_is_no_number_of_json_is_known(raw: bytes, standard: bool) -> None:
+    assert jsontext.is_standard(raw) == standard
 
 
 @pytest.mark.parametrize("raw", [b"", b"<html>", b"{", nested(100_000), b"\xff", "\x00"])
