@@ -244,9 +244,10 @@ class ConnectFailed(Unavailable):
 
 
 class UpstreamError(GatewayError):
-    """The backend failed: a 5xx, or an error in the place of an answer. `status`: a 5xx where it said so."""
+    """The backend failed: a 5xx, or an error in the place of an answer."""
 
     status: int = 0
+    """A 5xx where the backend itself said that it failed."""
 
 
 class UpstreamMisconfigured(UpstreamError):
