@@ -141,7 +141,7 @@ def finishes() -> Iterator[Behaviour]:
         yield Behaviour(
             f"finish-{word}", s(ROLE, A, B, c({}, word), USAGE), w(SAID, word), error="upstream_error"
         )
-    report = {"code": 400, "message": "roles must alternate"}
+    report = {"code": 400, "message": "prompt is too long"}
     failed = c({}, "error")
     failed["choices"][0]["error"] = report
     whole = json.loads(w({"role": "assistant", "content": ""}, "error").body)
@@ -150,7 +150,7 @@ def finishes() -> Iterator[Behaviour]:
         "finish-error-with-a-report-in-the-choice",
         s(ROLE, failed),
         j(whole),
-        error="invalid_request_error",
+        error="context_length_exceeded",
     )
     always = [c({"role": "assistant", "content": "a"}, "stop"), c({"content": "b"}, "stop")]
     yield Behaviour("finish-in-every-chunk", s(*always, USAGE), WHOLE)
