@@ -30,7 +30,6 @@ from gateway.answer import Answer, Outlet, SideBySide
 from gateway.dialects.base import (
     DOUBTFUL,
     AskWhole,
-    ByEvent,
     ByteDecoder,
     Dialect,
     Outgoing,
@@ -530,7 +529,7 @@ class _Try:
         self.over = True
         if self._lease.end():  # as `_free_card`, without a coroutine where nobody waits
             await asyncio.sleep(0)
-        events = self.backend.dialect.answer(outgoing, body)
+        events = self.backend.dialect.read(outgoing, body)
         self.backend.answered.add(outgoing.doubt)
         return events
 
@@ -566,8 +565,7 @@ class _Try:
             if self._outgoing.tool_names and error.no_tool_streams:
                 raise AskWhole("no_tool_stream") from None
             raise
-        decoder = self.backend.dialect.decoder(self._outgoing)
-        reader = self._reader = decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
+        reader = self._reader = self.backend.dialect.reader(self._outgoing)
         reader.holds = self._may_move
         return exchange, reader
 

@@ -13,10 +13,11 @@ from gateway.dialects.base import Outgoing
 from gateway.dialects.calls import calls_in
 from gateway.dialects.openai_like import read_object, usage_of
 from gateway.dialects.passing import PassingDecoder
-from gateway.dialects.reading import StreamReader, TypedReader, is_stream
+from gateway.dialects.reading import StreamReader, TypedReader
 from gateway.dialects.rewriting import Counter, choice_object, head_of, identified, said_members
 from gateway.dialects.state import REASONING, AnswerState, Said, require_messages
-from gateway.wire import jsontext, splice
+from gateway.errors import UpstreamGarbled
+from gateway.wire import jsontext, splice, sse
 from gateway.wire.events import Delta, Event, Finish, Passed, Repair, ToolPiece
 from gateway.wire.openai import Choice, reason_for, tool_object, usage_object
 
@@ -27,9 +28,10 @@ _OF_MESSAGE = itemgetter("role", "content")
 _ENDINGS = ("stop", "length", "content_filter")
 _PARTS = ("delta", "message", "text")
 _FIRST = ("id", "created")
+_INTEGERS = (int, int, int)
 _BACKSLASH = ord("\\")
 _PLAIN = frozenset({"role", "content", "refusal"})
-_OTHERWISE = ("tool_calls", "function_call", *REASONING)
+_OTHERWISE = ("tool_calls", "function_call", "thinking", *REASONING)
 
 
 def answer_of(outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -37,9 +39,14 @@ def answer_of(outgoing: Outgoing, body: bytes) -> list[Event]:
 
     Raises `UpstreamGarbled`, `UpstreamError`, `UpstreamTruncated`, `UpstreamEmpty`.
     """
-    if not body.startswith(b"{") and is_stream(body):
+    if not body.startswith(b"{") and sse.is_stream(body):
         return _streamed(outgoing, body)
-    answer = read_object(body)
+    try:
+        answer = read_object(body)
+    except UpstreamGarbled:
+        if body.lstrip()[:1] not in (b"{", b"["):
+            raise
+        return _streamed(outgoing, body)
     if outgoing.passes and not outgoing.chunks and (passed := _passed(body, answer, outgoing.model)):
         return passed
     if outgoing.passes and outgoing.chunks:
@@ -59,7 +66,9 @@ def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | No
         (choice,) = choices
         index, message, _, reason = _OF_CHOICE(choice)
         role, content = _OF_MESSAGE(message)
-        total = answer["usage"]["total_tokens"]
+        counts = answer["usage"]
+        total = counts["total_tokens"]
+        told = type(counts["prompt_tokens"]), type(counts["completion_tokens"]), type(total)
     except (KeyError, TypeError, ValueError):
         return None
     if not (name and created and type(name) is type(content) is type(seen) is str and type(created) is int):
@@ -67,7 +76,7 @@ def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | No
     if kind != "chat.completion" or index != 0 or role != "assistant" or reason not in _ENDINGS:
         return None
     usage = usage_of(answer)
-    if usage is None or total != usage.prompt + usage.completion:
+    if usage is None or told != _INTEGERS or total != usage.prompt + usage.completion:
         return None
     if not _PLAIN.issuperset(message) and any(map(message.get, _OTHERWISE)):
         return None
@@ -100,7 +109,7 @@ def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:
 
 def _read(outgoing: Outgoing, answer: dict[str, Any], body: bytes | None) -> list[Event]:
     """Read an answer member by member."""
-    state = AnswerState()
+    state = AnswerState(single=not outgoing.several)
     said = state.take(answer)
     require_messages(said)
     endings = state.finishes(done=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Literal, TypeAlias
 
 from gateway.dialects.allowed import NOTHING, Ranges
-from gateway.errors import UpstreamGarbled
+from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse, tokens
-from gateway.wire.events import Event
+from gateway.wire.events import Event, Repair
 from gateway.wire.openai import ChatRequest
 
 Abandon: TypeAlias = Literal["close", "probe", "drain"]
@@ -80,7 +81,8 @@ class Outgoing:
 
     `passes`: bytes of the answer may go on, as the client speaks what the backend speaks. Then `model` is
     the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
-    the usage, and `legacy` whether it reads calls in their old form. `stamp`, which the relay sets, makes an
+    the usage, and `legacy` whether it reads calls in their old form. `several`: more than one choice was
+    asked for. `stamp`, which the relay sets, makes an
     id with the prefix it is given, and the time, for what the backend has left out.
     """
 
@@ -101,6 +103,7 @@ class Outgoing:
     doubt: str = ""
     chunks: bool = False
     legacy: bool = False
+    several: bool = False
     stamp: Stamp = field(default=unstamped, compare=False)
 
     @property
@@ -194,11 +197,16 @@ class ByteDecoder(ABC):
 
 
 class ByEvent(ByteDecoder):
-    """A `Decoder` fed with bytes: splits them into events."""
+    """A `Decoder` fed with bytes: splits them into events.
 
-    def __init__(self, decoder: Decoder) -> None:
+    A body that begins as JSON is no stream: it is kept, and read by `whole` at its end.
+    """
+
+    def __init__(self, decoder: Decoder, whole: Callable[[bytes], list[Event]] | None = None) -> None:
         self._decoder = decoder
         self._parser = sse.Parser()
+        self._whole = whole
+        self._opening = sse.Opening()
 
     @property
     def finished(self) -> bool:
@@ -210,7 +218,7 @@ class ByEvent(ByteDecoder):
 
     def feed(self, chunk: bytes) -> list[Event]:
         try:
-            events = self._parser.feed(chunk)
+            events = self._parser.feed(chunk if self._whole is None else self._opening.take(chunk))
         except ValueError:
             raise UpstreamGarbled("An event of the backend's stream is too long.") from None
         ready = [out for event in events for out in self._decoder.feed(event)]
@@ -218,6 +226,11 @@ class ByEvent(ByteDecoder):
         return ready
 
     def end(self, *, clean: bool) -> list[Event]:
+        if self._whole is not None and (body := self._opening.json) is not None:
+            if not clean:
+                raise UpstreamTruncated("The backend's answer broke off.")
+            self.done = True
+            return [Repair("other_kind"), *self._whole(body.rstrip())]
         return self._decoder.end(clean=clean and not self._parser.rest)
 
 
@@ -250,6 +263,27 @@ class Dialect(ABC):
     @abstractmethod
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         """Translate a whole answer that came with status 200. Raises `UpstreamGarbled`, `UpstreamEmpty`."""
+
+    def read(self, outgoing: Outgoing, body: bytes) -> list[Event]:
+        """Translate a body that came with status 200 for a whole answer, though it may be an event stream."""
+        if not sse.is_stream(body):
+            return self.answer(outgoing, body)
+        decoder = self.decoder(outgoing)
+        if isinstance(decoder, ByteDecoder):  # who passes bytes on reads both kinds
+            return self.answer(outgoing, body)
+        reader = ByEvent(decoder)
+        body = body.removeprefix(sse.BYTE_ORDER_MARK)
+        try:
+            return [Repair("other_kind"), *reader.feed(body), *reader.end(clean=True)]
+        except AskWhole:
+            raise UpstreamEmpty("The backend ended its stream without an answer.") from None
+
+    def reader(self, outgoing: Outgoing) -> ByteDecoder:
+        """Make a reader of bytes for one stream, which takes a whole answer too."""
+        decoder = self.decoder(outgoing)
+        if isinstance(decoder, ByteDecoder):
+            return decoder
+        return ByEvent(decoder, partial(self.answer, outgoing))
 
     def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
         """Make a reader for one stream. Only for dialects whose `ask` may set `streams`."""

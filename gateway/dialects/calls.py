@@ -67,6 +67,11 @@ class _Call:
         self._kept = ["".join(self._kept)]
         return self._kept[0]
 
+    @property
+    def awaits(self) -> bool:
+        """Whether an object may stand next in its arguments."""
+        return not self.size or self.arguments.rstrip()[-1:] in (":", ",", "[")
+
     def add(self, text: str) -> str:
         """Take a piece of the arguments and return what is new in it."""
         text, self.half = join_halves(self.half, text)
@@ -224,6 +229,8 @@ def _begins(call: _Call, read: _Entry, *, beside: bool) -> bool:
         if read.id == call.id:
             return False
         # A new id in each piece of one call happens; two calls of one function are told by their arguments.
+        if read.index is None and read.arguments.startswith("{") and not call.awaits:
+            return True
         return beside or call.complete or call.opening or not (call.size or read.arguments)
     if beside:
         return True

@@ -23,7 +23,6 @@ from gateway.dialects.fitting import Sent, messages_to_fit
 from gateway.dialects.folding import JOINT
 from gateway.dialects.losses import lost
 from gateway.dialects.openai_like import (
-    DONE,
     ChunkDecoder,
     choice_name,
     offered_tools,
@@ -126,7 +125,7 @@ class _Decoder(ChunkDecoder):
         self._calls = glm4_calls.Calls()
 
     def feed(self, event: sse.Event) -> list[Event]:
-        if event.data.strip() == DONE and self._lost:
+        if sse.is_mark(event.data.strip()) and self._lost:
             raise AskWhole("short_stream")
         events = super().feed(event)
         return [ready for one in events for ready in self._settled(one)] if self._calls else events

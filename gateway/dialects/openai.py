@@ -66,6 +66,7 @@ class OpenAI(Dialect):
             usage_wanted=request.include_usage,
             chunks=request.stream,
             legacy=request.legacy_functions,
+            several=request.n > 1,
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:

@@ -28,6 +28,9 @@ DONE = "[DONE]"
 _COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 """The counts of a usage; all its other members go on as they are."""
 
+_NAMES_OF_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+_LONGEST_COUNT = 9
+
 # --- requests --------------------------------------------------------------------------------------
 
 
@@ -159,7 +162,9 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not (tokens.plausible(prompt) and tokens.plausible(completion)):
-        return None
+        prompt, completion = _respelt(usage)
+        if prompt is None or completion is None:
+            return None
     if len(usage) == len(_COUNTED) and "total_tokens" in usage:
         return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {
@@ -168,6 +173,30 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
         if name not in _COUNTED and (type(value) is not int or tokens.plausible(value))
     }
     return Usage(prompt, completion, "backend", details)
+
+
+def _respelt(usage: dict[str, Any]) -> tuple[int | None, int | None]:
+    """The counts of prompt and completion where they are written or named in another way than OpenAI's.
+
+    One that is missing is what the other leaves of the total.
+    """
+    prompt, completion = (_count_of(usage, names) for names in _NAMES_OF_COUNTS)
+    total = _count_of(usage, ("total_tokens",))
+    told = [any(usage.get(name) is not None for name in names) for names in _NAMES_OF_COUNTS]
+    if total is None or all(told) or not any(told):
+        return prompt, completion
+    known = completion if prompt is None else prompt
+    if known is None or known > total:
+        return None, None
+    return (total - known, known) if prompt is None else (known, total - known)
+
+
+def _count_of(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    given: Any = next((usage[name] for name in names if usage.get(name) is not None), None)
+    digits = isinstance(given, str) and given.isdecimal() and len(given) <= _LONGEST_COUNT
+    if digits or (isinstance(given, float) and given.is_integer()):
+        given = int(given)
+    return given if tokens.plausible(given) else None
 
 
 def _counts_in(details: dict[str, Any]) -> dict[str, int | None]:
@@ -250,7 +279,7 @@ class ChunkDecoder(Decoder):
         data = event.data.strip()
         if self.done or not data:
             return []
-        if data == DONE:
+        if sse.is_mark(data):
             return self._finish_all()
         if event.type == "error":
             raise report_of(data)

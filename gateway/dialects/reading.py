@@ -11,25 +11,23 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, ByteDecoder, Outgoing
-from gateway.dialects.openai_like import DONE, read_object
+from gateway.dialects.framing import (
+    Characters,
+    is_end,
+    is_ping,
+    objects_in,
+    says_nothing,
+    undoubled,
+)
+from gateway.dialects.openai_like import read_object
 from gateway.dialects.refusals import report_of, told_in
 from gateway.dialects.state import AnswerState, Said, require_messages
 from gateway.errors import UpstreamGarbled, UpstreamTruncated
 from gateway.wire import jsontext, sse
 from gateway.wire.events import Event, Repair
 
-LONGEST_WHOLE = 16 * 1024 * 1024
-"""The longest JSON body that is read where a stream was asked for, in bytes."""
-
 _END = b"\n\n"
-_DONE = DONE.encode()
-_MARK = b"\xef\xbb\xbf"  # a byte order mark
-_STARTS = (b"data:", b":", b"event:", b"id:", b"retry:", b"error:")
-
-
-def is_stream(body: bytes) -> bool:
-    """Whether a body is an event stream, by its first bytes."""
-    return body[:64].removeprefix(_MARK).lstrip().startswith(_STARTS)
+_MARK = sse.BYTE_ORDER_MARK
 
 
 class Found(NamedTuple):
@@ -61,16 +59,32 @@ class Splitter:
         pending = self._pending
         ends = _END in chunk or (chunk[:1] == b"\n" and bool(pending) and pending[-1].endswith(b"\n"))
         if not ends:
+            if b"\n" in chunk.strip(b"\n") or (pending and pending[-1].endswith(b"\n")):
+                self._parser = sse.Parser()  # an event of several lines, or no blank line between events
+                whole = b"".join((*pending, chunk))
+                pending.clear()
+                return self._parsed(self._parser, whole)
             self._hold(chunk)
             return []
         whole = b"".join((*pending, chunk))
         pending.clear()
         self._size = 0
         *lines, rest = whole.split(_END)
-        self._hold(rest)
         if len(whole) > sse.MAX_EVENT and max(map(len, lines)) > sse.MAX_EVENT:
             raise _too_long()
-        return [found for line in lines if (found := _found(line)) is not None]
+        found: list[Found] = []
+        for line in lines:
+            _find(line, found)
+        rest = rest.lstrip(b"\n")
+        if b"\n" in rest[:-1]:
+            self._parser = sse.Parser()
+            return found + self._parsed(self._parser, rest)
+        self._hold(rest)
+        return found
+
+    def by_line(self) -> None:
+        """From now on lines may be events by themselves."""
+        self._parser = sse.Parser()
 
     def rest(self) -> bytes:
         """What is left of an event that has not ended. It is left no more."""
@@ -79,7 +93,7 @@ class Splitter:
         self._size = 0
         if self._parser is not None and self._parser.rest:
             ended = self._parser.feed(_END)
-            return b"data: " + ended[0].data.encode() if ended else b"?"
+            return b"data: " + ended[-1].data.encode() if ended else b"?"
         return rest
 
     def _hold(self, piece: bytes) -> None:
@@ -103,26 +117,26 @@ def _too_long() -> UpstreamGarbled:
     return UpstreamGarbled("An event of the backend's stream is too long.")
 
 
-def _found(lines: bytes) -> Found | None:
-    """One event of lines that end as OpenAI's; None for comments and what has no data."""
+def _find(lines: bytes, found: list[Found]) -> None:
+    """Add the event of lines that end as OpenAI's; nothing for comments and what has no data."""
     lines = lines.removeprefix(_MARK).lstrip(b"\n")
     if lines.startswith(b"data:") and b"\n" not in lines:
-        return Found(lines[5:].strip(), raw=lines if lines.startswith(b"data: {") else None)
-    if lines.startswith(b"{"):  # an error without the form of an event
-        return Found(lines)
-    events = sse.Parser().feed(lines + _END)
-    return Found(events[0].data.encode(), events[0].type) if events else None
+        found.append(Found(lines[5:].strip(), raw=lines if lines.startswith(b"data: {") else None))
+    elif lines.startswith(b"{"):  # without the form of an event: an error, or JSON lines
+        found.append(Found(lines))
+    elif lines:
+        found += [Found(event.data.encode(), event.type) for event in sse.Parser().feed(lines + _END)]
 
 
 class StreamReader(ByteDecoder):
     """Reads one stream. What its chunks say goes on by `_take`, and how it ends by `_close`."""
 
     def __init__(self, outgoing: Outgoing) -> None:
-        self.state = AnswerState()
+        self.state = AnswerState(single=not outgoing.several)
         self._outgoing = outgoing
         self._splitter = Splitter()
-        self._whole: list[bytes] | None = None
-        self._size = 0
+        self._characters = Characters()
+        self._opening = sse.Opening()
         self._started = self._closed = False
 
     @property
@@ -150,10 +164,7 @@ class StreamReader(ByteDecoder):
     def feed(self, chunk: bytes) -> list[Event]:
         if self.done:
             return []
-        if not self._started:
-            self._start(chunk)
-        if self._whole is not None:
-            self._collect(self._whole, chunk)
+        if not self._started and not (chunk := self._begin(chunk)):
             return []
         for found in self._splitter.feed(chunk):
             if not self.done:
@@ -165,8 +176,8 @@ class StreamReader(ByteDecoder):
             return []
         self._closed = True
         repairs: list[Event] = []
-        if self._whole is not None:
-            self._read_whole(b"".join(self._whole), clean=clean)
+        if (body := self._opening.json) is not None:
+            self._read_whole(body, clean=clean)
             repairs.append(Repair("other_kind"))
         elif not self.done:
             clean = self._read_rest() and clean
@@ -176,53 +187,74 @@ class StreamReader(ByteDecoder):
         self.done = True
         return [*repairs, *self._ready(), *self._close(finishes)]
 
-    def _start(self, chunk: bytes) -> None:
-        begin = chunk.removeprefix(_MARK).lstrip()
-        if begin:
-            self._started = True
-            self._whole = [] if begin[0] in b'{["<' else None
-
-    def _collect(self, whole: list[bytes], piece: bytes) -> None:
-        whole.append(piece)
-        self._size += len(piece)
-        if self._size > LONGEST_WHOLE:
-            raise UpstreamGarbled("The backend's answer is too large.")
+    def _begin(self, chunk: bytes) -> bytes:
+        """The bytes that are a stream's, as far as it can be told."""
+        try:
+            chunk = self._opening.take(chunk)
+        except ValueError:
+            raise UpstreamGarbled("The backend's answer is too large.") from None
+        self._started = bool(chunk)
+        if self._opening.lines:
+            self._splitter.by_line()
+        return chunk
 
     def _read(self, found: Found) -> None:
-        if not found.data:
-            return
-        if found.data == _DONE:
-            self.done = True
-            return
-        if found.type == "error":
-            raise report_of(found.data.decode("utf-8", "replace"))
-        chunk = read_object(found.data)
-        self._take(chunk, self.state.take(chunk), found.raw)
+        if found.raw is None:
+            if found.data.startswith(b"data:"):  # some proxies write it once more
+                found = Found(undoubled(found.data), found.type)
+            if not found.data:
+                return
+            if is_end(found.data):
+                self.done = True
+                return
+        if found.type != "message":
+            if found.type == "error":
+                raise report_of(found.data.decode("utf-8", "replace"))
+            if is_ping(found.type):
+                return
+        self._read_all(found)
+
+    def _read_all(self, found: Found) -> None:
+        """Take what an event holds: one chunk, nearly always."""
+        try:
+            chunks, raw = [read_object(found.data)], found.raw
+        except UpstreamGarbled:
+            chunks, raw = objects_in(self._characters.whole(found.data)), None
+        for chunk in chunks:
+            if "choices" in chunk or not says_nothing(chunk):
+                self._take(chunk, self.state.take(chunk), raw)
 
     def _read_rest(self) -> bool:
-        """Whether nothing but the end mark is left of an event whose own end is missing; note the mark."""
+        """Take what is left where the last event's own end is missing. False if that is part of an event."""
         rest = self._splitter.rest().strip()
-        self.done = rest.startswith(b"data:") and rest[5:].strip() == _DONE
-        if rest and not self.state.begun and not any(map(rest.startswith, _STARTS)):
+        if rest and not self.state.begun and not sse.is_stream(rest) and not is_end(rest):
             self._refuse_text(rest)
-        return self.done or not rest
+        found: list[Found] = []
+        _find(rest, found)
+        try:
+            for one in found:
+                self._read(one)
+        except UpstreamGarbled:
+            return False
+        return self.done or bool(found) or not rest
 
     def _refuse_text(self, body: bytes) -> None:
         """Refuse a body that is plain text, and neither the beginning of an event nor JSON."""
-        if not any(start.startswith(body) for start in _STARTS):
+        if not body.startswith(b"{") and not any(start.startswith(body) for start in sse.STARTS):
             raise told_in(body.decode("utf-8", "replace")) or UpstreamGarbled(
                 "The backend's answer is not an event stream."
             )
 
     def _read_whole(self, body: bytes, *, clean: bool) -> None:
-        body = body.removeprefix(_MARK)
         if not clean and not _is_json(body):
             raise UpstreamTruncated("The backend's answer broke off.")
-        answer = read_object(body)
-        said = self.state.take(answer)
-        require_messages(said)
-        self._take(answer, said, None)
-        self.done = True
+        answers = objects_in(body.strip())
+        self.done = len(answers) == 1 or body.lstrip().startswith(b"[")
+        for answer in answers:
+            said = self.state.take(answer)
+            if len(answers) == 1:
+                require_messages(said)
+            self._take(answer, said, None)
 
 
 def _is_json(data: bytes) -> bool:

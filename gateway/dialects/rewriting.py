@@ -22,6 +22,7 @@ _KNOWN = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _OF_CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CALLS = ("tool_calls", "function_call")
 _DATA = b"data: "
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def head_of(answer: dict[str, Any], kind: str, outgoing: Outgoing) -> dict[str, Any]:
@@ -128,7 +129,8 @@ class Chunks:
     def usage(self, usage: Usage) -> tuple[dict[str, Any], bytes | None]:
         """The usage chunk, which has no choices; with its bytes, if it goes on as it came."""
         out = {**self._counted, **self.head(self._counted), "choices": [], "usage": usage_object(usage)}
-        return out, self._counted_raw if out == self._counted else None
+        same = out == self._counted
+        return out, self._counted_raw if same and _are_written_so(self._counted["usage"]) else None
 
     def head(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """The members that every chunk of the stream begins with: the first one's, but its own time."""
@@ -190,6 +192,11 @@ def said_members(one: Said) -> dict[str, Any]:
         if name in one.delta.extras:
             members[name] = one.delta.extras[name]
     return members
+
+
+def _are_written_so(usage: dict[str, Any]) -> bool:
+    """Whether the counts are integers as they came: 5.0 equals 5 here, but not to every client."""
+    return all(type(usage.get(name)) is int for name in _COUNTS)
 
 
 def _unknown(chunk: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ MOST_CHOICES = 256
 
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
 """Members of a message or delta that have a place of their own in a `Delta`."""
+_CALLS = ("tool_calls", "function_call")
 _TWIN = {REASONING[0]: REASONING[1], REASONING[1]: REASONING[0]}
 
 
@@ -48,16 +49,18 @@ def says(delta: Delta) -> bool:
 class _Choice:
     """One choice so far.
 
-    `reopened` tells that something came after its finish reason; `wrong` that this has ever happened;
-    `doubtful` that the reason stood beside content, as it does where it comes with every chunk.
+    `said` are the members that deltas have filled. `reopened` tells that something came after its finish
+    reason; `wrong` that this has ever happened; `doubtful` that the reason stood beside content, as it does
+    where it comes with every chunk.
     """
 
-    __slots__ = ("calls", "doubtful", "halves", "opened", "reason", "reopened", "wrong")
+    __slots__ = ("calls", "doubtful", "halves", "opened", "reason", "reopened", "said", "wrong")
 
     def __init__(self) -> None:
         self.calls = Calls()
         self.halves: dict[str, str] = {}
         self.opened = False
+        self.said: set[str] = set()
         self.reason: FinishReason | None = None
         self.reopened = self.wrong = self.doubtful = False
 
@@ -71,6 +74,18 @@ class _Choice:
             self.halves[name] = half
         return text
 
+    def note(self, delta: Delta) -> None:
+        """Note which members a delta has filled."""
+        if delta.text:
+            self.said.add("content")
+        if delta.tools:
+            self.said.update(_CALLS)
+        self.said.update(delta.extras)
+
+    def unsaid(self, members: dict[str, Any]) -> dict[str, Any]:
+        """What of a whole message after deltas has not been said by them: some servers end with it."""
+        return {name: value for name, value in members.items() if name not in self.said}
+
     def finish(self) -> FinishReason:
         """The reason to tell."""
         reason = self.reason or "stop"
@@ -80,9 +95,13 @@ class _Choice:
 
 
 class AnswerState:
-    """All choices of one answer. One per answer."""
+    """All choices of one answer. One per answer.
 
-    def __init__(self) -> None:
+    `single` tells that one choice was asked for: the first of each chunk is it, whatever its index.
+    """
+
+    def __init__(self, *, single: bool = False) -> None:
+        self._single = single
         self._choices: dict[int, _Choice] = {}
         self.usage: Usage | None = None
         self._unknown = ""
@@ -116,25 +135,37 @@ class AnswerState:
     def take(self, chunk: dict[str, Any]) -> list[Said]:
         """Read one chunk. Raises `UpstreamGarbled`, and `UpstreamError` where it tells of a failure."""
         self.usage = usage_of(chunk) or self.usage
+        if "x_groq" in chunk and isinstance(groq := chunk["x_groq"], dict):
+            self.usage = usage_of(groq) or self.usage
         if chunk.get("choices") is None:
             if "choices" in chunk or "usage" in chunk:
                 return []
             raise UpstreamGarbled("A chunk of the backend's answer has no choices.")
-        return [self._choice(choice, place) for place, choice in enumerate(choices_of(chunk))]
+        choices = choices_of(chunk)
+        if self._single and len(choices) > 1:
+            choices = choices[:1]
+        return [self._choice(choice, place) for place, choice in enumerate(choices)]
 
     def _choice(self, choice: dict[str, Any], place: int) -> Said:
         if (error := choice.get("error")) and (told := reported({"error": error})) is not None:  # OpenRouter
             raise told
-        index = index_of(choice, place)
+        index = 0 if self._single else index_of(choice, place)
         state = self._choices.get(index)
         if state is None:
             if len(self._choices) >= MOST_CHOICES:
                 raise UpstreamGarbled("The backend's answer has too many choices.")
             state = self._choices[index] = _Choice()
         members = _members(choice)
+        if state.said and choice.get("delta") is None and "message" in choice:
+            members = state.unsaid(members)
         delta = self._delta(state, members, choice.get("logprobs"), index)
         if state.reason is not None and not delta.empty:
             state.reopened = state.wrong = True
+        if "usage" in choice:  # Moonshot counts in the last chunk's choice
+            self.usage = usage_of(choice) or self.usage
+        new = delta.tools or delta.extras or (delta.text and "content" not in state.said)
+        if new and "delta" in choice:
+            state.note(delta)
         if (word := choice.get("finish_reason")) is not None and (reason := reason_of(word)) is not None:
             self._unknown = self._unknown or unknown_word(word)
             state.reopened, state.doubtful = False, not delta.empty
@@ -209,8 +240,34 @@ def _members(choice: dict[str, Any]) -> dict[str, Any]:
         text = choice.get("text")
         return {"content": text} if isinstance(text, str) else {}
     if not isinstance(members, dict):
+        if members in ([], "") and "delta" in choice:  # PHP's word for an empty object
+            return {}
         raise UpstreamGarbled("A choice of the backend's answer has neither a delta nor a message.")
+    if "thinking" in members or isinstance(members.get("content"), list):
+        return _with_reasoning(members)
     return members
+
+
+def _with_reasoning(members: dict[str, Any]) -> dict[str, Any]:
+    """Members in which what was thought stands under the name that clients know.
+
+    Ollama has it as `thinking`, Mistral among the parts of the content.
+    """
+    thoughts, content = members.get("thinking"), members.get("content")
+    if isinstance(content, list):
+        thoughts = "".join(_thought(part) for part in content) or thoughts
+        parts = [part for part in content if not (isinstance(part, dict) and part.get("type") == "thinking")]
+        members = {**members, "content": parts or None}
+    if isinstance(thoughts, str) and thoughts and not any(map(members.get, REASONING)):
+        members = {**members, REASONING[0]: thoughts}
+    return members
+
+
+def _thought(part: Any) -> str:
+    if not isinstance(part, dict) or part.get("type") != "thinking":
+        return ""
+    thinking = part.get("thinking")
+    return text_of({"content": thinking}) if isinstance(thinking, str | list) and thinking else ""
 
 
 def _extras(state: _Choice, members: dict[str, Any]) -> dict[str, Any]:

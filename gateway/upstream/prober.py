@@ -207,7 +207,7 @@ class Prober:
         try:
             patience = Patience(short, self._clock(), streams=False)
             body = await backend.client.whole(trial, patience, partial(self._ward.repeated, name))
-            backend.dialect.answer(trial, body)
+            backend.dialect.read(trial, body)
         except GatewayError as error:
             return error
         return None

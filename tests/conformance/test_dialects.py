@@ -18,7 +18,7 @@ import pytest
 
 from gateway import errors
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import AskWhole, ByEvent, ByteDecoder, Dialect, Outgoing, Profile
+from gateway.dialects.base import AskWhole, ByteDecoder, Dialect, Outgoing, Profile
 from gateway.wire import tokens
 from gateway.wire.events import Delta, Event, Finish, Repair, Usage
 from gateway.wire.openai import ChatRequest, Choice, read_chat
@@ -153,8 +153,7 @@ def streamed_pieces(streamed: dict[str, Any]) -> list[bytes]:
 
 def reader(dialect: Dialect, outgoing: Outgoing, *, passes: bool = False) -> ByteDecoder:
     """The dialect's reader: of typed events, or of bytes that pass where it has one of those."""
-    decoder = dialect.decoder(replace(outgoing, passes=passes))
-    return decoder if isinstance(decoder, ByteDecoder) else ByEvent(decoder)
+    return dialect.reader(replace(outgoing, passes=passes))
 
 
 def read_stream(decoder: ByteDecoder, pieces: list[bytes], *, clean: bool) -> Outcome:

@@ -27,6 +27,9 @@ class Reply:
     body: bytes
     status: int = 200
     kind: str = "text/event-stream"
+    coding: str = ""
+    size: int | None = None
+    """Bytes of each write; None: all in one."""
 
 
 @dataclass(frozen=True)

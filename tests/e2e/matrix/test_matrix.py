@@ -15,10 +15,13 @@ from openai.lib.streaming._deltas import accumulate_delta
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.e2e.matrix.behaviours import BEHAVIOURS, HEAD, MODEL, USAGE, Behaviour, Reply, c, piece, s
+from tests.e2e.matrix.framings import FRAMINGS
+from tests.e2e.matrix.mixtures import MIXTURES
 from tests.support.peer import Script, Talk, peer
 from tests.support.site import Site, site
 from tests.support.visitor import Answer, Visitor
 
+ALL = [*BEHAVIOURS, *FRAMINGS, *MIXTURES]
 TOOLS = [{"type": "function", "function": {"name": "w", "parameters": {"type": "object"}}}]
 EXTRA = """
 [retries]
@@ -59,12 +62,12 @@ NATIVE = Lane("native-whole", "", False)
 
 
 def test_matrix_is_as_large_as_promised() -> None:
-    assert len(BEHAVIOURS) >= 80
-    assert len({one.id for one in BEHAVIOURS}) == len(BEHAVIOURS)
-    assert len(BEHAVIOURS) * (len(LANES) + 1) >= 720
+    assert len(ALL) >= 280
+    assert len({one.id for one in ALL}) == len(ALL)
+    assert len(ALL) * (len(LANES) + 1) >= 2520
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda one: one.id)
+@pytest.mark.parametrize("behaviour", ALL, ids=lambda one: one.id)
 async def test_every_lane_gets_the_same_of(behaviour: Behaviour) -> None:
     async with peer(serving(behaviour)) as here:
         extra = EXTRA.format(url=here.url)
@@ -88,7 +91,7 @@ def serving(behaviour: Behaviour) -> Script:
             reply = behaviour.stream if asked.get("stream") else behaviour.whole
             if behaviour.refused is not None and asked.get("stream"):
                 reply = behaviour.refused
-            await talk.send(written(reply, asked["model"]))
+            await talk.send(written(reply, asked["model"]), reply.size)
 
     return script
 
@@ -96,8 +99,9 @@ def serving(behaviour: Behaviour) -> Script:
 def written(reply: Reply, model: str) -> bytes:
     """The bytes of a reply."""
     body = reply.body.replace(MODEL.encode(), model.encode())
-    head = f"HTTP/1.1 {reply.status} X\r\ncontent-type: {reply.kind}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    coding = f"content-encoding: {reply.coding}\r\n" if reply.coding else ""
+    head = f"HTTP/1.1 {reply.status} X\r\ncontent-type: {reply.kind}\r\n{coding}"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def asked(gateway: Site, behaviour: Behaviour, lane: Lane) -> Answer:

@@ -16,10 +16,10 @@ from gateway.dialects.base import (
     Outgoing,
     Profile,
 )
-from gateway.errors import UpstreamGarbled
+from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
-from gateway.wire.events import Event
-from gateway.wire.openai import ChatRequest
+from gateway.wire.events import Delta, Event, Finish, Repair
+from gateway.wire.openai import ChatRequest, read_chat
 
 OUTGOING = Outgoing(path="/", body=b"{}", streams=False, prompt=1)
 
@@ -75,6 +75,79 @@ def test_a_reader_that_says_nothing_of_its_end_has_not_finished() -> None:
 
     assert (ByEvent(Plain()).finished, ByEvent(Plain()).late) == (False, LATE)
     assert LATE < 0.05 < LATE_USAGE < DOUBTFUL
+
+
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"a well known answer"}}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+SAID = b'"message":{"role":"assistant","content":"a well known answer"},"finish_reason":"stop"}]'
+COUNTS = b'"usage":{"prompt_tokens":2,"completion_tokens":5,"total_tokens":7}'
+ANSWER = b'{"object":"chat.completion","choices":[{"index":0,' + SAID + b"," + COUNTS + b"}"
+KINDS = dict.fromkeys(
+    ("chatglm2-openai", "chatglm3", "glm4", "chatglm-cpp", "openai"), (CHUNK + STOP, ANSWER)
+) | {
+    "chatglm-stream": (
+        b'data: {"response":"a well known answer","history":[],"finished":true}\n\n',
+        b'{"response":"a well known answer","history":[],"status":200}',
+    )
+}
+
+
+def asked_of(name: str) -> tuple[Dialect, Outgoing]:
+    request = read_chat(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}')
+    dialect = DIALECTS[name]
+    return dialect, dataclasses.replace(dialect.ask(request, Profile("m"), stream=True), passes=False)
+
+
+def said(events: list[Event]) -> str:
+    assert Repair("other_kind") in events
+    assert Finish("stop") in events
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_whole_answer_where_a_stream_was_asked_for_is_used_by_every_dialect(name: str, size: int) -> None:
+    dialect, outgoing = asked_of(name)
+    reader = dialect.reader(outgoing)
+    body = b"\xef\xbb\xbf " + KINDS[name][1] + b"\n"
+    events = [out for at in range(0, len(body), size) for out in reader.feed(body[at : at + size])]
+    assert said(events + reader.end(clean=True)) == "a well known answer"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_stream_where_a_whole_answer_was_asked_for_is_used_by_every_dialect(name: str) -> None:
+    dialect, outgoing = asked_of(name)
+    assert said(dialect.read(outgoing, KINDS[name][0])) == "a well known answer"
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"openai"}))
+def test_a_whole_answer_that_breaks_off_where_a_stream_was_asked_for_is_an_error(name: str) -> None:
+    dialect, outgoing = asked_of(name)
+    for body, clean, kind in (
+        (KINDS[name][1][:40], False, UpstreamTruncated),
+        (KINDS[name][1][:40], True, UpstreamGarbled),
+        (b'{"error":{"message":"boom","code":500}}', True, UpstreamError),
+    ):
+        reader = dialect.reader(outgoing)
+        reader.feed(body)
+        with pytest.raises(kind):
+            reader.end(clean=clean)
+
+
+@pytest.mark.parametrize("name", ["chatglm2-openai", "glm4", "chatglm-cpp"])
+def test_json_lines_are_a_stream_to_every_dialect(name: str) -> None:
+    dialect, outgoing = asked_of(name)
+    reader = dialect.reader(outgoing)
+    lines = (CHUNK + STOP).replace(b"data: ", b"").replace(b"\n\n", b"\n")
+    events = reader.feed(lines) + reader.end(clean=True)
+    assert [event.text for event in events if isinstance(event, Delta)] == ["a well known answer"]
+    assert Finish("stop") in events
+
+
+def test_a_stream_without_an_answer_is_empty_where_a_whole_one_was_asked_for() -> None:
+    dialect, outgoing = asked_of("chatglm3")
+    with pytest.raises(UpstreamEmpty):
+        dialect.read(outgoing, b"data: [DONE]\n\n")
 
 
 def test_a_dialect_shows_its_name() -> None:

@@ -112,7 +112,12 @@ def test_an_object_is_read_even_when_it_was_encoded_twice(raw: str) -> None:
         {},
         {"prompt_tokens": 1},
         {"prompt_tokens": 1, "completion_tokens": None},
-        {"prompt_tokens": 1.0, "completion_tokens": 1},
+        {"prompt_tokens": 1.5, "completion_tokens": 1},
+        {"prompt_tokens": "1.5", "completion_tokens": "1"},
+        {"prompt_tokens": "9" * 5000, "completion_tokens": "1"},
+        {"prompt_tokens": 5, "total_tokens": 4},
+        {"prompt_tokens": 5, "completion_tokens": -3, "total_tokens": 8},
+        {"total_tokens": 8},
         {"prompt_tokens": True, "completion_tokens": 1},
         {"prompt_tokens": 1, "completion_tokens": -43},
         {"prompt_tokens": 10**400, "completion_tokens": 1},
@@ -124,6 +129,22 @@ def test_an_object_is_read_even_when_it_was_encoded_twice(raw: str) -> None:
 )
 def test_usage_that_cannot_be_true_is_none(usage: Any) -> None:
     assert openai_like.usage_of({"usage": usage}) is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 5.0, "completion_tokens": 3},
+        {"prompt_tokens": "5", "completion_tokens": "3"},
+        {"input_tokens": 5, "output_tokens": 3},
+        {"prompt_tokens": 5, "total_tokens": 8},
+        {"prompt_tokens": None, "completion_tokens": 3, "total_tokens": "8"},
+    ],
+)
+def test_usage_in_other_words_or_types_is_counted(usage: Any) -> None:
+    counted = openai_like.usage_of({"usage": usage})
+    assert counted is not None
+    assert (counted.prompt, counted.completion) == (5, 3)
 
 
 def test_details_of_a_usage_keep_only_members_that_are_counts() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.dialects.base import DOUBTFUL, LATE, LATE_USAGE, Outgoing
-from gateway.dialects.reading import Splitter, TypedReader, is_stream
+from gateway.dialects.reading import Splitter, TypedReader
 from gateway.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.wire import sse
 from gateway.wire.events import Delta, Event, Finish, Repair, Usage
@@ -102,7 +102,7 @@ def test_splitter_looks_at_each_byte_once() -> None:
     ("body", "stream"), [(CHUNK, True), (b"\n: x", True), (b"event: x\n", True), (WHOLE, False), (b"", False)]
 )
 def test_a_stream_is_known_by_its_first_bytes(body: bytes, stream: bool) -> None:
-    assert is_stream(body) is stream
+    assert sse.is_stream(body) is stream
 
 
 def test_end_may_take_longer_where_usage_is_wanted_or_the_finish_is_in_doubt() -> None:

@@ -113,3 +113,37 @@ def test_a_line_that_never_ends_is_given_up_however_it_comes() -> None:
         assert parser.feed(b"x" * 16) == []
     with pytest.raises(ValueError, match="too long"):
         parser.feed(b"x")
+
+
+OBJECTS = [Event('{"a":1}'), Event('{"b":2}'), Event("[DONE]")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("begin", ["data: ", "data:", ""])
+def test_objects_of_one_line_each_are_events_without_a_blank_line(begin: str, size: int, end: str) -> None:
+    raw = "".join(f"{begin}{event.data}{end}" for event in OBJECTS).encode() + end.encode()
+    parser = Parser()
+    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
+    assert [event for piece in pieces for event in parser.feed(piece)] == OBJECTS
+
+
+def test_an_object_over_several_data_lines_is_one_event() -> None:
+    assert Parser().feed(b'data: {\ndata: "a":1\ndata: }\n\n') == [Event('{\n"a":1\n}')]
+
+
+@pytest.mark.parametrize(
+    ("line", "begins"),
+    [
+        (b'{"choices":[{"delta":{}}]}', True),
+        (b'{"choices":[{"text":"a"}]}', True),
+        (b'{"choices":[{"message":{}}]}', False),
+        (b'{"choices":[]}', False),
+        (b'{"choices":[1]}', False),
+        (b'{"error":{}}', False),
+        (b"{", False),
+        (b"[1]", False),
+    ],
+)
+def test_json_lines_are_known_by_their_first(line: bytes, begins: bool) -> None:
+    assert sse.begins_lines(line) is begins
