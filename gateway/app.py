@@ -162,7 +162,7 @@ def create_app(
     fleet = {one.name: new_backend(one) for one in settings.backends}
     balancers = _Balancers()
     dispatcher = _dispatcher(settings, hooks, ward, balancers)
-    metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost)
+    metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost, memory)
     discovery = Discovery(written, logs, metrics, time.time)
     metrics.configured(config.digest(written), time.time())
     hooks.add(metrics)
@@ -172,7 +172,14 @@ def create_app(
     relay.stamp = lambda prefix: (new_id(prefix), int(time.time()))
     told = (logs, metrics)
     shadow = Shadow(
-        settings, fleet, dispatcher, *common, observers=told, crash=logs.crash, beside=offload.run
+        settings,
+        fleet,
+        dispatcher,
+        *common,
+        observers=told,
+        crash=logs.crash,
+        beside=offload.run,
+        room=memory,
     )
     relay.shadow, relay.crash = shadow.watch, logs.crash
     desk = Desk(
@@ -343,6 +350,7 @@ def _metrics(
     dispatcher: Dispatcher,
     services: Callable[[], Mapping[str, Service]],
     lost_lines: Callable[[], Mapping[Loss, int]],
+    memory: Memory,
 ) -> Metrics:
     return Metrics(
         models=[model.name for model in settings.resolved_models],
@@ -351,6 +359,7 @@ def _metrics(
         version=__version__,
         services=services,
         lost_lines=lost_lines,
+        memory=memory,
     )
 
 

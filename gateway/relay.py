@@ -596,7 +596,7 @@ class _Try:
         if exchange.ended:
             await exchange.aclose()
         else:
-            self._behind(self._wait_end(exchange))
+            self._behind(_wait_end(exchange))
         return events
 
     def _silent(self, exchange: Exchange, reader: ByteDecoder) -> list[Event]:
@@ -606,33 +606,11 @@ class _Try:
         """
         events = [event for event in reader.end(clean=True) if type(event) is not Repair]
         self.over, self._exchange = True, None
-        self._lease.linger(self._behind(self._wait_mark(exchange)))
+        self._lease.linger(self._behind(_wait_mark(exchange, self._relay.background, self.backend.name)))
         return events
 
     def _behind(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         return self._relay.background.start(work, f"end of {self.backend.name}'s stream")
-
-    async def _wait_mark(self, exchange: Exchange) -> None:
-        """Keep the slot until a server that has finished its answer says so, but not for long."""
-        try:
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    while (chunk := await exchange.read(begun=True)) and not sse.says_done(chunk):
-                        pass
-        except BaseException:
-            await exchange.aclose()
-            raise
-        self._behind(self._wait_end(exchange))
-
-    async def _wait_end(self, exchange: Exchange) -> None:
-        """Read the rest of a stream that is over, so that its connection can serve again; or close it."""
-        try:
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    while await exchange.read(begun=True):
-                        pass
-        finally:
-            await exchange.aclose()
 
     async def _begin_anew(self, instruction: AskWhole) -> Event:
         self.backend.no_streams = self.backend.no_streams or instruction.remember
@@ -739,7 +717,7 @@ class _Try:
                 and not (self.over or self._outgoing.streams)
                 and self.backend.abandon_whole == "probe"
             ):
-                self._linger(self._until_free())
+                self._linger(_until_free(self.backend, self._patience.total))
         finally:
             self.settle(outcome)
 
@@ -779,33 +757,56 @@ class _Try:
         self._exchange = None
         how = "close" if ended else self.backend.abandon_stream or self._outgoing.abandon
         if how == "drain" and self._reader is not None:
-            self._linger(self._drained(exchange))
+            self._linger(_drained(exchange, self._patience.total))
             return
         if how == "drain" and exchange.underway:  # its answer has still to begin
             self._linger(exchange.outlast())
             return
         if how != "close":  # what has not begun cannot be read to its end
-            self._linger(self._until_free())
+            self._linger(_until_free(self.backend, self._patience.total))
         await exchange.aclose()
 
     def _linger(self, until: Coroutine[None, None, None]) -> None:
         self._lease.linger(self._relay.background.start(until, f"end of {self.backend.name}'s answer"))
 
-    async def _drained(self, exchange: Exchange) -> None:
-        """Read a stream that nobody wants to its end."""
-        try:
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(self._patience.total):
-                    while await exchange.read(begun=True):
-                        pass
-        finally:
-            await exchange.aclose()
 
-    async def _until_free(self) -> None:
-        # These servers answer nothing while they generate: the first answer tells that the card is free.
+# What stays when the request is over. None of it holds the request: its memory has been given back.
+
+
+async def _wait_mark(exchange: Exchange, background: Background, name: str) -> None:
+    """Keep the slot until a server that has finished its answer says so, but not for long."""
+    try:
         with suppress(GatewayError, TimeoutError):
-            async with asyncio.timeout(self._patience.total):
-                await self.backend.client.probe(self.backend.probe)
+            async with asyncio.timeout(GRACE):
+                while (chunk := await exchange.read(begun=True)) and not sse.says_done(chunk):
+                    pass
+    except BaseException:
+        await exchange.aclose()
+        raise
+    background.start(_wait_end(exchange), f"end of {name}'s stream")
+
+
+async def _wait_end(exchange: Exchange) -> None:
+    """Read the rest of a stream that is over, so that its connection can serve again; or close it."""
+    await _drained(exchange, GRACE)
+
+
+async def _drained(exchange: Exchange, seconds: float) -> None:
+    """Read a stream that nobody wants to its end, for so long at most."""
+    try:
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await exchange.read(begun=True):
+                    pass
+    finally:
+        await exchange.aclose()
+
+
+async def _until_free(backend: Backend, seconds: float) -> None:
+    # These servers answer nothing while they generate: the first answer tells that the card is free.
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(seconds):
+            await backend.client.probe(backend.probe)
 
 
 def _abilities(request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Row:

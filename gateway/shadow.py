@@ -17,7 +17,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from gateway import config
 from gateway.answer import Answer
@@ -36,6 +36,20 @@ from gateway.wire.outline import Outline
 
 LARGE = 65_536
 """Bytes of a request from which on it is translated beside the event loop."""
+
+COPIES = 4
+"""How many times its length a request takes while it is copied: body, values, and two translations."""
+
+
+class Room(Protocol):
+    """Where the memory of requests is counted."""
+
+    def borrow(self, size: int) -> bool:
+        """Take bytes, if they are there."""
+
+    def give(self, size: int) -> None:
+        """Take bytes back."""
+
 
 Beside = Callable[[Callable[[], Plan]], Awaitable[Plan]]
 """Does a piece of work where it holds up nobody."""
@@ -79,6 +93,7 @@ class _Copy:
     mine: _Seen
     last: list[Event]
     gave_way: bool = False
+    held: int = 0
 
     def may_stop_on(self, backends: tuple[str, ...]) -> bool:
         """Whether the copy holds a slot of one of these backends that is free as soon as the copy ends."""
@@ -93,8 +108,8 @@ class _Copy:
 class Shadow:
     """Makes the copies. One for the whole process.
 
-    `chance` gives random numbers from 0 up to 1; `beside` does the translation of large requests; `note` is
-    the relay's; `observers` are told of every copy, `crash` of our own bugs.
+    `chance` gives random numbers from 0 up to 1; `beside` does the translation of large requests; `room`
+    counts what copies hold; `note` is the relay's; `observers` are told of every copy, `crash` of our bugs.
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class Shadow:
         observers: Sequence[Observer],
         crash: Callable[[str, BaseException], None],
         beside: Beside,
+        room: Room | None = None,
     ) -> None:
         self._relay = _Copier(settings, fleet, _Spare(dispatcher), background, clock, note, chance)
         self._background = background
@@ -118,6 +134,7 @@ class Shadow:
         self._observers = observers
         self._crash = self._relay.crash = crash
         self._beside = beside
+        self._room = room
         self._targets = _targets(settings)
         self._running: dict[asyncio.Task[None], _Copy] = {}
         self._numbers: Counter[str] = Counter()
@@ -168,7 +185,7 @@ class Shadow:
             self._skip(copy, "unanswered")
         elif self._closed:
             self._skip(copy, "shutdown")
-        elif self._numbers[target.of] >= target.settings.at_once:
+        elif self._numbers[target.of] >= target.settings.at_once or not self._has_room(copy):
             self._skip(copy, "full")
         else:
             self._numbers[target.of] += 1
@@ -176,8 +193,20 @@ class Shadow:
             self._running[task] = copy
             task.add_done_callback(self._ended)
 
+    def _has_room(self, copy: _Copy) -> bool:
+        """Take memory for a copy, if there is some: the end of the caller's request gives its own back."""
+        if self._room is None:
+            return True
+        size = COPIES * max(len(one.body) for one in copy.plan.outgoing.values())
+        if not self._room.borrow(size):
+            return False
+        copy.held = size
+        return True
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         copy = self._running.pop(task)
+        if self._room is not None:
+            self._room.give(copy.held)
         self._numbers[copy.target.of] -= 1
         if task.cancelled():  # perhaps before it had begun
             self._skip(copy, "gave_way" if copy.gave_way else "shutdown")

@@ -123,6 +123,13 @@ class Memory:
         if more < 0:
             self._grant()
 
+    def borrow(self, size: int) -> bool:
+        """Take bytes for what is no request of a client's, if there are so many that nobody waits for."""
+        if not self._has_room(size, ahead=False):
+            return False
+        self.used += size
+        return True
+
     def give(self, size: int) -> None:
         """Take bytes back, and let others in."""
         self.used -= size

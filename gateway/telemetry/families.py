@@ -288,6 +288,19 @@ FAMILIES: tuple[Family, ...] = (
         ("digest",),
         "Always 1; the label is a digest of the configuration in force, its secrets left out.",
     ),
+    Family(
+        "gateway_request_memory_bytes",
+        "gauge",
+        (),
+        "Memory that requests hold now, copies for shadows included, as the budget counts it.",
+    ),
+    Family(
+        "gateway_request_memory_limit_bytes",
+        "gauge",
+        (),
+        "The budget of that memory: server.memory, or its default.",
+    ),
+    Family("gateway_request_memory_waiting", "gauge", (), "Requests that wait for memory, mostly unread."),
     Family("gateway_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs."),
 )
 """Every family of `/metrics` but the process's own (`process_...`)."""

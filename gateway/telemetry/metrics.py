@@ -57,6 +57,7 @@ _AUTH_REASONS = frozenset({"missing", "wrong", "expired"})
 _DOORS = frozenset(get_args(Door))
 _PHASES = frozenset(get_args(Phase))
 _SOURCES = frozenset(get_args(UsageSource))
+_MEMORY = ("bytes", "limit_bytes", "waiting")
 _STREAM = ("false", "true")
 _SAME = ("different", "same")
 _PROBE_ENDS = frozenset({*PROBES, "trial_ok", "trial_failed"})
@@ -98,11 +99,23 @@ class Live(Protocol):
         """Slots held by generations that nobody waits for."""
 
 
+class Budget(Protocol):
+    """The memory of requests."""
+
+    used: int
+    limit: int
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for some."""
+
+
 class Metrics:
     """The gateway's metrics over one registry (a new one unless given). A `Hook`; one per gateway.
 
     `models` are the configured names; `backends` maps names to slots; `services` tells of those that DNS is
-    asked for; `lost_lines` tells how many lines the log has lost. All other names count as "other".
+    asked for; `lost_lines` tells how many lines the log has lost; `memory` is the budget of requests. All
+    other names count as "other".
     """
 
     def __init__(
@@ -115,6 +128,7 @@ class Metrics:
         version: str,
         services: Callable[[], Mapping[str, Service]] = dict,
         lost_lines: Callable[[], Mapping[Loss, int]] = lambda: NOTHING_LOST,
+        memory: Budget | None = None,
     ) -> None:
         registry = self._registry = registry or CollectorRegistry()
         self._models = frozenset(models)
@@ -122,7 +136,7 @@ class Metrics:
         self._settled: list[Receipt] = []
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         ProcessCollector(registry=registry)
-        self._states = _States(models, backends, live, version, services)
+        self._states = _States(models, backends, live, version, services, memory)
         registry.register(self._states)
         self._services = services
         self._live = live
@@ -438,8 +452,11 @@ class _States(Collector):
         live: Live,
         version: str,
         services: Callable[[], Mapping[str, Service]],
+        memory: Budget | None,
     ) -> None:
         self._live = live
+        self._memory = memory
+        self._held = (0, 0, 0)
         self._services = services
         self._build = (version, platform.python_version())
         self.config = ("", 0.0)
@@ -468,6 +485,8 @@ class _States(Collector):
             for name, slots in backends.items()
         ]
         self._found = dict(self._services())
+        if (memory := self._memory) is not None:
+            self._held = memory.used, memory.limit, memory.waiting
 
     def collect(self) -> Iterator[Metric]:
         """Write what was prepared."""
@@ -487,6 +506,8 @@ class _States(Collector):
             "gateway_discovery_last_success_timestamp_seconds",
             [((name,), s.answered_at) for name, s in services.items()],
         )
+        for name, value in zip(_MEMORY, self._held, strict=True):
+            yield _gauge(f"gateway_request_memory_{name}", [((), value)])
         digest, since = self.config
         yield _gauge("gateway_config_info", [((digest,), 1)])
         yield _gauge("gateway_config_last_success_timestamp_seconds", [((), since)])

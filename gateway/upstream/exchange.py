@@ -198,6 +198,7 @@ class Straight(Exchange):
         body, patience = self._body, self._patience
         connect, again = patience.connect, self._again
         self._again = None  # it may be a method of who holds this: no reference cycle is left behind
+        self._body = b""  # sent once; whoever stays for the end of the answer does not hold the request
         self._deadline = opening = patience.opening
         return wait_answer(
             self._pool,

@@ -50,7 +50,8 @@ class Studio(House):
         self.skips: list[tuple[str, str, str]] = []
         self.crashes: list[tuple[str, BaseException]] = []
         self.chances: list[float] = []
-        self.beside = 0
+        self.beside = self.borrowed = 0
+        self.room = 1_000_000
         self.shadow = Shadow(
             self.settings,
             self.fleet,
@@ -62,6 +63,7 @@ class Studio(House):
             observers=[self],
             crash=lambda request_id, error: self.crashes.append((request_id, error)),
             beside=self.run_beside,
+            room=self,
         )
         self.relay.shadow = self.shadow.watch
 
@@ -70,6 +72,15 @@ class Studio(House):
 
     def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
         self.skips.append((model, shadow, reason))
+
+    def borrow(self, size: int) -> bool:
+        if size > self.room - self.borrowed:
+            return False
+        self.borrowed += size
+        return True
+
+    def give(self, size: int) -> None:
+        self.borrowed -= size
 
     async def run_beside(self, work: Callable[[], Plan]) -> Plan:
         self.beside += 1
@@ -105,6 +116,7 @@ async def studio(
         yield one
         await one.settle()
         assert one.crashes == []
+        assert one.borrowed == 0  # whatever became of the copies
         assert sum(map(one.dispatcher.in_flight, replies)) == sum(map(one.dispatcher.zombies, replies))
     finally:
         await one.shadow.aclose()
@@ -243,6 +255,13 @@ async def test_a_copy_that_hangs_holds_up_nobody() -> None:
         await one.settle()
     assert len(one.comparisons) == 2
     assert one.servers.order.count("b") == 2
+
+
+async def test_a_copy_for_which_there_is_no_memory_is_not_made() -> None:
+    async with studio(extra(), b=whole("hello")) as one:
+        one.room = 10
+        assert await one.read()
+    assert (one.reasons, one.comparisons) == (["full"], [])
 
 
 async def test_a_copy_is_given_up_after_its_time() -> None:

@@ -171,3 +171,15 @@ async def test_a_larger_limit_lets_those_in_who_wait() -> None:
 )
 def test_a_body_weighs_as_much_as_the_objects_made_of_it(raw: bytes, width: int, marks: int) -> None:
     assert weight(raw) == len(raw) * (1 + width) + marks * MARK
+
+
+async def test_what_is_borrowed_comes_after_everybody_who_waits() -> None:
+    memory, one = Memory(1000, 30), visit()
+    assert memory.borrow(600)
+    assert not memory.borrow(600)
+    waits = asyncio.ensure_future(memory.take(one, 900))
+    await wait_until(lambda: memory.waiting == 1)
+    assert not memory.borrow(1)
+    memory.give(600)
+    await waits
+    assert (memory.used, memory.borrow(100), memory.used) == (900, True, 1000)

@@ -600,3 +600,14 @@ def test_the_collector_is_afterwards_as_it_was(collecting: bool) -> None:
         assert gc.isenabled() is collecting
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_the_memory_of_requests_is_told_with_its_budget() -> None:
+    class Budget:
+        used, limit, waiting = 5_000, 8_000_000, 3
+
+    told = Metrics(models=["m"], backends={}, live=Present(), version="1", memory=Budget())
+    lines = told.render()[0].decode().splitlines()
+    assert "gateway_request_memory_bytes 5000.0" in lines
+    assert "gateway_request_memory_limit_bytes 8e+06" in lines
+    assert "gateway_request_memory_waiting 3.0" in lines
