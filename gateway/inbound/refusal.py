@@ -34,6 +34,7 @@ def _advice(error: GatewayError) -> list[tuple[bytes, bytes]]:
     fields: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         fields.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+        fields.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))
     if error.row.repeat is not None:
         fields.append((b"x-should-retry", b"true" if error.row.repeat else b"false"))
     return fields

@@ -154,6 +154,18 @@ IN_STREAM = {
     ),
     "after-the-role": as_events(ROLE, {"object": "error", "message": "x", "code": 40303}),
     "typed": as_events() + b"event: error\ndata: prompt is too long\n\n",
+    "plain-text": as_events() + b"data: prompt is too long\n\n",
+    "base-resp": as_events(
+        {"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}}
+    ),
+    "in-a-choice": as_events(
+        ROLE,
+        {
+            **ROLE,
+            "choices": [{"index": 0, "delta": {}, "error": {"code": 400, "message": "prompt is too long"}}],
+        },
+    ),
+    "in-a-list": as_events([{"error": {"code": 400, "message": "prompt is too long"}}]),
     "field": as_events() + b'error: {"code":400,"message":"x","type":"exceed_context_size_error"}\n\n',
 }
 

@@ -177,3 +177,9 @@ def test_a_wrong_key_is_known_by_its_words_in_the_sdks_own_error() -> None:
     assert type(made) is openai.AuthenticationError
     assert "Incorrect API key provided" in str(made)
     assert made.code == "invalid_api_key"
+
+
+def test_a_busy_backend_is_known_in_the_sdks_own_error() -> None:
+    made = raised(errors.UpstreamBusy("The backend is busy.", retry_after=6))
+    assert type(made) is openai.InternalServerError
+    assert (made.status_code, made.code) == (503, "overloaded")

@@ -29,6 +29,7 @@ def test_a_refusal_is_one_whole_answer_in_the_envelope_and_the_last() -> None:
 def test_a_refusal_for_now_tells_when_to_come_again() -> None:
     _, headers, _ = parts(answer(TooManyConnections("Full.", retry_after=0.2)))
     assert headers[b"retry-after"] == b"1"
+    assert headers[b"retry-after-ms"] == b"200"
     assert b"x-should-retry" not in headers
 
 
