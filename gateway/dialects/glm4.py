@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from gateway.dialects import allowed, budget, glm4_calls
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.calls import whole_calls
+from gateway.dialects.calls import calls_in, whole_calls
 from gateway.dialects.counting import count_messages
 from gateway.dialects.finishes import reason_of
 from gateway.dialects.fitting import Sent, messages_to_fit
@@ -35,7 +35,7 @@ from gateway.dialects.openai_like import (
 )
 from gateway.errors import BadRequest
 from gateway.wire import jsontext, openai, sse, tokens
-from gateway.wire.events import Delta, Event, Finish, FinishReason
+from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece
 from gateway.wire.openai import ChatRequest, Message, ToolCall
 
 _HONOURED = frozenset(
@@ -101,6 +101,7 @@ class GLM4(Dialect):
         text = text_of(message).removeprefix("\n")
         pieces = whole_calls(message)
         calls = glm4_calls.offered(pieces, outgoing.tool_names)
+        calls = calls or glm4_calls.written_call(text, outgoing.tool_names)
         counts: list[Event] = [usage] if usage else []
         if calls:
             return [Delta(tools=calls), Finish("tool_calls"), *counts]
@@ -140,6 +141,11 @@ class _Decoder(ChunkDecoder):
         """Whether nothing has come where tools were offered: of an empty answer the server loses the end."""
         return not self.begun and bool(self._outgoing.tool_names)
 
+    def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
+        if given := calls_in(delta):
+            self._calls.note(given)
+        return super().calls(delta, index)
+
     def pieces(self, delta: Delta) -> list[Event]:
         text = delta.text if self._texts else delta.text.removeprefix("\n")
         if text and not self._texts and glm4_calls.is_chunk(text):
@@ -152,10 +158,10 @@ class _Decoder(ChunkDecoder):
         return super().pieces(delta if same else delta._replace(text=text, tools=()))
 
     def reason(self, reason: FinishReason) -> FinishReason:
-        if self._calls and glm4_calls.offered(self._calls.pieces, self._outgoing.tool_names):
+        if self._calls and self._calls.offered(self._outgoing.tool_names):
             return "tool_calls"
         if self._calls:
-            self._texts.append(glm4_calls.as_text(self._calls.pieces))
+            self._texts.append(self._calls.text)
         return _limited(reason, tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
 
     def done_expected(self) -> bool:
@@ -166,8 +172,8 @@ class _Decoder(ChunkDecoder):
         if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
-            return [Delta(tools=glm4_calls.offered(self._calls.pieces, self._outgoing.tool_names)), event]
-        return [Delta(glm4_calls.as_text(self._calls.pieces)), event]
+            return [Delta(tools=self._calls.offered(self._outgoing.tool_names)), event]
+        return [Delta(self._calls.text), event]
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]]:

@@ -25,9 +25,23 @@ class Calls:
 
     def __init__(self) -> None:
         self._calls: dict[int, list[ToolPiece]] = {}
+        self._written: list[str] = []
+        self._plain = True
 
     def __bool__(self) -> bool:
         return bool(self._calls)
+
+    def note(self, given: Any) -> None:
+        """Take the calls of one delta as they came, as long as they are one call piece by piece.
+
+        What is said again, or follows the arguments, is missing from the pieces, but not from the answer.
+        """
+        match given:
+            case [{"function": {"arguments": str() | None as arguments, **function}, **entry}] if self._plain:
+                self._plain = not entry.get("index") and not (self._written and function.get("name"))
+                self._written.append(arguments or "")
+            case _:
+                self._plain = False
 
     def add(self, pieces: Iterable[ToolPiece]) -> None:
         """Take the pieces of one delta."""
@@ -38,6 +52,24 @@ class Calls:
     def pieces(self) -> tuple[ToolPiece, ...]:
         """Every call so far as one piece."""
         return tuple(_joined(pieces) for pieces in self._calls.values())
+
+    def offered(self, names: frozenset[str]) -> tuple[ToolPiece, ...]:
+        """The calls, if each is of one of these functions; none where text follows the arguments."""
+        calls = offered(self.pieces, names)
+        if not (calls and self._plain):
+            return calls
+        arguments = self.pieces[0].arguments.strip()
+        written = "".join(self._written)
+        follows = written.strip().startswith(arguments) and written.replace(arguments, "").strip()
+        return () if follows and not parses_to_object(written) else calls
+
+    @property
+    def text(self) -> str:
+        """The answer that the server made the calls of."""
+        pieces = self.pieces
+        if self._plain and pieces and pieces[0].name != "cogview":
+            return f"{pieces[0].name or ''}\n{''.join(self._written)}".rstrip()
+        return as_text(pieces)
 
 
 def _joined(pieces: list[ToolPiece]) -> ToolPiece:
@@ -50,8 +82,11 @@ def _joined(pieces: list[ToolPiece]) -> ToolPiece:
 
 
 def offered(calls: tuple[ToolPiece, ...], names: frozenset[str]) -> tuple[ToolPiece, ...]:
-    """The calls, if each is of a function that was offered and has an object for arguments; else none."""
-    unwrapped = tuple(replace(call, arguments=_unwrapped(call.arguments)) for call in calls)
+    """The calls, if each is of a function that was offered and has an object for arguments; else none.
+
+    Blanks around the arguments go: the server strips them from whole answers only.
+    """
+    unwrapped = tuple(replace(call, arguments=_unwrapped(call.arguments.strip())) for call in calls)
     good = all(call.name in names and parses_to_object(call.arguments) for call in unwrapped)
     return unwrapped if good else ()
 
@@ -59,6 +94,14 @@ def offered(calls: tuple[ToolPiece, ...], names: frozenset[str]) -> tuple[ToolPi
 def as_text(calls: tuple[ToolPiece, ...]) -> str:
     """The answer that the server made these calls of."""
     return "\n".join(f"{call.name or ''}\n{_source(call)}" for call in calls)
+
+
+def written_call(text: str, names: frozenset[str]) -> tuple[ToolPiece, ...]:
+    """A call that the server took for a text: in whole answers it allows no empty line in one."""
+    name, _, arguments = text.strip().partition("\n")
+    if not arguments.startswith("\n"):
+        return ()
+    return offered((ToolPiece(0, arguments, name=name.strip()),), names)
 
 
 def is_chunk(text: str) -> bool:

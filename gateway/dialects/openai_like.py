@@ -205,9 +205,9 @@ def _counts_in(details: dict[str, Any]) -> dict[str, int | None]:
 
 
 def parses_to_object(text: str) -> bool:
-    """Whether a call's arguments are what they should be: JSON text of an object."""
+    """Whether a call's arguments are what they should be: JSON text of an object, without NaN."""
     try:
-        return isinstance(jsontext.read_lenient(text), dict)
+        return isinstance(jsontext.read_finite(text), dict)
     except ValueError:
         return False
 

@@ -176,6 +176,18 @@ def is_standard(raw: bytes) -> bool:
     return True
 
 
+def read_finite(text: str) -> Any:
+    """Parse what a model wrote. Raises ValueError when it is not JSON, or holds NaN or an infinity."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 # json.dumps would make such an encoder anew for every value.
 

@@ -107,19 +107,27 @@ CALLS = [
     pytest.param("cogview", '{"prompt": "a cat"}', False, id="cogview"),
     pytest.param("simple_browser", '{"query": "x"}', False, id="simple-browser"),
     pytest.param("Answer:", "42", False, id="two-lines"),
+    pytest.param("f", '{"a": 1}\nf\n{"a": 2}', False, id="two-calls"),
+    pytest.param("f", '{"a": 1}\n\nThere you go.', False, id="text-behind-the-arguments"),
+    pytest.param("f", "```json\n{}\n```", False, id="a-fence"),
+    pytest.param("f", '[[1], [[1]], "[[1"', False, id="text-that-repeats-itself"),
+    pytest.param("f", '{"a": NaN}', False, id="not-a-number"),
+    pytest.param("f", '{"a": -Infinity}', False, id="infinity"),
+    pytest.param("f", '""', False, id="an-empty-text"),
+    pytest.param("f", '{"a":{"b":[{"c":"}\\""}]}}', True, id="nested"),
+    pytest.param("f", '{"a": "{\\"a\\": "}', True, id="arguments-within-a-text"),
 ]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
 @pytest.mark.parametrize(("name", "arguments", "good"), CALLS)
 def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
-    name: str, arguments: str, good: bool
+    name: str, arguments: str, good: bool, size: int
 ) -> None:
     dialect, outgoing = GLM4(), ask(request(tools=[TOOL]), stream=True)
     decoder = dialect.decoder(outgoing)
-    half = len(arguments) // 2
-    said = [
-        out for one in streamed_call(name, arguments[:half], arguments[half:]) for out in decoder.feed(one)
-    ]
+    parts = [arguments[place : place + size] for place in range(0, len(arguments), size)]
+    said = [out for one in streamed_call(name, *parts) for out in decoder.feed(one)]
     assert decoder.end(clean=True) == []
     function = {"name": name, "arguments": arguments}
     message = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
@@ -129,7 +137,36 @@ def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
         assert said == whole == [Delta(tools=(ToolPiece(0, arguments, "c", name),)), Finish("tool_calls")]
     else:
         line = "a cat" if name == "cogview" else arguments
-        assert said == whole == [Delta(f"{name}\n{line}"), Finish("stop")]
+        text = f"{name}\n{line}"
+        assert said == [Delta(text.rstrip()), Finish("stop")]
+        message = {"role": "assistant", "content": text} if name == "f" else message  # as its server says it
+        answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        assert dialect.answer(outgoing, json.dumps(answer).encode()) == [Delta(text), Finish("stop")]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize("blanks", [("", "\n"), ("\n", ""), (" ", " \n\n")])
+def test_blanks_around_the_arguments_make_no_other_call(blanks: tuple[str, str], size: int) -> None:
+    arguments = blanks[0] + '{"a": "x"}' + blanks[1]
+    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    parts = [arguments[place : place + size] for place in range(0, len(arguments), size)]
+    said = [out for one in streamed_call("f", *parts) for out in decoder.feed(one)]
+    assert said == [Delta(tools=(ToolPiece(0, '{"a": "x"}', "c", "f"),)), Finish("tool_calls")]
+
+
+@pytest.mark.parametrize(("text", "is_call"), [('f\n\n{"a": 1}', True), ("f\n\nis", False), ("f\n{}", False)])
+def test_text_is_a_call_where_the_server_saw_an_empty_line_alone(text: str, is_call: bool) -> None:
+    message = {"role": "assistant", "content": text}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    said = GLM4().answer(ask(request(tools=[TOOL])), json.dumps(answer).encode())
+    call = [Delta(tools=(ToolPiece(0, '{"a": 1}', name="f"),)), Finish("tool_calls")]
+    assert said == (call if is_call else [Delta(text), Finish("stop")])
+
+
+def test_arguments_said_again_whole_are_one_call() -> None:
+    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    said = [out for one in streamed_call("f", '{"a"', ": 1}", '{"a": 1}') for out in decoder.feed(one)]
+    assert said == [Delta(tools=(ToolPiece(0, '{"a": 1}', "c", "f"),)), Finish("tool_calls")]
 
 
 def test_arguments_that_are_encoded_twice_are_given_once() -> None:

@@ -198,3 +198,13 @@ def test_places_are_named_as_sdk_users_read_them(path: tuple[str | int, ...], na
 )
 def test_half_of_a_surrogate_pair_becomes_the_replacement_character(raw: bytes, value: Any) -> None:
     assert jsontext.read(raw) == value
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": [-Infinity]}', "{bad", "", "[" * 100_000])
+def test_what_a_model_wrote_is_refused_where_it_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not JSON|Expecting|nested"):
+        jsontext.read_finite(text)
+
+
+def test_what_a_model_wrote_may_hold_half_a_character() -> None:
+    assert jsontext.read_finite('{"a": "\\ud800"}') == {"a": "\ud800"}
