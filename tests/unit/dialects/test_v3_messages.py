@@ -73,7 +73,6 @@ def test_an_empty_result_is_a_blank(content: Any) -> None:
     [
         pytest.param([U, made(), result("c9")], "messages[2].tool_call_id", id="unknown-call"),
         pytest.param([U, result("c1"), made()], "messages[1].tool_call_id", id="result-before-its-call"),
-        pytest.param([U, made(call_id=""), result("")], "messages[2].tool_call_id", id="no-id"),
         pytest.param([U, {"role": "tool", "content": "1"}], "messages[1].tool_call_id", id="id-missing"),
         pytest.param([U, A], "messages", id="answer-last"),
         pytest.param([U, made()], "messages", id="call-last"),

@@ -92,7 +92,7 @@ def test_no_complaint_speaks_pydantic(name: str) -> None:
 
 
 def test_the_messages_of_a_tool_are_plain_too() -> None:
-    call = {"role": "assistant", "tool_calls": [{"id": 5, "function": {"name": "f"}}]}
+    call = {"role": "assistant", "tool_calls": [{"id": 5.5, "function": {"name": "f"}}]}
     assert said(messages=[call]) == "messages[0].tool_calls[0].id: it should be a text."
     assert (
         said(tools=[{"type": "function", "function": {"name": 5}}])
