@@ -154,7 +154,7 @@ def check(path: Path, *, show: bool, no_bind: bool) -> None:
 
     for warning in warnings(config):
         click.echo(f"{path}: warning: {warning}", err=True)
-    obstacles = [] if no_bind else found(config)
+    obstacles = [] if no_bind else found(config, path)
     for obstacle in obstacles:
         click.echo(f"{path}: {obstacle}", err=True)
     if show:
@@ -307,7 +307,15 @@ def _backends_at(
     """Tables for model servers of one kind, and where to listen beside them; asks for what is not told."""
     from gateway.config import DIALECTS
     from gateway.config.wording import did_you_mean
-    from gateway.setup import USUAL_MODELS, examined, listening, tables
+    from gateway.healthcheck import without_secrets
+    from gateway.setup import USUAL_MODELS, examined, listening, names_user, tables
+
+    told = without_secrets(urls[0])
+    if any(map(names_user, urls)):
+        raise click.UsageError(
+            "the URL of the model server holds a name or password; leave it out, and put the key into api_key"
+            " in the config file"
+        )
 
     if dialect is not None and dialect not in DIALECTS:
         near = did_you_mean(dialect, DIALECTS)
@@ -315,8 +323,8 @@ def _backends_at(
     if dialect is None or (model is None and dialect not in USUAL_MODELS):
         found = examined(urls[0], model)
         if dialect is None and found.dialect is None and not asking:
-            raise click.UsageError(f"{urls[0]}: {found.why}; or name its dialect: --dialect NAME")
-        click.echo(f"{urls[0]}: {_as_found(found.dialect, dialect)} ({found.why})", err=True)
+            raise click.UsageError(f"{told}: {found.why}; or name its dialect: --dialect NAME")
+        click.echo(f"{told}: {_as_found(found.dialect, dialect)} ({found.why})", err=True)
         dialect = dialect or found.dialect
         model = model or found.model
     if asking:
@@ -324,7 +332,7 @@ def _backends_at(
         model = click.prompt("The model it serves", default=model or USUAL_MODELS.get(str(dialect)))
     model = model or USUAL_MODELS.get(str(dialect))
     if model is None:
-        raise click.UsageError(f"{urls[0]} names no model; say which it serves: --model NAME")
+        raise click.UsageError(f"{told} names no model; say which it serves: --model NAME")
     chosen = listening(urls, listen)
     if chosen != listen:
         click.echo(f"port 8000 is the model server's; the gateway listens on {chosen}", err=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ _AGAIN = 0.3
 MOST_TEXT = 4_194_304
 """Bytes of an answer that is read."""
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
+
+# A password may hold any character, also one that ends the host of a URL: the last @ counts. The full-width
+# and the escaped one are mistakes for it.
+_USER = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|//)?.*(?:[@＠]|%40)", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -33,6 +39,13 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def without_secrets(url: str) -> str:
+    """Give a URL, also one that cannot be read, as it may be shown: without user, password and query."""
+    if url.startswith("unix:"):
+        return url
+    return _QUERY.sub("?***", _USER.sub(r"\1***@", url))
+
+
 def url_of(listen: str) -> str:
     """Give the URL at which a plane with this `listen` value is reached from the same machine."""
     if listen.startswith("unix:"):
@@ -46,11 +59,12 @@ def probe(url: str, path: str, timeout: float) -> tuple[bool, str]:
 
     `timeout` is in seconds, for connecting and for the answer each. Never raises for an unhealthy gateway.
     """
-    place = url.rstrip("/") + (" " if url.startswith("unix:") else "") + path
+    told = without_secrets(url)
+    place = told.rstrip("/") + (" " if url.startswith("unix:") else "") + path
     try:
         connection = _connection(url, timeout)
     except ValueError as error:
-        return False, f"{url}: {error}"
+        return False, f"{told}: {error}"
     try:
         connection.request("GET", _prefix(url) + path, headers={"Connection": "close"})
         status = connection.getresponse().status

@@ -366,7 +366,7 @@ async def _serve(settings: config.Config, path: Path | None, given: config.Given
     try:
         return await _serve_until(settings, path, logs, stops, given)
     except OSError as error:
-        reasons = obstacles(settings) or [error.strerror or "unknown"]
+        reasons = obstacles(settings, path, given) or [error.strerror or "unknown"]
         logs.note("An address cannot be bound.", level="critical", reason="; ".join(reasons))
         return 1
     finally:

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from gateway.config import Address, parse
 from gateway.config.binding import obstacle
 from gateway.config.calls import CHAT, calls_of
-from gateway.healthcheck import got
+from gateway.healthcheck import got, without_secrets
 
 USUAL_MODELS: Mapping[str, str] = {
     "chatglm": "chatglm-6b",
@@ -64,7 +64,7 @@ def examined(url: str, model: str | None = None, wait: float = WAIT) -> Finding:
     """
     parts = _split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        return Finding(None, model, f'"{url}" is no URL; write http://HOST:PORT')
+        return Finding(None, model, f'"{without_secrets(url)}" is no URL; write http://HOST:PORT')
     calls = calls_of(_Bare(url))
     answered, text = got(calls.origin, calls.root + "/openapi.json", wait)
     status, listed = got(calls.origin, calls.probe("/v1/models"), wait)
@@ -169,6 +169,12 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def names_user(url: str) -> bool:
+    """Whether a URL holds a name or a password."""
+    parts = _split(url)
+    return parts is not None and "@" in parts.netloc
 
 
 def _is_local(host: str | None) -> bool:

@@ -21,7 +21,7 @@ from gateway.errors import BadRequest, BodyTooLarge, Draining, ModelNotFound, Un
 from gateway.planning import Plan
 from gateway.relay import Relay
 from gateway.scheduling.claim import Ticket
-from gateway.telemetry.receipt import Door, Hook
+from gateway.telemetry.receipt import LONGEST_ASKED, Door, Hook
 from gateway.tenancy.failures import Failures
 from gateway.tenancy.keys import ANONYMOUS, Headers, Keyring, Tenant, credential
 from gateway.upstream.background import Background
@@ -172,8 +172,10 @@ class Desk:
             raise BadRequest("model is required.", param="model")
         model = self.settings.names.get(name)
         if model is None:
+            visit.receipt.asked = name[:LONGEST_ASKED]
             raise ModelNotFound("There is no model of that name. GET /v1/models lists them.", param="model")
         if tenant.models is not None:
+            visit.receipt.asked = name[:LONGEST_ASKED]
             tenant.require(model.name, name)
         visit.receipt.model = model.name
         return model

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 from pathlib import Path
 
 from gateway.config.address import Address
+from gateway.config.loading import Given
 from gateway.config.tree import Config
 
 _CHATGLM = 8000
@@ -20,18 +22,40 @@ _REASONS = {
 }
 
 
-def obstacles(config: Config) -> list[str]:
-    """Say of each plane whose address cannot be bound why, with its key and the remedy."""
+def obstacles(config: Config, path: Path | None = None, given: Given | None = None) -> list[str]:
+    """Say of each plane whose address cannot be bound why, with its key and the remedy.
+
+    `path` and `given` are what the config came from, as for `load`: the command that is proposed repeats
+    them, and moves every plane that is in the way of another program.
+    """
     planes = {
-        ("server.listen", "--listen", 8080): config.server.address,
-        ("admin.listen", "--admin-listen", 9080): config.admin.address,
+        ("server", "--listen", 8080): config.server.address,
+        ("admin", "--admin-listen", 9080): config.admin.address,
     }
-    found: list[str] = []
-    for (key, option, first), address in planes.items():
-        if (why := obstacle(address)) is not None:
-            beside = "" if address.path else f", such as: gateway serve {option} {_beside(address, first)}"
-            found.append(f"{key}: {why}{beside}")
-    return found
+    reasons = {plane: why for plane, address in planes.items() if (why := obstacle(address)) is not None}
+    given = given or {}
+    words = ["gateway", "serve", *_source(path, given)]
+    for (table, option, first), address in planes.items():
+        if (table, option, first) in reasons and not address.path:
+            words += [option, str(_beside(address, first))]
+        elif "listen" in given.get(table, {}):
+            words += [option, given[table]["listen"]]
+    command = shlex.join(words)
+    return [
+        f"{plane[0]}.listen: {why}" + ("" if planes[plane].path else f", such as: {command}")
+        for plane, why in reasons.items()
+    ]
+
+
+def _source(path: Path | None, given: Given) -> list[str]:
+    """The options of `gateway serve` that tell where its config comes from."""
+    words = [] if path is None else ["--config", str(path)]
+    backends = given.get("backends", [])
+    for backend in backends:
+        words += ["--backend", backend["url"]]
+    for backend in backends[:1]:  # all are of one kind
+        words += ["--dialect", backend["dialect"], "--model", backend["models"][0]]
+    return words
 
 
 def _beside(address: Address, first: int) -> Address:

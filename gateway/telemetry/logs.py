@@ -85,8 +85,11 @@ class Logs:
             return
         if self.handler.json:
             self.handler.put((receipt, _NAMES[level], self._now()), urgent=level > logging.INFO)
-        else:
-            self._write(level, access_fields(receipt))
+            return
+        fields = access_fields(receipt)
+        if receipt.asked and isinstance(self.handler.formatter, TerminalLines):
+            fields["asked"] = receipt.asked  # a name may be anything, also a key: no log keeps it
+        self._write(level, fields)
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
         """Nothing: the line of the request tells how long it waited and why that ended."""

@@ -14,6 +14,9 @@ CanaryResult: TypeAlias = Literal["taken", "returned", "forbidden", "unfit"]
 """What became of a request that fell to a canary: it went there, and stayed, or came back when that failed;
 or it never went, as its key may not use the canary, or as the canary cannot take it."""
 
+LONGEST_ASKED = 64
+"""Most characters of an unknown model's name that are kept."""
+
 
 class Attempt(NamedTuple):
     """One try on one backend. `outcome` is "ok" or an outcome of the error table; `seconds` is its length."""
@@ -37,7 +40,8 @@ class Receipt:
 
     Filled along the way by the relay and its door, and shown to the hooks once, when all is over.
     `model` is a configured name or "other", `answered` the model that took its place, if one did;
-    `ignored` and `repairs` are words of our own.
+    `ignored` and `repairs` are words of our own. `asked` is the name that a client gave where `model` stayed
+    "other", cut at `LONGEST_ASKED`: for a terminal alone, as it may be anything.
     """
 
     request_id: str
@@ -68,6 +72,7 @@ class Receipt:
     left_while: Phase | None = None
     answered: str = ""
     canary: Canary | None = None
+    asked: str = ""
 
     @property
     def seconds(self) -> float:

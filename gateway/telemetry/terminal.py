@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TextIO
 
+from gateway.telemetry.families import OTHER
 from gateway.telemetry.lines import Fields, fields_of, shown
 
 GREY, RED, GREEN, YELLOW = 90, 31, 32, 33
@@ -136,7 +137,13 @@ def _what(fields: Fields) -> str:
     if fields["door"] not in _MODEL_DOORS:
         return f"{fields['method']} {fields['path']}"
     answered = f" -> {fields['answered']}" if fields["answered"] else ""
-    return f"{fields['model']}{answered}{' (stream)' if fields['stream'] else ''}"
+    return f"{_model(fields)}{answered}{' (stream)' if fields['stream'] else ''}"
+
+
+def _model(fields: Fields) -> str:
+    """The model; where none was found, the name that was asked for."""
+    found: str = fields["model"]
+    return fields.get("asked") or found if found == OTHER else found
 
 
 def _colour_of(status: int) -> int:

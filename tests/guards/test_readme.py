@@ -351,16 +351,37 @@ def test_first_steps_name_every_dialect(page: Path) -> None:
     assert {row[3].strip("`") for row in table[1:]} == set(DIALECTS)
 
 
+def steps_of(page: Path) -> list[str]:
+    """The commands of the first steps after the installation; a block of TOML goes to the end of the file."""
+    blocks = re.findall(r"^```(sh|toml)\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE)
+    return [
+        content if language == "sh" else f"cat >> chatglm.toml <<'END'\n{content}END"
+        for language, content in blocks
+        if language == "toml" or re.match(r"gateway|curl", content)
+    ]
+
+
 def test_first_steps_lead_to_an_answer_when_they_are_pasted(tmp_path: Path) -> None:
     data, admin, server = free_ports(3)
-    blocks = [one for one in blocks_of(JOURNEY[0], "sh") if re.match(r"gateway|curl", one)]
-    script = "\n".join(blocks).replace(
+    script = "\n".join(steps_of(JOURNEY[0])).replace(
         "gateway check",
-        f"printf '[admin]\\nlisten = \"127.0.0.1:{admin}\"\\n' >> chatglm.toml; gateway check",
+        f"printf '[admin]\nlisten = \"127.0.0.1:{admin}\"\n' >> chatglm.toml; gateway check",
+        1,
     )
     said = pasted(script, tmp_path, {8000: server, 8080: data})
-    assert "chatglm.toml: ok (1 model, 1 backend)" in said
+    assert said.count("chatglm.toml: ok (1 model, 1 backend)") == 2
+    assert said.count(f"http://127.0.0.1:{admin}/readyz: 200") == 2
     assert "我是模拟的 chatglm-6b" in said
+    assert '"id":"gpt-3.5-turbo"' in said
+
+
+@pytest.mark.parametrize("page", JOURNEY, ids=shown)
+def test_every_command_of_the_first_steps_names_the_config_file(page: Path) -> None:
+    commands = re.findall(
+        r"(?:`|^)(gateway (?:check|serve|init|healthcheck) -[^`\n]*)", text_of(page), re.MULTILINE
+    )
+    assert len(commands) >= 10
+    assert [one for one in commands if not re.search(r"--(config|url) ", one)] == []
 
 
 def program_with(word: str, url: str) -> str:

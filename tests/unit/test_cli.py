@@ -124,6 +124,7 @@ def test_a_port_in_use_fails_the_check_and_names_the_key(tmp_path: Path) -> None
         result = call("check", "--config", path)
         assert (result.exit_code, result.stdout) == (2, "")
         assert f"server.listen: 127.0.0.1:{port} is in use by another program" in result.stderr
+        assert f"such as: gateway serve --config {path} --listen 127.0.0.1:80" in result.stderr
         assert call("check", "--no-bind", "--config", path).exit_code == 0
 
 
@@ -244,7 +245,7 @@ def test_serve_on_a_taken_port_names_address_key_and_remedy(tmp_path: Path) -> N
     assert done.returncode == 1, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert line["reason"].startswith(f"server.listen: {listen} is in use by another program")
-    assert "gateway serve --listen 127.0.0.1:80" in line["reason"]
+    assert f"gateway serve --config {words[2]} --listen 127.0.0.1:80" in line["reason"]
 
 
 def test_init_writes_a_file_that_is_good(tmp_path: Path) -> None:
@@ -282,6 +283,28 @@ def test_bad_url_of_an_option_is_told_without_a_traceback(served: Served, url: s
     assert (result.exit_code, served) == (2, [])
     assert "URL" in result.stderr
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("command", ["init", "serve"])
+@pytest.mark.parametrize("words", [[], ["--dialect", "chatglm"], ["--dialect", "openai"]])
+@pytest.mark.parametrize("password", ["swordfish", "fish/fish", "fish?fish", "fish#fish", "fish@fish"])
+@pytest.mark.parametrize(
+    "url", ["http://u:%@h:1", "u:%@h:1", "http:/u:%@h", "ftp://u:%@h", "http://u:%\uff20h"]
+)
+def test_password_in_the_url_of_an_option_is_never_repeated(
+    tmp_path: Path, served: Served, command: str, words: list[str], password: str, url: str
+) -> None:
+    place = ["--config", str(tmp_path / "new.toml")] if command == "init" else []
+    result = call(command, *place, "--backend", url.replace("%", password), *words)
+    assert (result.exit_code, served) == (2, [])
+    assert "URL" in result.stderr
+    assert "fish" not in result.output
+
+
+def test_url_with_a_password_is_refused_before_anybody_is_asked(served: Served) -> None:
+    result = call("serve", "--backend", "http://h:1", "--backend", "http://:swordfish@h:2")
+    assert (result.exit_code, served) == (2, [])
+    assert "put the key into api_key in the config file" in result.stderr
 
 
 def test_init_says_where_it_cannot_write(tmp_path: Path) -> None:

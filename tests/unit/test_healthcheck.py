@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.healthcheck import MOST_TEXT, fetch, got, probe, url_of
+from gateway.healthcheck import MOST_TEXT, fetch, got, probe, url_of, without_secrets
 
 
 @contextmanager
@@ -77,6 +77,22 @@ def test_a_wrong_url_is_told(url: str) -> None:
     well, line = probe(url, "/livez", 5)
     assert not well
     assert line.startswith(f"{url}: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://u:swordfish@127.0.0.1:1", "http://***@127.0.0.1:1"),
+        ("u:sword@fish@h", "***@h"),
+        ("//u:swordfish@h", "//***@h"),
+        ("http://127.0.0.1:1/x?key=swordfish", "http://127.0.0.1:1/x?***"),
+        ("unix:/run/a@b", "unix:/run/a@b"),
+        ("http://127.0.0.1:1/x", "http://127.0.0.1:1/x"),
+    ],
+)
+def test_a_url_is_told_without_its_secrets(url: str, told: str) -> None:
+    assert without_secrets(url) == told
+    assert probe(url, "/livez", 5)[1].startswith(told)
 
 
 @pytest.mark.parametrize(

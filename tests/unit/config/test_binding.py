@@ -1,11 +1,12 @@
 import os
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
-from gateway.config import Address
-from gateway.config.binding import obstacle
+from gateway.config import Address, Config
+from gateway.config.binding import obstacle, obstacles
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
@@ -62,3 +63,40 @@ def test_a_file_in_the_place_of_a_socket_is_kept(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("precious")
     assert "is no socket" in (obstacle(Address(path=str(tmp_path / "x"))) or "")
     assert (tmp_path / "x").read_text() == "precious"
+
+
+def over(listen: str, admin: str) -> Config:
+    backend = {"name": "gpu-0", "url": "http://h:1", "dialect": "chatglm", "models": ["m"]}
+    return Config.model_validate(
+        {"server": {"listen": listen}, "admin": {"listen": admin}, "backends": [backend]}
+    )
+
+
+def proposed(reason: str) -> list[str]:
+    return shlex.split(reason.partition("such as: ")[2])
+
+
+def test_the_proposed_command_names_the_file_and_moves_every_plane_that_is_in_the_way() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        data, admin = (f"127.0.0.1:{sock.getsockname()[1]}" for sock in (one, two))
+        found = obstacles(over(data, admin), Path("my file.toml"), {"server": {"listen": data}})
+    assert [reason.partition(":")[0] for reason in found] == ["server.listen", "admin.listen"]
+    assert proposed(found[0]) == proposed(found[1])
+    words = proposed(found[0])
+    assert words[:5] == ["gateway", "serve", "--config", "my file.toml", "--listen"]
+    assert words[6] == "--admin-listen"
+    assert data not in words
+    assert admin not in words
+
+
+def test_the_proposed_command_repeats_what_options_said_without_a_file() -> None:
+    backends = [
+        {"name": f"gpu-{number}", "url": f"http://h:{number}", "dialect": "chatglm", "models": ["m"]}
+        for number in range(2)
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        admin = f"127.0.0.1:{other.getsockname()[1]}"
+        given = {"backends": backends, "server": {"listen": "[::1]:0"}, "admin": {"listen": admin}}
+        (reason,) = obstacles(over("127.0.0.1:0", admin), None, given)
+    told = "gateway serve --backend http://h:0 --backend http://h:1 --dialect chatglm --model m"
+    assert " ".join(proposed(reason)).startswith(f"{told} --listen [::1]:0 --admin-listen 127.0.0.1:")

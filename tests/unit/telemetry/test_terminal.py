@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
@@ -13,6 +13,8 @@ from gateway.telemetry.receipt import Receipt
 from gateway.telemetry.terminal import TerminalLines, banner, in_colour, reachable
 from gateway.wire.events import Usage
 from tests.unit.telemetry.test_logs import loggers_as_they_were as loggers_as_they_were
+
+Form: TypeAlias = Literal["terminal", "console", "json"]
 
 
 def line(*, colour: bool = False, **values: Any) -> str:
@@ -75,6 +77,33 @@ def test_the_status_is_coloured_by_its_class(status: int, colour: int) -> None:
 def logged() -> tuple[Logs, io.StringIO]:
     stream = io.StringIO()
     return configure("terminal", "info", stream), stream
+
+
+def told_of(asked: str, model: str = "other", form: Form = "terminal") -> str:
+    """What a log in this form says of a request for the model `asked`."""
+    stream = io.StringIO()
+    logs = configure(form, "info", stream)
+    receipt = Receipt("r-1", "chat", 100.0, status=404, outcome="client_error", error="model_not_found")
+    receipt.asked, receipt.model, receipt.finished = asked, model, 100.0
+    logs.settled(receipt)
+    logs.flush()
+    return stream.getvalue()
+
+
+@pytest.mark.usefixtures("loggers_as_they_were")
+def test_an_unknown_model_is_shown_by_the_name_that_was_asked_for() -> None:
+    assert told_of("gpt-4").partition("  ")[2] == "404  gpt-4  -  0.00 s  model_not_found\n"
+    assert "\x1b" not in told_of("\x1b[31mred")
+    assert told_of("a\nb").count("\n") == 1
+    assert "  chatglm2-6b  " in told_of("an-alias", "chatglm2-6b")
+
+
+@pytest.mark.usefixtures("loggers_as_they_were")
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_the_name_of_an_unknown_model_is_in_no_kept_log(form: Form) -> None:
+    told = told_of("sk-a-key-by-mistake", form=form)
+    assert "model_not_found" in told
+    assert "mistake" not in told
 
 
 def test_other_events_are_words_with_their_fields() -> None:
