@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.telemetry.receipt import LONGEST_ASKED, Receipt
 from gateway.tenancy.failures import FREE, LONGEST
 from tests.support.asgi import Rig, begin, chat, fetch, rig
 from tests.support.servers import Servers, native, whole
@@ -159,6 +160,17 @@ async def test_a_model_that_is_not_there_never_becomes_a_label() -> None:
     assert {line["model"] for line in house.access} == {"other"}
     assert "nowhere" not in exposition
     assert "odd" not in exposition
+
+
+async def test_the_start_of_the_name_of_an_unknown_model_is_kept_for_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[Receipt] = []
+    async with rig(Servers(a=whole())) as house:
+        monkeypatch.setattr(house.logs, "settled", kept.append)
+        for name in ("nowhere", "x" * 10_000, "m"):
+            await house.chat(model=name)
+    assert [receipt.asked for receipt in kept] == ["nowhere", "x" * LONGEST_ASKED, ""]
 
 
 async def test_without_keys_everybody_is_anonymous() -> None:
