@@ -8,7 +8,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run without ha
         "or get one: uv python install 3.13.".format(*sys.version_info)
     )
 
-from gateway.cli import main
+from gateway.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="gateway")

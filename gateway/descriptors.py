@@ -26,7 +26,7 @@ UNLIMITED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DescriptorLimits:
     """Clients that each plane may have, where descriptors are scarce.
 
     `turned_away`: refusals under way at a time. `backlog`: connections that the system may keep ready.
@@ -62,7 +62,7 @@ def raised(settings: Config) -> int | None:
     return soft
 
 
-def room(settings: Config, limit: int | None) -> Room | None:
+def room(settings: Config, limit: int | None) -> DescriptorLimits | None:
     """How to share out `limit` descriptors; None where there are enough for all."""
     if limit is None or limit >= wanted(settings):
         return None
@@ -70,7 +70,7 @@ def room(settings: Config, limit: int | None) -> Room | None:
     spare -= min(_backends(settings), spare // 2)
     burst = max(LEAST, min(BURST, spare // 8))
     most = max(LEAST, spare - 3 * burst)  # two planes may be rushed at once, and refusals be under way
-    return Room(limit, min(most, _clients(settings)), ADMIN, burst, burst)
+    return DescriptorLimits(limit, min(most, _clients(settings)), ADMIN, burst, burst)
 
 
 def _clients(settings: Config) -> int:

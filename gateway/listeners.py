@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import Address, Config, Server
-from gateway.upstream.tuning import DEAD_AFTER, watch
+from gateway.config import Address, Config, ServerSettings
+from gateway.upstream.socket_options import DEAD_AFTER, watch
 
 BACKLOG = 2048
 RECEIVE_BUFFER = 65_536
@@ -44,7 +44,7 @@ class Listeners:
 
 @contextlib.contextmanager
 def listening(
-    server: Server, admin: Address, environ: MutableMapping[str, str] = os.environ
+    server: ServerSettings, admin: Address, environ: MutableMapping[str, str] = os.environ
 ) -> Iterator[Listeners]:
     """Listen for the length of a `with`. Raises `OSError` when an address cannot be bound."""
     with contextlib.ExitStack() as stack:
@@ -64,7 +64,7 @@ def listening(
         )
 
 
-def watch_clients(listener: socket.socket, server: Server) -> None:
+def watch_clients(listener: socket.socket, server: ServerSettings) -> None:
     """Have clients that vanish without a word found, so that their requests end; for those accepted from now.
 
     A client that is there and takes nothing of its answer is let be for `server.write_timeout`, which the
@@ -130,7 +130,7 @@ def require_keys(data: socket.socket, settings: Config) -> None:
 
 
 @contextlib.contextmanager
-def _bound(address: Address, server: Server) -> Iterator[socket.socket]:
+def _bound(address: Address, server: ServerSettings) -> Iterator[socket.socket]:
     if address.path:
         with _unix_socket(Path(address.path)) as bound:
             yield bound
@@ -166,9 +166,9 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
 
 
 def _require_left_behind(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
-        error = asking.connect_ex(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as call:
+        call.setblocking(False)
+        error = call.connect_ex(str(path))
     if error not in {errno.ECONNREFUSED, errno.ENOENT}:  # EAGAIN: its backlog is full
         raise OSError(errno.EADDRINUSE, "another process serves on this Unix socket")
 

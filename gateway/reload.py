@@ -14,8 +14,8 @@ from typing import Literal, Protocol, TypeAlias
 
 from gateway import config
 from gateway.config.loops import refuse_loops
-from gateway.telemetry.logs import Logs
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.logs.events import EventLog
+from gateway.telemetry.metrics.exporter import Metrics
 
 POLL = 1.0
 """Seconds between two looks at the files. A change counts once two looks have seen the same: whoever is
@@ -28,7 +28,7 @@ Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 """What can be seen of files without reading them: a swapped symbolic link changes it as a write does."""
 
 
-class Subject(Protocol):
+class Reloadable(Protocol):
     """Who goes by the configuration."""
 
     @property
@@ -46,7 +46,7 @@ class Reloader:
     """
 
     def __init__(
-        self, path: Path, subject: Subject, logs: Logs, metrics: Metrics, given: config.Given
+        self, path: Path, subject: Reloadable, logs: EventLog, metrics: Metrics, given: config.Given
     ) -> None:
         self._path = path
         self._subject = subject

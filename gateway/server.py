@@ -22,21 +22,21 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway import __version__, allowance, config, descriptors
-from gateway.api.life import Life
-from gateway.app import Gateway, create_app
+from gateway import __version__, config, descriptors, memory_limits
+from gateway.api.lifecycle import Lifecycle
+from gateway.compose import Gateway, create_app
 from gateway.config.binding import obstacles
-from gateway.descriptors import Room
-from gateway.inbound import Arrivals, Connection
-from gateway.inbound.arrivals import no_lines
+from gateway.descriptors import DescriptorLimits
+from gateway.formats.headers import Lines
+from gateway.http1 import ClientConnection, ConnectionAdmission
+from gateway.http1.admission import no_lines
 from gateway.listeners import BACKLOG, Listeners, accept_waiting, listening, require_keys, watch_clients
 from gateway.reload import Reloader
-from gateway.telemetry.logs import Format, Logs, configure
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.terminal import banner, in_colour, reachable
-from gateway.telemetry.writer import errors_aside, hold_standard_descriptors, writer_to
+from gateway.telemetry.logs.events import EventLog, Format, configure
+from gateway.telemetry.logs.terminal import banner, in_colour, reachable
+from gateway.telemetry.logs.writer import errors_aside, hold_standard_descriptors, writer_to
+from gateway.telemetry.metrics.exporter import Metrics
 from gateway.upstream.transport import Transport
-from gateway.wire.headers import Lines
 
 LAST_ARRIVALS = 0.2
 """Seconds that who has just connected has to send a request, where somebody else listens already."""
@@ -73,12 +73,12 @@ class _Plane(uvicorn.Server):
     """
 
     def __init__(
-        self, app: ASGIApp, drain: float, arrivals: Arrivals, backlog: int, *, own: bool = True
+        self, app: ASGIApp, drain: float, admission: ConnectionAdmission, backlog: int, *, own: bool = True
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Connection,  # never "auto": it falls back to a parser that lets smuggled requests pass
+                http=ClientConnection,  # never "auto": its fallback parser lets smuggled requests pass
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -91,7 +91,7 @@ class _Plane(uvicorn.Server):
             )
         )
         self.allow(drain)
-        self.server_state = self.arrivals = arrivals
+        self.server_state = self.admission = admission
         self.up = asyncio.Event()
         self._own = own
         self.sockets: list[socket.socket] = []
@@ -100,9 +100,9 @@ class _Plane(uvicorn.Server):
         """Let requests in flight have this many seconds at the end."""
         self.config.timeout_graceful_shutdown = math.ceil(drain) + LAST_WORDS
 
-    def reconfigure(self, server: config.Server) -> None:
+    def reconfigure(self, server: config.ServerSettings) -> None:
         """Keep other limits from now on."""
-        self.arrivals.reconfigure(server)
+        self.admission.reconfigure(server)
         for sock in self.sockets:
             with contextlib.suppress(OSError):  # it listens no more
                 watch_clients(sock, server)
@@ -131,7 +131,7 @@ class _Plane(uvicorn.Server):
         for server in getattr(self, "servers", ()):
             server.close()
         await asyncio.sleep(0.01)  # an event loop may close the sockets themselves a little later
-        link = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        link = partial(ClientConnection, self.config, self.server_state, self.lifespan.state)
         for sock in waiting:
             with sock:
                 if self._own:
@@ -140,12 +140,12 @@ class _Plane(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: also see to the clients' time limits."""
         with contextlib.suppress(MemoryError):  # the next sweep sees to it
-            self.arrivals.sweep(asyncio.get_running_loop().time())
+            self.admission.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningPlanes:
     """A gateway that takes requests. URLs have no slash at the end; `hurried`: its end is forced."""
 
     url: str
@@ -176,7 +176,7 @@ class Running:
     def end_now(self) -> None:
         """Do not wait for requests in flight any longer: tell them, and hang up a moment later."""
         self.hurried.set()
-        self.gateway.life.end()
+        self.gateway.lifecycle.end()
         for plane in self.planes:
             plane.force_exit = True
             asyncio.get_running_loop().call_later(MOMENT, plane.hang_up)
@@ -184,8 +184,8 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: config.Config, *, logs: Logs | None = None, transport: Transport | None = None
-) -> AsyncIterator[Running]:
+    settings: config.Config, *, logs: EventLog | None = None, transport: Transport | None = None
+) -> AsyncIterator[RunningPlanes]:
     """Run the gateway for the length of an `async with`.
 
     Raises OSError when an address cannot be bound. At the end it goes on for `server.drain_delay` seconds
@@ -204,11 +204,11 @@ async def running(
             _Plane(
                 gateway.data,
                 settings.server.drain,
-                _arrivals(settings, gateway, logs, gateway.browsers.early_lines),
+                _admission(settings, gateway, logs, gateway.browsers.early_lines),
                 backlog,
                 own=own,
             ),
-            _Plane(gateway.admin, 1, _arrivals(settings, gateway, logs, no_lines), backlog, own=own),
+            _Plane(gateway.admin, 1, _admission(settings, gateway, logs, no_lines), backlog, own=own),
         )
         _confine(planes, room)
         _tell_room(logs, settings, room)
@@ -223,22 +223,22 @@ async def running(
             try:
                 await asyncio.gather(*(plane.up.wait() for plane in planes))
                 gateway.start()
-                yield Running(_url(data), _url(admin), gateway, planes, hurried, limit)
+                yield RunningPlanes(_url(data), _url(admin), gateway, planes, hurried, limit)
             finally:
-                await _take_leave(gateway.life, gateway.settings.server.drain_delay, hurried)
+                await _take_leave(gateway.lifecycle, gateway.settings.server.drain_delay, hurried)
                 await _stop_listening(planes, listeners, hurried)
-                gateway.life.drain()
+                gateway.lifecycle.drain()
                 gateway.shadow.close()  # nobody waits for copies
                 gateway.dispatcher.drain()  # who waits for a slot would hardly get one: others can serve them
                 lag.cancel()
                 rest.cancel()
-                await _end(planes, serving, gateway.life, gateway.settings.server.drain)
+                await _end(planes, serving, gateway.lifecycle, gateway.settings.server.drain)
                 await gateway.aclose()
 
 
-def _arrivals(
-    settings: config.Config, gateway: Gateway, logs: Logs, cors: Callable[[bytes | None], Lines]
-) -> Arrivals:
+def _admission(
+    settings: config.Config, gateway: Gateway, logs: EventLog, cors: Callable[[bytes | None], Lines]
+) -> ConnectionAdmission:
     told = -math.inf
 
     def refused(reason: str) -> None:
@@ -249,19 +249,19 @@ def _arrivals(
             told = now
             logs.note("No file descriptor is left for more clients: raise the limit.", level="error")
 
-    return Arrivals(settings.server, refused, cors)
+    return ConnectionAdmission(settings.server, refused, cors)
 
 
-def _confine(planes: tuple[_Plane, _Plane], room: Room | None) -> None:
+def _confine(planes: tuple[_Plane, _Plane], room: DescriptorLimits | None) -> None:
     """Let clients not take the descriptors that backends and the other plane need."""
     for plane, most in zip(planes, (room.data, room.admin) if room else (math.inf, math.inf), strict=True):
         if room is None:
-            plane.arrivals.confine(most)
+            plane.admission.confine(most)
         else:
-            plane.arrivals.confine(most, room.turned_away)
+            plane.admission.confine(most, room.turned_away)
 
 
-def _tell_room(logs: Logs, settings: config.Config, room: Room | None) -> None:
+def _tell_room(logs: EventLog, settings: config.Config, room: DescriptorLimits | None) -> None:
     most = settings.server.max_connections
     if room is not None and most > room.data:
         logs.note(
@@ -275,9 +275,9 @@ def _tell_room(logs: Logs, settings: config.Config, room: Room | None) -> None:
         )
 
 
-async def _take_leave(life: Life, delay: float, hurried: asyncio.Event) -> None:
+async def _take_leave(lifecycle: Lifecycle, delay: float, hurried: asyncio.Event) -> None:
     """Say that the gateway is not ready, and serve on until those who send requests have heard."""
-    life.take_leave()
+    lifecycle.take_leave()
     if delay:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
@@ -297,17 +297,17 @@ async def _stop_listening(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ARRIVALS):
                 await hurried.wait()
-        for connection in tuple(planes[0].arrivals.connections):
+        for connection in tuple(planes[0].admission.connections):
             connection.shutdown()
 
 
 async def _end(
-    planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]], life: Life, drain: float
+    planes: tuple[_Plane, _Plane], serving: list[asyncio.Task[None]], lifecycle: Lifecycle, drain: float
 ) -> None:
     data, admin = planes
     data.should_exit = True
     await asyncio.wait({serving[0]}, timeout=drain)
-    life.end()  # what has not finished is told so, and ends well-formed
+    lifecycle.end()  # what has not finished is told so, and ends well-formed
     await asyncio.wait({serving[0]}, timeout=LAST_WORDS)
     data.hang_up()
     await asyncio.wait({serving[0]})
@@ -335,9 +335,9 @@ async def _clean_up(gateway: Gateway) -> None:
         most = max(most, used)
         if used < most // 2:
             most = used
-            if not gateway.life.visitors:
+            if not gateway.lifecycle.visitors:
                 gc.collect()
-            allowance.trim()
+            memory_limits.trim()
 
 
 def serve(settings: config.Config, path: Path | None = None, given: config.Given | None = None) -> int:
@@ -351,7 +351,7 @@ def serve(settings: config.Config, path: Path | None = None, given: config.Given
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    allowance.tune()
+    memory_limits.tune()
     hold_standard_descriptors()
     with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, path, given or {}))
@@ -376,7 +376,7 @@ async def _serve(settings: config.Config, path: Path | None, given: config.Given
 async def _serve_until(
     settings: config.Config,
     path: Path | None,
-    logs: Logs,
+    logs: EventLog,
     stops: asyncio.Queue[str],
     given: config.Given,
 ) -> int:
@@ -396,21 +396,21 @@ async def _serve_until(
         return await _close(stack, run, stops)
 
 
-def for_people(log: config.Log) -> bool:
+def for_people(log: config.LogSettings) -> bool:
     """Whether the log is for a terminal."""
     return log.format == "terminal" or (
         log.format == "auto" and sys.stdout is not None and sys.stdout.isatty()
     )
 
 
-def logs_of(log: config.Log) -> Logs:
+def logs_of(log: config.LogSettings) -> EventLog:
     """Begin to log to standard output, in the form that the configuration asks for."""
     form: Format = "console" if log.format == "console" else "terminal" if for_people(log) else "json"
     stdout = sys.stdout
     return configure(form, log.level, writer_to(stdout), access=log.access, colour=in_colour(stdout))
 
 
-async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
+async def _welcome(run: RunningPlanes, logs: EventLog, path: Path | None) -> None:
     """Print the banner, once the first probes have told which backends are up, or `FIRST_LOOKS` later."""
     gateway = run.gateway
     await gateway.prober.wait_first_looks(FIRST_LOOKS)
@@ -420,7 +420,7 @@ async def _welcome(run: Running, logs: Logs, path: Path | None) -> None:
         url=reachable(run.url),
         admin_url=reachable(run.admin_url),
         models={model.name: model.backends for model in models},
-        usable=gateway.ward.usable(),
+        usable=gateway.health_monitor.usable(),
         config=str(path or "none: made from the command line"),
     )
     logs.welcomed(lines)
@@ -460,7 +460,7 @@ def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Call
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
 
 
-async def _close(stack: contextlib.AsyncExitStack, run: Running, stops: asyncio.Queue[str]) -> int:
+async def _close(stack: contextlib.AsyncExitStack, run: RunningPlanes, stops: asyncio.Queue[str]) -> int:
     async with asyncio.TaskGroup() as group:
         again = group.create_task(_end_now_on(stops, run))
         await stack.aclose()
@@ -469,7 +469,7 @@ async def _close(stack: contextlib.AsyncExitStack, run: Running, stops: asyncio.
     return 1 if forced else 0
 
 
-async def _end_now_on(stops: asyncio.Queue[str], run: Running) -> None:
+async def _end_now_on(stops: asyncio.Queue[str], run: RunningPlanes) -> None:
     await stops.get()
     run.end_now()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 
-from gateway.abilities.stage import Stage
-from gateway.wire.events import Delta, Event
+from gateway.abilities.base import Ability
+from gateway.formats.events import Delta, Event
 
 SIZE = 16
 """About how many code points a piece holds."""
@@ -34,7 +34,7 @@ def split(text: str, size: int = SIZE) -> list[str]:
     return pieces
 
 
-class Pieces(Stage):
+class AnswerSplitter(Ability):
     """Turns the one delta of a whole answer into many."""
 
     def feed(self, event: Event) -> list[Event]:

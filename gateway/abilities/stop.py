@@ -6,11 +6,11 @@ character and stop text, whatever both are: it is Knuth, Morris and Pratt's, whi
 
 from __future__ import annotations
 
-from gateway.abilities.stage import Stage
-from gateway.wire.events import Delta, Event, Finish, Usage
+from gateway.abilities.base import Ability
+from gateway.formats.events import Delta, Event, Finish, Usage
 
 
-class Stop(Stage):
+class StopSequences(Ability):
     """Cuts one generation of one choice at the first of `stops`.
 
     As long as the end of the text could be the beginning of a stop text it is held back: never more than
@@ -18,7 +18,7 @@ class Stop(Stage):
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
-        self._searches = [_Search(stop) for stop in stops]
+        self._searches = [_Matcher(stop) for stop in stops]
         self._held = ""
 
     def feed(self, event: Event) -> list[Event]:
@@ -65,7 +65,7 @@ class Stop(Stage):
         return held + first - max(length for end, length in ends if end == first)
 
 
-class _Search:
+class _Matcher:
     """Looks for one stop text in pieces of a text. `matched`: how much of it the text so far ends with."""
 
     __slots__ = ("_back", "_stop", "length", "matched")

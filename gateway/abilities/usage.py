@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from gateway.abilities.stage import Stage
-from gateway.wire import tokens
-from gateway.wire.events import Delta, Event, Usage
+from gateway.abilities.base import Ability
+from gateway.formats import token_counts
+from gateway.formats.events import Delta, Event, Usage
 
 _KEPT = 4096
 """Characters that are kept to be counted together: one by one is dear, all of them fill memory."""
 
 
-class Count(Stage):
+class UsageCounter(Ability):
     """Passes everything on and gives one `Usage` at the very end.
 
     The backend's own if one comes, else an estimate. Stands behind `Stop`, which lets no count through
@@ -20,7 +20,7 @@ class Count(Stage):
     def __init__(self, prompt_tokens: int, cjk: int) -> None:
         self._prompt = prompt_tokens
         self._cjk = cjk
-        self._tally = tokens.Tally()
+        self._tally = token_counts.TokenTally()
         self._texts: list[str] = []
         self._length = 0
         self._seen: Usage | None = None

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import replies
-from gateway.wire import jsontext
+from gateway.api import responses
+from gateway.formats import jsontext
 
 
 class Exposition(Protocol):
@@ -34,7 +34,7 @@ class MetricsPage:
         async with self._alone:
             self._metrics.prepare()
             body, kind = await asyncio.to_thread(self._metrics.write)
-        await replies.send_whole(send, 200, body, [(b"content-type", kind.encode())])
+        await responses.send_whole(send, 200, body, [(b"content-type", kind.encode())])
 
 
 class VersionPage:
@@ -46,4 +46,4 @@ class VersionPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one request."""
         scope["visit"].quiet = True
-        await replies.send_whole(send, 200, self._body, replies.JSON)
+        await responses.send_whole(send, 200, self._body, responses.JSON)

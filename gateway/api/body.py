@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Message, Receive
 
-from gateway.api.leaving import Presence
+from gateway.api.client_guard import ClientChannel
 from gateway.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 
 Headers = Mapping[bytes, bytes]
@@ -46,11 +46,11 @@ def require_identity(headers: Headers) -> None:
         raise UnsupportedMediaType("Compressed request bodies are not read. Send the body as it is.")
 
 
-def whole_body(headers: Headers, presence: Presence, limit: int) -> bytes | None:
+def whole_body(headers: Headers, client: ClientChannel, limit: int) -> bytes | None:
     """The whole body, if all of it has come already; None where it must be read. Raises as `read_body`."""
     if b"content-encoding" in headers:
         require_identity(headers)
-    body = presence.whole_body()
+    body = client.whole_body()
     if body is not None and len(body) > limit:
         raise _too_large(limit)
     return body

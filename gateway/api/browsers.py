@@ -13,9 +13,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.body import require_json
-from gateway.config import Address, Server
+from gateway.config import Address, ServerSettings
 from gateway.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
-from gateway.wire.headers import Lines, Pairs
+from gateway.formats.headers import Lines, Pairs
 
 Headers = Mapping[bytes, bytes]
 """A request's headers by name in lower case; of several with one name, the first."""
@@ -55,12 +55,12 @@ class BrowserRules:
     `address` is where the plane listens, which is fixed; `pages` whether `server.cors_origins` is for it.
     """
 
-    def __init__(self, server: Server, address: Address, *, pages: bool = True) -> None:
+    def __init__(self, server: ServerSettings, address: Address, *, pages: bool = True) -> None:
         self._address = address
         self._pages = pages
         self.reconfigure(server)
 
-    def reconfigure(self, server: Server) -> None:
+    def reconfigure(self, server: ServerSettings) -> None:
         """Go by other settings from now on."""
         self._hosts = frozenset(server.hosts)
         self._known: set[bytes] = set()

@@ -7,7 +7,7 @@ import secrets
 _WORD = (1 << 64) - 1
 
 
-class Ids:
+class IdGenerator:
     """Ids of 24 hexadecimal digits that no other process makes, and this one makes once.
 
     They are unique, not secret. A counter that starts anywhere and goes in steps of any odd size meets

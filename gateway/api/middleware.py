@@ -10,10 +10,10 @@ from typing import Protocol, get_args
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import replies
+from gateway.api import responses
 from gateway.api.browsers import BrowserRules
-from gateway.api.leaving import Leaving, Presence
-from gateway.api.life import Life
+from gateway.api.client_guard import ClientChannel, ClientGuard
+from gateway.api.lifecycle import Lifecycle
 from gateway.errors import (
     ClientGone,
     Draining,
@@ -24,9 +24,9 @@ from gateway.errors import (
     Unauthorized,
     forget_trace,
 )
+from gateway.formats.events import UsageSource
+from gateway.formats.headers import CONTINUE, Lines, Pairs, members, pairs
 from gateway.telemetry.receipt import Hook, Receipt
-from gateway.wire.events import UsageSource
-from gateway.wire.headers import CONTINUE, Lines, Pairs, members, pairs
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _JSON = b"content-type: application/json"
@@ -60,14 +60,14 @@ class CrashLog(Protocol):
         """Take note of an exception that should not have been."""
 
 
-class Holding(Protocol):
+class MemoryAccount(Protocol):
     """Where the memory of requests is counted."""
 
     def give(self, size: int) -> None:
         """Take bytes back."""
 
 
-class Visit:
+class RequestContext:
     """One request on its way through the doors. Lies in the scope as `visit`.
 
     `headers` are the request's, the first of each name; `error_body` writes an error as the door's clients
@@ -76,7 +76,7 @@ class Visit:
     """
 
     __slots__ = (
-        "_cors", "_life", "_now", "_send", "began", "error_body", "headers", "held", "memory", "quiet",
+        "_cors", "_lifecycle", "_now", "_send", "began", "error_body", "headers", "held", "memory", "quiet",
         "receipt",
     )  # fmt: skip
 
@@ -84,19 +84,19 @@ class Visit:
         self,
         receipt: Receipt,
         headers: Mapping[bytes, bytes],
-        life: Life,
+        lifecycle: Lifecycle,
         now: Callable[[], float],
         send: Send,
         cors: Lines,
     ) -> None:
         self.receipt = receipt
         self.headers = headers
-        self.error_body: Callable[[GatewayError], bytes] = replies.error_body
+        self.error_body: Callable[[GatewayError], bytes] = responses.error_body
         self.quiet = False
         self.began = False
         self.held = 0
-        self.memory: Holding | None = None
-        self._life = life
+        self.memory: MemoryAccount | None = None
+        self._lifecycle = lifecycle
         self._now = now
         self._send = send
         self._cors = cors
@@ -107,12 +107,12 @@ class Visit:
             self._dress(message)
         return self._send(message)
 
-    def answer(self, presence: Presence, body: bytes) -> Awaitable[None]:
+    def answer(self, client: ClientChannel, body: bytes) -> Awaitable[None]:
         """Send a whole answer of status 200, with all that is known of its way."""
         said = [_JSON, *gateway_lines(self.receipt), *self._begin(200), _NO_STORE]
-        if self._life.leaving:
-            return replies.send_whole(self._send, 200, body, [*pairs(said), _CLOSE])
-        return presence.answer(said, body)
+        if self._lifecycle.leaving:
+            return responses.send_whole(self._send, 200, body, [*pairs(said), _CLOSE])
+        return client.answer(said, body)
 
     def _dress(self, message: Message) -> None:
         given = message.get("headers", ())
@@ -120,7 +120,7 @@ class Visit:
         if b"cache-control" not in dict(given):
             said.append(_NO_STORE)
         message["headers"] = headers = [*given, *pairs(said)]
-        if self._life.leaving:
+        if self._lifecycle.leaving:
             headers.append(_CLOSE)
 
     def _begin(self, status: int) -> Lines:
@@ -139,7 +139,7 @@ class Visit:
         ]
 
 
-class Reception:
+class RequestMiddleware:
     """Plain ASGI middleware: opens a `Visit` and settles it, whatever happens."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Reception:
         crash_log: CrashLog,
         clock: Callable[[], float],
         new_id: Callable[[str], str],
-        life: Life,
+        lifecycle: Lifecycle,
         browsers: BrowserRules | None = None,
     ) -> None:
         self._app = app
@@ -158,7 +158,7 @@ class Reception:
         self._crash_log = crash_log
         self._clock = clock
         self._new_id = new_id
-        self._life = life
+        self._lifecycle = lifecycle
         self._browsers = browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,60 +166,65 @@ class Reception:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = scope["visit"] = self._open(scope, send)
+        context = scope["visit"] = self._open(scope, send)
         try:
-            if b"expect" in visit.headers:
+            if b"expect" in context.headers:
                 _require_expectation(scope["headers"])
             if scope["method"] == "OPTIONS" and self._browsers is not None:
-                await self._ask_leave(self._browsers, visit, scope, receive)
+                await self._ask_leave(self._browsers, context, scope, receive)
             else:
                 trial = None
                 try:
-                    await self._app(scope, receive, visit.send)
+                    await self._app(scope, receive, context.send)
                 except Untried as untried:
                     trial = untried.delay, untried.accept
                 if trial is not None:
                     await self._wait_trial(*trial, scope)
-                    await self._app(scope, receive, visit.send)
+                    await self._app(scope, receive, context.send)
         except ClientGone as error:
-            self._note_leaving(visit, scope["presence"], error)
+            self._note_leaving(context, scope["presence"], error)
             forget_trace(error)
         except GatewayError as error:
             if isinstance(error, Unauthorized) and error.delay:
-                with contextlib.suppress(ClientGone, Draining), Leaving(scope["presence"], self._life):
+                with (
+                    contextlib.suppress(ClientGone, Draining),
+                    ClientGuard(scope["presence"], self._lifecycle),
+                ):
                     await asyncio.sleep(error.delay)
-            await self._refuse(visit, error)
+            await self._refuse(context, error)
             forget_trace(error)
         except MemoryError as error:
             forget_trace(error)  # its frames hold the request
-            await self._refuse(visit, NoMemory("The gateway is out of memory. Try again.", retry_after=1))
+            await self._refuse(context, NoMemory("The gateway is out of memory. Try again.", retry_after=1))
         except Exception as error:  # noqa: BLE001 - a bug of ours: told whole to the log, as 500 to the client
-            self._crash_log.crash(visit.receipt.request_id, error)
-            await self._refuse(visit, InternalError("The gateway failed. Its log knows more."))
+            self._crash_log.crash(context.receipt.request_id, error)
+            await self._refuse(context, InternalError("The gateway failed. Its log knows more."))
             forget_trace(error)
         finally:
-            visit.receipt.finished = self._clock()
-            if visit.memory is not None:
-                visit.memory.give(visit.held)
-            if not visit.quiet:
-                self._hook.settled(visit.receipt)
+            context.receipt.finished = self._clock()
+            if context.memory is not None:
+                context.memory.give(context.held)
+            if not context.quiet:
+                self._hook.settled(context.receipt)
 
-    async def _ask_leave(self, rules: BrowserRules, visit: Visit, scope: Scope, receive: Receive) -> None:
+    async def _ask_leave(
+        self, rules: BrowserRules, context: RequestContext, scope: Scope, receive: Receive
+    ) -> None:
         """Answer a browser that asks whether a page may send a request; nobody needs a key to ask."""
-        leave = rules.preflight(scope["method"], visit.headers)
+        leave = rules.preflight(scope["method"], context.headers)
         if leave is None:
-            await self._app(scope, receive, visit.send)
+            await self._app(scope, receive, context.send)
             return
-        visit.quiet = True
-        await visit.send({"type": "http.response.start", "status": 204, "headers": leave})
-        await visit.send({"type": "http.response.body", "body": b""})
+        context.quiet = True
+        await context.send({"type": "http.response.start", "status": 204, "headers": leave})
+        await context.send({"type": "http.response.body", "body": b""})
 
     async def _wait_trial(self, delay: float, accept: Callable[[], None], scope: Scope) -> None:
-        with Leaving(scope["presence"], self._life):
+        with ClientGuard(scope["presence"], self._lifecycle):
             await asyncio.sleep(delay)
         accept()
 
-    def _open(self, scope: Scope, send: Send) -> Visit:
+    def _open(self, scope: Scope, send: Send) -> RequestContext:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = headers.get(b"x-request-id")
         known = given is not None and _REQUEST_ID.fullmatch(given)
@@ -232,19 +237,19 @@ class Reception:
         )
         rules = self._browsers
         cors = rules.lines(headers) if rules is not None and rules.on else []
-        return Visit(receipt, headers, self._life, self._clock, send, cors)
+        return RequestContext(receipt, headers, self._lifecycle, self._clock, send, cors)
 
-    def _note_leaving(self, visit: Visit, presence: Presence, error: ClientGone) -> None:
+    def _note_leaving(self, context: RequestContext, client: ClientChannel, error: ClientGone) -> None:
         """Some were sent away: the server has answered them, and left the reason as `fault`."""
-        if presence.fault is None:
-            visit.receipt.left_while = visit.receipt.phase
-        note_error(visit.receipt, presence.fault or error)
+        if client.fault is None:
+            context.receipt.left_while = context.receipt.phase
+        note_error(context.receipt, client.fault or error)
 
-    async def _refuse(self, visit: Visit, error: GatewayError) -> None:
-        note_error(visit.receipt, error)
-        if not visit.began:
-            extra = pairs(gateway_lines(visit.receipt))
-            await replies.send_error(visit.send, error, visit.error_body(error), extra)
+    async def _refuse(self, context: RequestContext, error: GatewayError) -> None:
+        note_error(context.receipt, error)
+        if not context.began:
+            extra = pairs(gateway_lines(context.receipt))
+            await responses.send_error(context.send, error, context.error_body(error), extra)
 
 
 def _require_expectation(headers: Pairs) -> None:

@@ -15,12 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import replies
+from gateway.api import responses
 from gateway.api.paths import nothing_at, tidied
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
 
-class Exact(Route):
+class ExactRoute(Route):
     """A route for its path and nothing else: Starlette's patterns also match one with a newline behind."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -31,25 +31,31 @@ class Exact(Route):
 def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Route]:
     """The doors of the data plane, each with and without `/v1`, and as Azure's clients ask for them."""
     deployment = "/openai/deployments/{deployment:path}/chat/completions"
-    routes: list[Route] = [Exact("/", native, methods=["POST"]), Exact(deployment, chat, methods=["POST"])]
+    routes: list[Route] = [
+        ExactRoute("/", native, methods=["POST"]),
+        ExactRoute(deployment, chat, methods=["POST"]),
+    ]
     for prefix in ("/v1", "", "/openai"):
         routes += [
-            Exact(f"{prefix}/chat/completions", chat, methods=["POST"]),
-            Exact(f"{prefix}/models", models, methods=["GET"]),
-            Exact(f"{prefix}/models/{{model:path}}", models, methods=["GET"]),
+            ExactRoute(f"{prefix}/chat/completions", chat, methods=["POST"]),
+            ExactRoute(f"{prefix}/models", models, methods=["GET"]),
+            ExactRoute(f"{prefix}/models/{{model:path}}", models, methods=["GET"]),
         ]
     return routes
 
 
 def health_routes(*, live: ASGIApp, ready: ASGIApp) -> list[Route]:
     """The probes, on both planes."""
-    paths = [Exact(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
-    return [*paths, Exact("/readyz", ready, methods=["GET"])]
+    paths = [ExactRoute(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
+    return [*paths, ExactRoute("/readyz", ready, methods=["GET"])]
 
 
 def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
     """What the admin plane has besides the probes."""
-    return [Exact("/metrics", metrics, methods=["GET"]), Exact("/version", version, methods=["GET"])]
+    return [
+        ExactRoute("/metrics", metrics, methods=["GET"]),
+        ExactRoute("/version", version, methods=["GET"]),
+    ]
 
 
 class Everywhere:
@@ -62,10 +68,10 @@ class Everywhere:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one request."""
         scope["visit"].quiet = True
-        await replies.send_whole(send, 200, b"", [(b"allow", self._allow)])
+        await responses.send_whole(send, 200, b"", [(b"allow", self._allow)])
 
 
-class Plane(Starlette):
+class PlaneApp(Starlette):
     """One plane. A path that stands in the list as it is leads straight to its door.
 
     What the list does not know word for word (other methods, paths with a part that varies, nothing at all)
@@ -123,7 +129,7 @@ class Plane(Starlette):
 
 def application(routes: list[Route], reception: Middleware) -> Starlette:
     """One plane."""
-    return Plane(routes, reception)
+    return PlaneApp(routes, reception)
 
 
 def _as_ours(error: HTTPException) -> GatewayError:

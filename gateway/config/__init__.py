@@ -8,58 +8,58 @@ the gateway.
 """
 
 from gateway.config.address import Address
-from gateway.config.backend import DIALECTS, Backend, Dialect, Tls
-from gateway.config.change import digest, fixed_changes, named_files
+from gateway.config.backend import DIALECTS, BackendSettings, Dialect, TlsSettings
 from gateway.config.effective import effective
-from gateway.config.fault import ConfigError, Fault
-from gateway.config.key import Key
+from gateway.config.fault import ConfigError, ConfigFault
+from gateway.config.key import KeySettings
 from gateway.config.loading import Given, load, parse
-from gateway.config.members import Member, Members, expanded, member_name, service_host
-from gateway.config.model import Model
+from gateway.config.members import Members, ServiceMember, expanded, member_name, service_host
+from gateway.config.model import ModelSettings
+from gateway.config.reloadable import digest, fixed_changes, named_files
 from gateway.config.schema import schema
 from gateway.config.section import (
-    Admin,
-    Discovery,
-    Health,
+    AdminSettings,
+    DiscoverySettings,
     HealthOverrides,
+    HealthSettings,
     KeepaliveStyle,
-    Log,
-    Queue,
-    Retries,
-    Server,
+    LogSettings,
+    QueueSettings,
+    RetriesSettings,
+    ServerSettings,
     TimeoutOverrides,
-    Timeouts,
+    TimeoutsSettings,
 )
-from gateway.config.split import Canary, Shadow
+from gateway.config.traffic_split import CanarySettings, ShadowSettings
 from gateway.config.tree import Config
 
 __all__ = [
     "DIALECTS",
     "Address",
-    "Admin",
-    "Backend",
-    "Canary",
+    "AdminSettings",
+    "BackendSettings",
+    "CanarySettings",
     "Config",
     "ConfigError",
+    "ConfigFault",
     "Dialect",
-    "Discovery",
-    "Fault",
+    "DiscoverySettings",
     "Given",
-    "Health",
     "HealthOverrides",
+    "HealthSettings",
     "KeepaliveStyle",
-    "Key",
-    "Log",
-    "Member",
+    "KeySettings",
+    "LogSettings",
     "Members",
-    "Model",
-    "Queue",
-    "Retries",
-    "Server",
-    "Shadow",
+    "ModelSettings",
+    "QueueSettings",
+    "RetriesSettings",
+    "ServerSettings",
+    "ServiceMember",
+    "ShadowSettings",
     "TimeoutOverrides",
-    "Timeouts",
-    "Tls",
+    "TimeoutsSettings",
+    "TlsSettings",
     "digest",
     "effective",
     "expanded",

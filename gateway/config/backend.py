@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from gateway.config.calls import Calls, calls_of
-from gateway.config.kinds import (
+from gateway.config.call_urls import CallUrls, calls_of
+from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
+from gateway.config.value_types import (
     Buffer,
     CallPath,
     FilePath,
@@ -19,7 +20,6 @@ from gateway.config.kinds import (
     Tokens,
     Url,
 )
-from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
 
 Dialect = Literal[
     "chatglm",
@@ -64,7 +64,7 @@ def default_slots(fields: dict[str, Any]) -> int:
     return _SLOTS.get(str(fields.get("dialect")), 1)
 
 
-class Tls(Section):
+class TlsSettings(Section):
     """TLS towards a backend with an `https` URL. Certificates are always verified."""
 
     ca_file: FilePath | None = None
@@ -75,7 +75,7 @@ class Tls(Section):
     """The private key of `cert_file`, PEM. Unset: it is looked for in `cert_file`."""
 
 
-class Backend(Section):
+class BackendSettings(Section):
     """One model server process, or with `discover` several. The backends of one model share its queue."""
 
     name: Label
@@ -118,7 +118,7 @@ class Backend(Section):
     """Key sent to this backend as `Authorization: Bearer`."""
     api_key_file: FilePath | None = None
     """File that holds `api_key`, relative to the config file."""
-    tls: Tls = Tls()
+    tls: TlsSettings = TlsSettings()
     """TLS settings of an `https` backend."""
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this backend; they win over the model's and over `[timeouts]`."""
@@ -144,6 +144,6 @@ class Backend(Section):
     """Dialects chatglm-cpp and chatglm-cpp-native: tokens of prompt the server keeps."""
 
     @property
-    def calls(self) -> Calls:
+    def calls(self) -> CallUrls:
         """What is called there."""
         return calls_of(self)

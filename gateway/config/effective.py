@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gateway.config.backend import DIALECT_KEYS, Backend
-from gateway.config.key import Key
+from gateway.config.backend import DIALECT_KEYS, BackendSettings
+from gateway.config.key import KeySettings
 from gateway.config.section import Section
 from gateway.config.tree import Config
 
@@ -49,11 +49,11 @@ def _values(section: Section, config: Config) -> dict[str, Any]:
     values = {name: getattr(section, name) for name in type(section).model_fields}
     if section is config.server:
         values["auth"] = "keys" if config.auth_required else "none"
-    if isinstance(section, Backend):
+    if isinstance(section, BackendSettings):
         values = _of_dialect(values, section.dialect)
         del values["max_discovered" if section.discover is None else "addresses"]
         _prefer_file(values, "api_key", "api_key_file")
-    if isinstance(section, Key):
+    if isinstance(section, KeySettings):
         _prefer_file(values, "key", "key_file")
     return values
 

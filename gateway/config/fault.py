@@ -35,7 +35,7 @@ def line_of(path: KeyPath, lines: Lines) -> int:
 
 
 @dataclass(frozen=True)
-class Complaint:
+class ValueProblem:
     """One thing that is wrong, by key path; it becomes a Fault when file and line are known."""
 
     path: KeyPath
@@ -43,7 +43,7 @@ class Complaint:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ConfigFault:
     """One thing that is wrong: `config.toml:12: backends[1].dialct: unknown key; did you mean "dialect"?`.
 
     `line` and `column` count from 1; 0 is not known.
@@ -64,16 +64,16 @@ class Fault:
 class ConfigError(Exception):
     """A config file cannot be used. `faults` holds all that is wrong with it, in file order; never empty."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[ConfigFault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-def faults_in(file: str, lines: Lines, complaints: Iterable[Complaint]) -> list[Fault]:
+def faults_in(file: str, lines: Lines, complaints: Iterable[ValueProblem]) -> list[ConfigFault]:
     """Give complaints their file and line, in file order, one for each key."""
     first = {complaint.path: complaint for complaint in reversed(list(complaints))}
     faults = [
-        Fault(file, line_of(path, lines), spelled(path), complaint.message)
+        ConfigFault(file, line_of(path, lines), spelled(path), complaint.message)
         for path, complaint in first.items()
     ]
     return sorted(faults, key=lambda fault: (fault.line, fault.key))

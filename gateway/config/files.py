@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.config.fault import Complaint, KeyPath
+from gateway.config.fault import KeyPath, ValueProblem
 
 _SECRETS = {"backends": ("api_key_file", "api_key"), "keys": ("key_file", "key")}
 """List of tables: (key that names a file, key that its text becomes)."""
@@ -20,7 +20,7 @@ _MAX_SECRET = 65_536
 """No key is longer (bytes); a larger file was named by mistake."""
 
 
-def with_files(data: dict[str, Any], folder: Path, complaints: list[Complaint]) -> dict[str, Any]:
+def with_files(data: dict[str, Any], folder: Path, complaints: list[ValueProblem]) -> dict[str, Any]:
     """Make the paths in `data` absolute and read the secrets; what fails is added to `complaints`."""
     for section, (file_key, key) in _SECRETS.items():
         for index, table in _tables(data, section):
@@ -42,17 +42,22 @@ def _tables(data: dict[str, Any], section: str) -> Iterator[tuple[int, dict[str,
 
 
 def _read_secret(
-    table: dict[str, Any], file_key: str, key: str, folder: Path, path: KeyPath, complaints: list[Complaint]
+    table: dict[str, Any],
+    file_key: str,
+    key: str,
+    folder: Path,
+    path: KeyPath,
+    complaints: list[ValueProblem],
 ) -> None:
     if key in table:
-        complaints.append(Complaint(path, f"{key} is given too; keep one of them"))
+        complaints.append(ValueProblem(path, f"{key} is given too; keep one of them"))
         return
     file = folder / table[file_key]
     table[file_key] = str(file.absolute())
     try:
         table[key] = _secret(file)
     except ValueError as error:
-        complaints.append(Complaint(path, str(error)))
+        complaints.append(ValueProblem(path, str(error)))
 
 
 def _secret(file: Path) -> str:
@@ -72,7 +77,9 @@ def _secret(file: Path) -> str:
     return text
 
 
-def _find_certificates(tls: dict[str, Any], folder: Path, path: KeyPath, complaints: list[Complaint]) -> None:
+def _find_certificates(
+    tls: dict[str, Any], folder: Path, path: KeyPath, complaints: list[ValueProblem]
+) -> None:
     for key in _TLS_FILES:
         if not isinstance(tls.get(key), str):
             continue
@@ -82,7 +89,7 @@ def _find_certificates(tls: dict[str, Any], folder: Path, path: KeyPath, complai
             with file.open("rb"):
                 pass
         except OSError as error:
-            complaints.append(Complaint((*path, key), _unreadable(file, error)))
+            complaints.append(ValueProblem((*path, key), _unreadable(file, error)))
 
 
 def _unreadable(file: Path, error: OSError) -> str:

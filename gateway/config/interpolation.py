@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.config.fault import Complaint, KeyPath
+from gateway.config.fault import KeyPath, ValueProblem
 
 _MARK = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))"
@@ -20,13 +20,13 @@ _IN_URL = re.compile(r"https?://\$[A-Za-z_][A-Za-z0-9_]*(?:[:/.]|$)")
 
 
 def interpolated(
-    data: dict[str, Any], environ: Mapping[str, str], complaints: list[Complaint]
+    data: dict[str, Any], environ: Mapping[str, str], complaints: list[ValueProblem]
 ) -> dict[str, Any]:
     """Fill in the environment, in every text at any depth; what is missing is added to `complaints`."""
     return {key: _filled(value, (key,), environ, complaints) for key, value in data.items()}
 
 
-def _filled(value: Any, path: KeyPath, environ: Mapping[str, str], complaints: list[Complaint]) -> Any:
+def _filled(value: Any, path: KeyPath, environ: Mapping[str, str], complaints: list[ValueProblem]) -> Any:
     if isinstance(value, dict):
         return {key: _filled(item, (*path, key), environ, complaints) for key, item in value.items()}
     if isinstance(value, list):
@@ -34,12 +34,12 @@ def _filled(value: Any, path: KeyPath, environ: Mapping[str, str], complaints: l
     if not isinstance(value, str):
         return value
     if _ALMOST.fullmatch(value.strip()) or _IN_URL.match(value):
-        complaints.append(Complaint(path, _MEANT))
+        complaints.append(ValueProblem(path, _MEANT))
         return value
     try:
         return _MARK.sub(lambda match: _replacement(match, environ), value)
     except LookupError as error:
-        complaints.append(Complaint(path, str(error.args[0])))
+        complaints.append(ValueProblem(path, str(error.args[0])))
         return value
 
 

@@ -7,11 +7,11 @@ from hashlib import sha256
 
 from pydantic import Field
 
-from gateway.config.kinds import ClientKey, Digest, FilePath, Label, ModelNames, Moment
 from gateway.config.section import Section
+from gateway.config.value_types import ClientKey, Digest, FilePath, Label, ModelNames, Moment
 
 
-class Key(Section):
+class KeySettings(Section):
     """One client's key. Exactly one of `key`, `key_sha256` and `key_file` is given."""
 
     name: Label

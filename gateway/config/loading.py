@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gateway.config.draft import drafted
-from gateway.config.fault import Complaint, ConfigError, Fault, faults_in
+from gateway.config.fault import ConfigError, ConfigFault, ValueProblem, faults_in
 from gateway.config.files import with_files
 from gateway.config.interpolation import interpolated
 from gateway.config.lines import locate
+from gateway.config.partial import drafted
 from gateway.config.rules import complaints_about
 from gateway.config.syntax import mistake
 from gateway.config.tree import Config
@@ -37,10 +37,10 @@ def load(path: Path | str, environ: Mapping[str, str], given: Given = _NOTHING) 
             f"cannot be read: {reason}; name another file with --config, write one with `gateway init`,"
             " or try `gateway demo`"
         )
-        raise ConfigError([Fault(str(path), 0, "", message)]) from error
+        raise ConfigError([ConfigFault(str(path), 0, "", message)]) from error
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte {error.start}); save it as UTF-8"
-        raise ConfigError([Fault(str(path), 0, "", message)]) from error
+        raise ConfigError([ConfigFault(str(path), 0, "", message)]) from error
     return parse(text, file=str(path), folder=path.parent, environ=environ, given=given)
 
 
@@ -48,7 +48,7 @@ def parse(
     text: str, *, file: str, folder: Path, environ: Mapping[str, str], given: Given = _NOTHING
 ) -> Config:
     """Check a config text; `file` is its name in messages. Raises ConfigError as `load` does."""
-    complaints: list[Complaint] = []
+    complaints: list[ValueProblem] = []
     data = _with(interpolated(_toml(text, file), environ, complaints), given)
     draft = drafted(with_files(data, folder, complaints), complaints)
     complaints.extend(complaints_about(draft))
@@ -74,7 +74,7 @@ def _toml(text: str, file: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = mistake(text, error)
-        fault = Fault(file, found.line, "", f"no valid TOML: {found.message}", found.column)
+        fault = ConfigFault(file, found.line, "", f"no valid TOML: {found.message}", found.column)
         raise ConfigError([fault]) from error
     except RecursionError as error:
-        raise ConfigError([Fault(file, 1, "", "no valid TOML: nested too deeply")]) from error
+        raise ConfigError([ConfigFault(file, 1, "", "no valid TOML: nested too deeply")]) from error

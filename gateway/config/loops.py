@@ -15,8 +15,8 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from gateway.config.address import Address
-from gateway.config.backend import Backend
-from gateway.config.fault import Complaint, ConfigError, Fault, faults_in, spelled
+from gateway.config.backend import BackendSettings
+from gateway.config.fault import ConfigError, ConfigFault, ValueProblem, faults_in, spelled
 from gateway.config.lines import locate
 from gateway.config.tree import Config
 
@@ -33,18 +33,18 @@ def refuse_loops(config: Config, file: Path | None = None) -> None:
     """
     complaints = list(loops_in(config))
     if file is None and complaints:
-        raise ConfigError(Fault("options", 0, spelled(one.path), one.message) for one in complaints)
+        raise ConfigError(ConfigFault("options", 0, spelled(one.path), one.message) for one in complaints)
     if file is not None and complaints:
         raise ConfigError(faults_in(str(file), locate(file.read_text(encoding="utf-8-sig")), complaints))
 
 
-def loops_in(config: Config) -> Iterator[Complaint]:
+def loops_in(config: Config) -> Iterator[ValueProblem]:
     """Complain about each backend that is one of the gateway's own listeners."""
     planes = {"server.listen": config.server.address, "admin.listen": config.admin.address}
     for index, backend in enumerate(config.backends):
         for key, address in planes.items():
             if backend.discover is None and leads_to(backend, address):
-                yield Complaint(
+                yield ValueProblem(
                     ("backends", index, "url"),
                     f"is the gateway's own address ({key} is {address}); give the address of the model "
                     f"server, and let one of them listen on another port, such as {_elsewhere(key)}",
@@ -56,7 +56,7 @@ def _elsewhere(key: str) -> str:
     return f'listen = "127.0.0.1:{port}" in [{section}]'
 
 
-def leads_to(backend: Backend, address: Address) -> bool:
+def leads_to(backend: BackendSettings, address: Address) -> bool:
     """Whether the backend's URL reaches what listens on `address` of this machine. Asks no name server."""
     parts = urlsplit(backend.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from gateway.config.backend import Backend
+from gateway.config.backend import BackendSettings
 from gateway.config.tree import Config
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Member:
+class ServiceMember:
     """One server of a service.
 
     `name` tells it from the others: its address, or the target and port of its SRV record. `addresses` are
@@ -29,11 +29,11 @@ class Member:
     weight: int | None = None
 
 
-Members: TypeAlias = Mapping[str, Mapping[int, Member]]
+Members: TypeAlias = Mapping[str, Mapping[int, ServiceMember]]
 """The members of services, by the service's name and the member's number."""
 
 
-def service_host(service: Backend) -> str:
+def service_host(service: BackendSettings) -> str:
     """The name that DNS is asked for."""
     return urlsplit(service.url).hostname or ""
 
@@ -67,11 +67,11 @@ def expanded(config: Config, members: Members) -> Config:
     return Config.model_validate(fields | {"models": models, "backends": backends})
 
 
-def _in_order(service: Backend, members: Members) -> list[tuple[int, Member]]:
+def _in_order(service: BackendSettings, members: Members) -> list[tuple[int, ServiceMember]]:
     return sorted(members.get(service.name, {}).items())
 
 
-def _backend(service: Backend, number: int, member: Member) -> Backend:
+def _backend(service: BackendSettings, number: int, member: ServiceMember) -> BackendSettings:
     changes = {
         "name": member_name(service.name, number),
         "url": _url(service, member.port),
@@ -82,7 +82,7 @@ def _backend(service: Backend, number: int, member: Member) -> Backend:
     return service.model_copy(update=changes)
 
 
-def _url(service: Backend, port: int | None) -> str:
+def _url(service: BackendSettings, port: int | None) -> str:
     """The URL of a member: of the domain itself, without the `_service._proto` of an SRV name.
 
     A dot at the end tells DNS that a name is complete; in `Host` and in certificates there is none.

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.kinds import Labels, ModelName, ModelNames, Temperature, Tokens
 from gateway.config.section import Section, TimeoutOverrides
-from gateway.config.split import Canary, Shadow
+from gateway.config.traffic_split import CanarySettings, ShadowSettings
+from gateway.config.value_types import Labels, ModelName, ModelNames, Temperature, Tokens
 
 Balance = Literal["least-busy", "weighted", "round-robin", "random-two", "session", "prefix"]
 """How a model's requests are spread over backends that are free."""
 
 
-class Model(Section):
+class ModelSettings(Section):
     """One model. It needs a table only to change a setting: a backend's `models` suffice to serve it."""
 
     name: ModelName
@@ -58,10 +58,10 @@ class Model(Section):
     that gave it. See failover.md."""
     context_fallbacks: ModelNames = ()
     """The same for chats that are too long for this model."""
-    canary: Canary | None = None
+    canary: CanarySettings | None = None
     """Another model that answers a share of this one's requests, such as `{ model = "new", share = 0.05 }`.
     The answer names it; where it cannot answer, this one does. See canary.md."""
-    shadow: Shadow | None = None
+    shadow: ShadowSettings | None = None
     """Another model that gets a copy of a share of this one's requests, such as
     `{ model = "new", share = 0.1 }`. Its answers are compared with the clients' and dropped; no client waits
     for them. See canary.md."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from gateway.config.kinds import kinds_of
+from gateway.config.messages import choices_of, section_in
 from gateway.config.schema import schema
 from gateway.config.section import Section
 from gateway.config.tree import Config
-from gateway.config.wording import choices_of, section_in
+from gateway.config.value_types import kinds_of
 
 BEGIN = "<!-- reference: begin; made by `python -m gateway.config.reference docs/configuration.md` -->"
 END = "<!-- reference: end -->"

@@ -7,11 +7,10 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.address import Address
-from gateway.config.kinds import (
+from gateway.config.value_types import (
     Buffer,
     Bytes,
     HostNames,
-    Kind,
     Listen,
     Memory,
     ModelName,
@@ -20,6 +19,7 @@ from gateway.config.kinds import (
     ProbePath,
     Seconds,
     Share,
+    ValueType,
     Wait,
 )
 
@@ -39,7 +39,7 @@ class Section(BaseModel):
     )
 
 
-class Server(Section):
+class ServerSettings(Section):
     """The data plane: where clients connect."""
 
     listen: Listen = "127.0.0.1:8000"
@@ -109,7 +109,7 @@ class Server(Section):
         return Address.parse(self.listen)
 
 
-class Admin(Section):
+class AdminSettings(Section):
     """The admin plane: probes, metrics, version."""
 
     listen: Listen = "127.0.0.1:9000"
@@ -121,7 +121,7 @@ class Admin(Section):
         return Address.parse(self.listen)
 
 
-class Log(Section):
+class LogSettings(Section):
     """What is logged; prompts, answers and keys never are."""
 
     format: Literal["auto", "json", "console", "terminal"] = "auto"
@@ -133,7 +133,7 @@ class Log(Section):
     """Whether every request gets a line."""
 
 
-class Queue(Section):
+class QueueSettings(Section):
     """The fair queue in front of each model."""
 
     length: int = Field(default=256, ge=0, le=100_000)
@@ -159,7 +159,7 @@ class Queue(Section):
         return self.keepalive_style or ("events" if self.events else "comments")
 
 
-class Timeouts(Section):
+class TimeoutsSettings(Section):
     """How long a backend may take. `total` ends every request, whatever the others say."""
 
     connect: Seconds = 1.0
@@ -173,7 +173,7 @@ class Timeouts(Section):
     total: Seconds = 600.0
     """For one try on one backend, from beginning to end (seconds)."""
 
-    def merged(self, *overrides: TimeoutOverrides | None) -> Timeouts:
+    def merged(self, *overrides: TimeoutOverrides | None) -> TimeoutsSettings:
         """Give these time-outs with what the overrides set; later overrides win."""
         changes: dict[str, float] = {}
         for override in overrides:
@@ -194,7 +194,7 @@ class TimeoutOverrides(Section):
     """Overrides `timeouts.total` (seconds)."""
 
 
-class Retries(Section):
+class RetriesSettings(Section):
     """Repeats on another backend, only before the first piece of an answer has gone to the client."""
 
     attempts: int = Field(default=2, ge=1, le=3)
@@ -203,11 +203,11 @@ class Retries(Section):
     budget: Share = 0.2
     """Largest share of requests, over ten seconds, that may be repeats, so that a failing site is not made to
     work twice."""
-    least: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False), Kind("a number a second")] = 10.0
+    least: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False), ValueType("a number a second")] = 10.0
     """Repeats a second that are allowed besides that share, so that a quiet gateway can repeat at all."""
 
 
-class Health(Section):
+class HealthSettings(Section):
     """How a backend is found dead, and alive again. See health.md."""
 
     probes: bool = True
@@ -225,7 +225,7 @@ class Health(Section):
     slow_start: Wait = 10.0
     """Time over which a backend that has come back gets its slots back, one by one (seconds). 0: at once."""
 
-    def merged(self, overrides: HealthOverrides) -> Health:
+    def merged(self, overrides: HealthOverrides) -> HealthSettings:
         """Give these settings with what a backend overrides."""
         return self.model_copy(update=overrides.model_dump(exclude_none=True, exclude={"path"}))
 
@@ -250,7 +250,7 @@ class HealthOverrides(Section):
     """Overrides `health.slow_start` (seconds)."""
 
 
-class Discovery(Section):
+class DiscoverySettings(Section):
     """How backends with `discover` are looked up in DNS. See discovery.md."""
 
     nameservers: NameServers = ()

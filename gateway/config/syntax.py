@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gateway.config.wording import numeral
+from gateway.config.messages import numeral
 
 _POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)")
 _SECRET = re.compile(r"key|secret|token|passw|@|-----", re.IGNORECASE)
@@ -39,7 +39,7 @@ _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class SyntaxMistake:
     """Where a text stops being TOML, counted from 1, and what to do about it. `column` 0: not known."""
 
     line: int
@@ -47,7 +47,7 @@ class Mistake:
     message: str
 
 
-def mistake(text: str, error: tomllib.TOMLDecodeError) -> Mistake:
+def mistake(text: str, error: tomllib.TOMLDecodeError) -> SyntaxMistake:
     """Say what `error` means for the person who wrote `text`."""
     line, column = _place(text, error)
     found = (
@@ -56,14 +56,14 @@ def mistake(text: str, error: tomllib.TOMLDecodeError) -> Mistake:
         else None
     )
     if found is None:
-        return Mistake(line, column, _said(error))
+        return SyntaxMistake(line, column, _said(error))
     at, reason, better = found
     shown = (
         ""
         if not better or _SECRET.search(better) or len(better) > _LONGEST_SHOWN
         else f"; write: {better.strip()}"
     )
-    return Mistake(at, column if at == line else 0, f"{reason}{shown}")
+    return SyntaxMistake(at, column if at == line else 0, f"{reason}{shown}")
 
 
 def _place(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, int]:

@@ -11,33 +11,33 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from gateway.dialects.base import Dialect
-from gateway.dialects.chatglm import ChatGLM
-from gateway.dialects.chatglm2 import ChatGLM2
-from gateway.dialects.chatglm2_openai import ChatGLM2OpenAI
-from gateway.dialects.chatglm3 import ChatGLM3
-from gateway.dialects.chatglm3_native import ChatGLM3Native
-from gateway.dialects.chatglm_cpp import ChatGLMCpp
-from gateway.dialects.chatglm_cpp_native import ChatGLMCppNative
-from gateway.dialects.chatglm_stream import ChatGLMStream
-from gateway.dialects.glm4 import GLM4
-from gateway.dialects.glm4v import GLM4V
-from gateway.dialects.openai import OpenAI
+from gateway.dialects.chatglm import ChatGLMDialect
+from gateway.dialects.chatglm2 import ChatGLM2Dialect
+from gateway.dialects.chatglm2_openai import ChatGLM2OpenAIDialect
+from gateway.dialects.chatglm3 import ChatGLM3Dialect
+from gateway.dialects.chatglm3_native import ChatGLM3NativeDialect
+from gateway.dialects.chatglm_cpp import ChatGLMCppDialect
+from gateway.dialects.chatglm_cpp_native import ChatGLMCppNativeDialect
+from gateway.dialects.chatglm_stream import ChatGLMStreamDialect
+from gateway.dialects.glm4 import GLM4Dialect
+from gateway.dialects.glm4v import GLM4VDialect
+from gateway.dialects.openai import OpenAIDialect
 
 DIALECTS: MappingProxyType[str, Dialect] = MappingProxyType(
     {
         dialect.name: dialect
         for dialect in (
-            ChatGLM(),
-            ChatGLM2(),
-            ChatGLM2OpenAI(),
-            ChatGLM3(),
-            ChatGLM3Native(),
-            GLM4(),
-            GLM4V(),
-            ChatGLMCpp(),
-            ChatGLMCppNative(),
-            ChatGLMStream(),
-            OpenAI(),
+            ChatGLMDialect(),
+            ChatGLM2Dialect(),
+            ChatGLM2OpenAIDialect(),
+            ChatGLM3Dialect(),
+            ChatGLM3NativeDialect(),
+            GLM4Dialect(),
+            GLM4VDialect(),
+            ChatGLMCppDialect(),
+            ChatGLMCppNativeDialect(),
+            ChatGLMStreamDialect(),
+            OpenAIDialect(),
         )
     }
 )

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal, TypeAlias
 
-from gateway.dialects.allowed import NOTHING, Ranges
+from gateway.dialects.shared.allowed import NOTHING, Ranges
 from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
-from gateway.wire import sse, tokens
-from gateway.wire.events import Event, Repair
-from gateway.wire.openai import ChatRequest
+from gateway.formats import sse, token_counts
+from gateway.formats.events import Event, Repair
+from gateway.formats.openai import ChatRequest
 
 Abandon: TypeAlias = Literal["close", "probe", "drain"]
 """How a card becomes free after its client left: at once when the connection closes; when a probe is
@@ -149,7 +149,7 @@ class Decoder(ABC):
         return LATE
 
     @abstractmethod
-    def feed(self, event: sse.Event) -> list[Event]:
+    def feed(self, event: sse.SseEvent) -> list[Event]:
         """Read one event of the backend. Raises `UpstreamGarbled`."""
 
     @abstractmethod
@@ -196,7 +196,7 @@ class ByteDecoder(ABC):
         """Read the end of the stream. Raises `UpstreamTruncated` when the answer is not whole."""
 
 
-class ByEvent(ByteDecoder):
+class EventDecoderAdapter(ByteDecoder):
     """A `Decoder` fed with bytes: splits them into events.
 
     A body that begins as JSON is no stream: it is kept, and read by `whole` at its end.
@@ -204,7 +204,7 @@ class ByEvent(ByteDecoder):
 
     def __init__(self, decoder: Decoder, whole: Callable[[bytes], list[Event]] | None = None) -> None:
         self._decoder = decoder
-        self._parser = sse.Parser()
+        self._parser = sse.SseParser()
         self._whole = whole
         self._opening = sse.Opening()
 
@@ -247,7 +247,7 @@ class Dialect(ABC):
     name: ClassVar[str]
     slots: ClassVar[int] = 1
     context: ClassVar[int | None] = None
-    cjk: ClassVar[int] = tokens.CJK
+    cjk: ClassVar[int] = token_counts.CJK
     probe: ClassVar[str] = "/v1/models"
     honours: ClassVar[frozenset[str]] = frozenset()
     pairs: ClassVar[bool] = False
@@ -271,7 +271,7 @@ class Dialect(ABC):
         decoder = self.decoder(outgoing)
         if isinstance(decoder, ByteDecoder):  # who passes bytes on reads both kinds
             return self.answer(outgoing, body)
-        reader = ByEvent(decoder)
+        reader = EventDecoderAdapter(decoder)
         body = body.removeprefix(sse.BYTE_ORDER_MARK)
         try:
             return [Repair("other_kind"), *reader.feed(body), *reader.end(clean=True)]
@@ -283,7 +283,7 @@ class Dialect(ABC):
         decoder = self.decoder(outgoing)
         if isinstance(decoder, ByteDecoder):
             return decoder
-        return ByEvent(decoder, partial(self.answer, outgoing))
+        return EventDecoderAdapter(decoder, partial(self.answer, outgoing))
 
     def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
         """Make a reader for one stream. Only for dialects whose `ask` may set `streams`."""

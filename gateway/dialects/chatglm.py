@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.base import Profile
-from gateway.dialects.counting import count_bare
-from gateway.dialects.folding import Folded
-from gateway.dialects.native import NativeDialect, never_greedy
-from gateway.wire import tokens
-from gateway.wire.openai import ChatRequest
+from gateway.dialects.shared.counting import count_bare
+from gateway.dialects.shared.folding import FoldedConversation
+from gateway.dialects.shared.prompt_history import NativeDialect, never_greedy
+from gateway.formats import token_counts
+from gateway.formats.openai import ChatRequest
 
 
-class ChatGLM(NativeDialect):
+class ChatGLMDialect(NativeDialect):
     """v1: a first question goes to the model bare, later ones as numbered rounds."""
 
     name = "chatglm"
     context = 2048
-    cjk = tokens.V1_CJK
+    cjk = token_counts.V1_CJK
     probe = "/openapi.json"
     doubt = "role_history"
 
-    def count_prompt(self, folded: Folded) -> int:
+    def count_prompt(self, folded: FoldedConversation) -> int:
         return count_bare(folded, self.cjk)
 
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.dialects.base import Profile
-from gateway.dialects.counting import count_rounds
-from gateway.dialects.folding import Folded
-from gateway.dialects.native import NativeDialect, never_greedy
-from gateway.wire.openai import ChatRequest
+from gateway.dialects.shared.counting import count_rounds
+from gateway.dialects.shared.folding import FoldedConversation
+from gateway.dialects.shared.prompt_history import NativeDialect, never_greedy
+from gateway.formats.openai import ChatRequest
 
 
-class ChatGLM2(NativeDialect):
+class ChatGLM2Dialect(NativeDialect):
     """v2: every question is a numbered round, the first one too."""
 
     name = "chatglm2"
@@ -19,7 +19,7 @@ class ChatGLM2(NativeDialect):
     probe = "/openapi.json"
     doubt = "role_history"
 
-    def count_prompt(self, folded: Folded) -> int:
+    def count_prompt(self, folded: FoldedConversation) -> int:
         return count_rounds(folded, self.cjk)
 
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:

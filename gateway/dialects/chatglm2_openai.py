@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gateway.dialects import allowed, budget
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_rounds
-from gateway.dialects.cutter import Cutter
-from gateway.dialects.fitting import as_messages, fold_to_fit
-from gateway.dialects.losses import lost
-from gateway.dialects.native import refuse_tools
-from gateway.dialects.openai_like import ChunkDecoder, only_choice, read_object, required_text
-from gateway.wire import jsontext
-from gateway.wire.events import Delta, Event, Finish, FinishReason
-from gateway.wire.openai import ChatRequest
+from gateway.dialects.shared import allowed, budget
+from gateway.dialects.shared.budget_cutter import BudgetCutter
+from gateway.dialects.shared.counting import count_rounds
+from gateway.dialects.shared.fitting import as_messages, fold_to_fit
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.openai_like import ChunkDecoder, only_choice, read_object, required_text
+from gateway.dialects.shared.prompt_history import refuse_tools
+from gateway.formats import jsontext
+from gateway.formats.events import Delta, Event, Finish, FinishReason
+from gateway.formats.openai import ChatRequest
 
 
-class ChatGLM2OpenAI(Dialect):
+class ChatGLM2OpenAIDialect(Dialect):
     """A legal list of messages out, the answer cut at its budget on the way back."""
 
     name = "chatglm2-openai"
@@ -52,17 +52,17 @@ class ChatGLM2OpenAI(Dialect):
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
         _, message = only_choice(read_object(body))
-        cutter = Cutter(outgoing.budget, self.cjk)
+        cutter = BudgetCutter(outgoing.budget, self.cjk)
         text = cutter.take(required_text(message))
         said: list[Event] = [Delta(text)] if text else []
         return [*said, Finish(_reason(cutter, outgoing))]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
-        return _Decoder(outgoing, Cutter(outgoing.budget, self.cjk))
+        return _ChatGLM2OpenAIDecoder(outgoing, BudgetCutter(outgoing.budget, self.cjk))
 
 
-class _Decoder(ChunkDecoder):
-    def __init__(self, outgoing: Outgoing, cutter: Cutter) -> None:
+class _ChatGLM2OpenAIDecoder(ChunkDecoder):
+    def __init__(self, outgoing: Outgoing, cutter: BudgetCutter) -> None:
         super().__init__()
         self._outgoing = outgoing
         self._cutter = cutter
@@ -84,7 +84,7 @@ class _Decoder(ChunkDecoder):
         return super().end(clean=clean)
 
 
-def _reason(cutter: Cutter, outgoing: Outgoing) -> FinishReason:
+def _reason(cutter: BudgetCutter, outgoing: Outgoing) -> FinishReason:
     if cutter.full:
         return "length"
     return budget.finish_reason(cutter.counted, outgoing.budget, outgoing.prompt_tokens, outgoing.total)

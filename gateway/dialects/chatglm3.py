@@ -9,26 +9,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import allowed, budget, v3_messages, v3_tools
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_messages
-from gateway.dialects.fitting import messages_to_fit
-from gateway.dialects.lead import without_lead
-from gateway.dialects.losses import lost
-from gateway.dialects.native import refuse_tools
-from gateway.dialects.v3_messages import V3Message
-from gateway.dialects.v3_stream import V3Decoder, finish_reason
+from gateway.dialects.shared import allowed, budget, v3_messages, v3_tools
+from gateway.dialects.shared.counting import count_messages
+from gateway.dialects.shared.fitting import messages_to_fit
+from gateway.dialects.shared.leading_whitespace import without_lead
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.prompt_history import refuse_tools
+from gateway.dialects.shared.v3_messages import V3Message
+from gateway.dialects.shared.v3_stream import V3Decoder, finish_reason
 from gateway.errors import UpstreamGarbled
-from gateway.wire import jsontext, tokens
-from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
-from gateway.wire.openai import ChatRequest, Function
+from gateway.formats import jsontext, token_counts
+from gateway.formats.events import Delta, Event, Finish, ToolPiece, Usage
+from gateway.formats.openai import ChatRequest, FunctionDefinition
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens", "repetition_penalty"})
 # At most one call comes anyway, so a client that forbids parallel calls loses nothing.
 _HONOURED = _SENT | {"parallel_tool_calls"}
 
 
-class ChatGLM3(Dialect):
+class ChatGLM3Dialect(Dialect):
     """v3: one slot; a whole answer holds the card to its end, a stream is given up when its client leaves."""
 
     name = "chatglm3"
@@ -75,7 +75,7 @@ class ChatGLM3(Dialect):
         call = _call(message, text, outgoing.tool_names)
         if call:
             return [Delta(tools=(call,)), Finish("tool_calls"), *ending]
-        counted = usage.completion if usage else tokens.estimate(text, self.cjk)
+        counted = usage.completion if usage else token_counts.estimate(text, self.cjk)
         said: list[Event] = [Delta(text)] if text else []
         return [*said, Finish(finish_reason(counted, outgoing.budget)), *ending]
 
@@ -83,7 +83,7 @@ class ChatGLM3(Dialect):
         return V3Decoder(outgoing.budget)
 
 
-def _offered(request: ChatRequest, profile: Profile) -> tuple[list[Function], tuple[str, ...]]:
+def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefinition], tuple[str, ...]]:
     """The functions to offer, and what is lost of them.
 
     The edition of 2024-05-08 puts tools of its own in their place, and those only where `agent` is set.
@@ -93,7 +93,7 @@ def _offered(request: ChatRequest, profile: Profile) -> tuple[list[Function], tu
     return v3_tools.offered(request), _forced(request)
 
 
-def _tools(functions: list[Function], profile: Profile) -> dict[str, list[dict[str, Any]]]:
+def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, list[dict[str, Any]]]:
     """The members that offer the functions.
 
     The edition of 2023-11 knows `functions` and ignores `tools`, the later ones the other way round: where
@@ -180,6 +180,6 @@ def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiec
 def _usage(usage: Any) -> Usage | None:
     match usage:
         case {"prompt_tokens": prompt, "completion_tokens": completion}:
-            if tokens.plausible(prompt) and tokens.plausible(completion):
+            if token_counts.plausible(prompt) and token_counts.plausible(completion):
                 return Usage(prompt, completion, "backend")
     return None

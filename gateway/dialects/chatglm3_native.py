@@ -12,15 +12,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gateway.dialects.base import Profile
-from gateway.dialects.counting import count_messages
-from gateway.dialects.fitting import Sent, messages_to_fit
-from gateway.dialects.folding import JOINT, plain_messages
-from gateway.dialects.native import PromptDialect, never_greedy
+from gateway.dialects.shared.counting import count_messages
+from gateway.dialects.shared.fitting import Sent, messages_to_fit
+from gateway.dialects.shared.folding import JOINT, plain_messages
+from gateway.dialects.shared.prompt_history import PromptDialect, never_greedy
 from gateway.errors import BadRequest
-from gateway.wire.openai import ChatRequest
+from gateway.formats.openai import ChatRequest
 
 
-class ChatGLM3Native(PromptDialect):
+class ChatGLM3NativeDialect(PromptDialect):
     """One model of the third or fourth generation; every message keeps its role and place."""
 
     name = "chatglm3-native"

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.calls import whole_calls
-from gateway.dialects.counting import count_bare, count_messages, count_rounds
-from gateway.dialects.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
-from gateway.dialects.folding import Folded, plain_messages
-from gateway.dialects.lead import Lead, without_lead
-from gateway.dialects.losses import lost
-from gateway.dialects.native import refuse_tools
-from gateway.dialects.openai_like import (
+from gateway.dialects.shared import allowed, budget
+from gateway.dialects.shared.calls import whole_calls
+from gateway.dialects.shared.counting import count_bare, count_messages, count_rounds
+from gateway.dialects.shared.fitting import Sent, as_messages, fold_to_fit, messages_to_fit
+from gateway.dialects.shared.folding import FoldedConversation, plain_messages
+from gateway.dialects.shared.leading_whitespace import LeadingWhitespace, without_lead
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.openai_like import (
     ChunkDecoder,
     choice_name,
     offered_tools,
@@ -33,10 +32,11 @@ from gateway.dialects.openai_like import (
     tool_names,
     usage_of,
 )
+from gateway.dialects.shared.prompt_history import refuse_tools
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, tokens
-from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
-from gateway.wire.openai import ChatRequest
+from gateway.formats import jsontext, token_counts
+from gateway.formats.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
+from gateway.formats.openai import ChatRequest
 
 SEEN = 510
 """From this count on, in tokens, the prompt was longer than what the server keeps and counts (512)."""
@@ -45,7 +45,7 @@ _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
-class ChatGLMCpp(Dialect):
+class ChatGLMCppDialect(Dialect):
     """One model of any generation; `family` in the profile says which."""
 
     name = "chatglm-cpp"
@@ -96,21 +96,21 @@ class ChatGLMCpp(Dialect):
             return [Delta(tools=calls), Finish("tool_calls"), *counted]
         said: list[Event] = [Delta(text)] if text else []
         if counts is None:
-            reason = _reason(tokens.estimate(text, self.cjk), outgoing)
+            reason = _reason(token_counts.estimate(text, self.cjk), outgoing)
         else:  # the server's own count of the prompt: what it compares with its limit
             reason = budget.finish_reason(counts.completion, outgoing.budget, counts.prompt, outgoing.total)
         return [*said, Finish(reason), *counted]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
-        return _Decoder(outgoing, self.cjk)
+        return _ChatGLMCppDecoder(outgoing, self.cjk)
 
 
-class _Decoder(ChunkDecoder):
+class _ChatGLMCppDecoder(ChunkDecoder):
     def __init__(self, outgoing: Outgoing, cjk: int) -> None:
         super().__init__()
         self._outgoing = outgoing
         self._cjk = cjk
-        self._lead = Lead()
+        self._lead = LeadingWhitespace()
         self._texts: list[str] = []
 
     def pieces(self, delta: Delta) -> list[Event]:
@@ -120,7 +120,7 @@ class _Decoder(ChunkDecoder):
         return super().pieces(delta if text is delta.text else delta._replace(text=text))
 
     def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
-        counted = tokens.estimate("".join(self._texts), self._cjk)
+        counted = token_counts.estimate("".join(self._texts), self._cjk)
         return _reason(max(counted, len(self._texts)), self._outgoing)  # at least a token an event
 
     def done_expected(self) -> bool:
@@ -159,10 +159,10 @@ def _messages(
     )
 
 
-def _count_rounds(folded: Folded, profile: Profile) -> int:
+def _count_rounds(folded: FoldedConversation, profile: Profile) -> int:
     if profile.family == "chatglm":
-        return count_bare(folded, tokens.V1_CJK)
-    return count_rounds(folded, tokens.CJK)
+        return count_bare(folded, token_counts.V1_CJK)
+    return count_rounds(folded, token_counts.CJK)
 
 
 def _calls(message: dict[str, Any], outgoing: Outgoing) -> tuple[ToolPiece, ...]:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.counting import count_rounds
-from gateway.dialects.folding import Folded
-from gateway.dialects.native import NativeDialect
-from gateway.dialects.openai_like import sampling
-from gateway.wire.openai import ChatRequest
+from gateway.dialects.shared.counting import count_rounds
+from gateway.dialects.shared.folding import FoldedConversation
+from gateway.dialects.shared.openai_like import sampling
+from gateway.dialects.shared.prompt_history import NativeDialect
+from gateway.formats.openai import ChatRequest
 
 
-class ChatGLMCppNative(NativeDialect):
+class ChatGLMCppNativeDialect(NativeDialect):
     """One model of any generation; every turn is counted as a round, which is never too few."""
 
     name = "chatglm-cpp-native"
@@ -32,7 +32,7 @@ class ChatGLMCppNative(NativeDialect):
     def window(self, profile: Profile) -> int | None:
         return profile.prompt_window
 
-    def count_prompt(self, folded: Folded) -> int:
+    def count_prompt(self, folded: FoldedConversation) -> int:
         return count_rounds(folded, self.cjk)
 
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import allowed, budget
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_bare
-from gateway.dialects.cutter import Cutter
-from gateway.dialects.fitting import fold_to_fit
-from gateway.dialects.losses import lost
-from gateway.dialects.native import refuse_tools
-from gateway.dialects.openai_like import read_object
+from gateway.dialects.shared import allowed, budget
+from gateway.dialects.shared.budget_cutter import BudgetCutter
+from gateway.dialects.shared.counting import count_bare
+from gateway.dialects.shared.fitting import fold_to_fit
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.openai_like import read_object
+from gateway.dialects.shared.prompt_history import refuse_tools
 from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.wire import jsontext, sse, tokens
-from gateway.wire.events import Delta, Event, Finish
-from gateway.wire.openai import ChatRequest
+from gateway.formats import jsontext, sse, token_counts
+from gateway.formats.events import Delta, Event, Finish
+from gateway.formats.openai import ChatRequest
 
 _UNFINISHED = "\ufffd"
 """What the model's tokenizer shows for a character of which only some bytes have come."""
@@ -31,12 +31,12 @@ WINDOW = 5
 """The pairs of a history that the server keeps."""
 
 
-class ChatGLMStream(Dialect):
+class ChatGLMStreamDialect(Dialect):
     """v1 that streams. The answer is cut at its budget here, since the server takes none."""
 
     name = "chatglm-stream"
     context: ClassVar[int] = 2048
-    cjk = tokens.V1_CJK
+    cjk = token_counts.V1_CJK
     probe = "/"
     pairs = True
     ranges = allowed.NATIVE
@@ -67,22 +67,22 @@ class ChatGLMStream(Dialect):
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
-        cutter = Cutter(outgoing.budget, self.cjk)
+        cutter = BudgetCutter(outgoing.budget, self.cjk)
         text = cutter.take(_response(read_object(body)))
         said: list[Event] = [Delta(text)] if text else []
         return [*said, _finish(cutter, outgoing)]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
-        return _Decoder(outgoing, Cutter(outgoing.budget, self.cjk))
+        return _ChatGLMStreamDecoder(outgoing, BudgetCutter(outgoing.budget, self.cjk))
 
 
-class _Decoder(Decoder):
-    def __init__(self, outgoing: Outgoing, cutter: Cutter) -> None:
+class _ChatGLMStreamDecoder(Decoder):
+    def __init__(self, outgoing: Outgoing, cutter: BudgetCutter) -> None:
         self._outgoing = outgoing
         self._cutter = cutter
         self._taken = 0
 
-    def feed(self, event: sse.Event) -> list[Event]:
+    def feed(self, event: sse.SseEvent) -> list[Event]:
         if self.done or not event.data.strip():
             return []
         update = read_object(event.data)
@@ -115,7 +115,7 @@ def _response(answer: dict[str, Any]) -> str:
     return response
 
 
-def _finish(cutter: Cutter, outgoing: Outgoing) -> Finish:
+def _finish(cutter: BudgetCutter, outgoing: Outgoing) -> Finish:
     if cutter.full:
         return Finish("length")
     counted = cutter.counted

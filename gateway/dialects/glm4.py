@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gateway.dialects import allowed, budget, glm4_calls
 from gateway.dialects.base import AskWhole, Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.calls import calls_in, whole_calls
-from gateway.dialects.counting import count_messages
-from gateway.dialects.finishes import reason_of
-from gateway.dialects.fitting import Sent, messages_to_fit
-from gateway.dialects.folding import JOINT
-from gateway.dialects.losses import lost
-from gateway.dialects.openai_like import (
+from gateway.dialects.shared import allowed, budget, glm4_calls
+from gateway.dialects.shared.calls import calls_in, whole_calls
+from gateway.dialects.shared.counting import count_messages
+from gateway.dialects.shared.finish_reasons import reason_of
+from gateway.dialects.shared.fitting import Sent, messages_to_fit
+from gateway.dialects.shared.folding import JOINT
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.openai_like import (
     ChunkDecoder,
     choice_name,
     offered_tools,
@@ -34,9 +34,9 @@ from gateway.dialects.openai_like import (
     usage_of,
 )
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, openai, sse, tokens
-from gateway.wire.events import Delta, Event, Finish, FinishReason, ToolPiece
-from gateway.wire.openai import ChatRequest, Message, ToolCall
+from gateway.formats import jsontext, openai, sse, token_counts
+from gateway.formats.events import Delta, Event, Finish, FinishReason, ToolPiece
+from gateway.formats.openai import ChatRequest, Message, ToolCall
 
 _HONOURED = frozenset(
     {
@@ -51,7 +51,7 @@ _HONOURED = frozenset(
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-class GLM4(Dialect):
+class GLM4Dialect(Dialect):
     """GLM-4's own server. Its streams stop when their client leaves, its whole answers do not."""
 
     name = "glm4"
@@ -106,16 +106,16 @@ class GLM4(Dialect):
         if calls:
             return [Delta(tools=calls), Finish("tool_calls"), *counts]
         text = text or glm4_calls.as_text(pieces)
-        counted = usage.completion if usage else tokens.estimate(text, self.cjk)
+        counted = usage.completion if usage else token_counts.estimate(text, self.cjk)
         reason = _limited(reason_of(choice.get("finish_reason")) or "stop", counted, outgoing)
         said: list[Event] = [Delta(text)] if text else []
         return [*said, Finish(reason), *counts]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:
-        return _Decoder(outgoing, self.cjk)
+        return _GLM4Decoder(outgoing, self.cjk)
 
 
-class _Decoder(ChunkDecoder):
+class _GLM4Decoder(ChunkDecoder):
     counts = True
 
     def __init__(self, outgoing: Outgoing, cjk: int) -> None:
@@ -123,9 +123,9 @@ class _Decoder(ChunkDecoder):
         self._outgoing = outgoing
         self._cjk = cjk
         self._texts: list[str] = []
-        self._calls = glm4_calls.Calls()
+        self._calls = glm4_calls.GLM4CallReader()
 
-    def feed(self, event: sse.Event) -> list[Event]:
+    def feed(self, event: sse.SseEvent) -> list[Event]:
         if sse.is_mark(event.data.strip()) and self._lost:
             raise AskWhole("short_stream")
         events = super().feed(event)
@@ -162,7 +162,7 @@ class _Decoder(ChunkDecoder):
             return "tool_calls"
         if self._calls:
             self._texts.append(self._calls.text)
-        return _limited(reason, tokens.estimate("".join(self._texts), self._cjk), self._outgoing)
+        return _limited(reason, token_counts.estimate("".join(self._texts), self._cjk), self._outgoing)
 
     def done_expected(self) -> bool:
         return not self._calls

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from gateway.dialects import allowed, budget, pictures
 from gateway.dialects.base import Decoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_messages
-from gateway.dialects.fitting import Sent, messages_to_fit
-from gateway.dialects.folding import AGREED, JOINT, told
-from gateway.dialects.losses import lost
-from gateway.dialects.native import refuse_tools
-from gateway.dialects.openai_like import ChunkDecoder, only_choice, read_object, required_text, sampling
+from gateway.dialects.shared import allowed, budget, pictures
+from gateway.dialects.shared.counting import count_messages
+from gateway.dialects.shared.fitting import Sent, messages_to_fit
+from gateway.dialects.shared.folding import AGREED, JOINT, told
+from gateway.dialects.shared.losses import lost
+from gateway.dialects.shared.openai_like import (
+    ChunkDecoder,
+    only_choice,
+    read_object,
+    required_text,
+    sampling,
+)
+from gateway.dialects.shared.prompt_history import refuse_tools
 from gateway.errors import BadRequest, UpstreamTruncated
-from gateway.wire import jsontext
-from gateway.wire.events import Delta, Event, Finish
-from gateway.wire.openai import ChatRequest, Message, text_of
+from gateway.formats import jsontext
+from gateway.formats.events import Delta, Event, Finish
+from gateway.formats.openai import ChatRequest, Message, text_of
 
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or parts as the client sent them."""
@@ -29,7 +35,7 @@ _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"
 _PARTS = ("text", "image_url")
 
 
-class GLM4V(Dialect):
+class GLM4VDialect(Dialect):
     """A server for one request at a time. Its streams stop when their client leaves."""
 
     name = "glm4v"
@@ -72,10 +78,10 @@ class GLM4V(Dialect):
         return [*said, Finish("stop")]
 
     def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - it stands for itself
-        return _Decoder()
+        return _GLM4VDecoder()
 
 
-class _Decoder(ChunkDecoder):
+class _GLM4VDecoder(ChunkDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._closing = False

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from gateway.dialects import allowed, budget
-from gateway.dialects.answering import answer_of
 from gateway.dialects.base import ByteDecoder, Dialect, Outgoing, Profile
-from gateway.dialects.counting import count_messages
-from gateway.dialects.passing import PassingDecoder
-from gateway.dialects.reading import TypedReader
+from gateway.dialects.shared import allowed, budget
+from gateway.dialects.shared.answering import answer_of
+from gateway.dialects.shared.counting import count_messages
+from gateway.dialects.shared.passing import PassingDecoder
+from gateway.dialects.shared.reading import TypedReader
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, splice
-from gateway.wire.events import Event
-from gateway.wire.openai import ChatRequest, Message
+from gateway.formats import jsontext, splice
+from gateway.formats.events import Event
+from gateway.formats.openai import ChatRequest, Message
 
 _USAGE_WANTED = b'"stream_options":{"include_usage":true}'
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -33,7 +33,7 @@ _STEERING = frozenset(
 """Members by which some gateways let a body choose where it goes and with whose key; never passed on."""
 
 
-class OpenAI(Dialect):
+class OpenAIDialect(Dialect):
     """Pass-through: what the server cannot do, the server refuses."""
 
     name = "openai"

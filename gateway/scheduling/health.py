@@ -40,7 +40,7 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.scheduling.fitness import LAST
+from gateway.scheduling.availability import LAST
 
 State: TypeAlias = Literal["up", "ramping", "paused", "half_open", "down", "sick"]
 """How a backend is, in one word."""
@@ -90,7 +90,7 @@ _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class HealthRules:
     """How quickly a backend is given up and taken back.
 
     `fall` failures in a row put it out, `rise` good signs bring it back; over `slow_start` seconds it then
@@ -104,7 +104,7 @@ class Rules:
     interval: float | None = 2.0
 
 
-class Health:
+class BackendHealth:
     """The health of one backend with `slots` slots. One for the whole life of the configuration.
 
     `steady`: up, with nothing counted against it, so that another good answer changes nothing. `tries`: how
@@ -142,7 +142,7 @@ class Health:
         "tries",
     )
 
-    def __init__(self, slots: int, rules: Rules, now: float = 0.0) -> None:
+    def __init__(self, slots: int, rules: HealthRules, now: float = 0.0) -> None:
         self._slots = slots
         self._rules = rules
         self._state: Literal["up", "half_open", "down", "sick"] = "up"
@@ -174,7 +174,7 @@ class Health:
         self.steady = True
         self.tries = 0
 
-    def refit(self, slots: int, rules: Rules) -> None:
+    def refit(self, slots: int, rules: HealthRules) -> None:
         """Go on with other slots and rules; what is known of the backend stays."""
         self._slots, self._rules = slots, rules
 

@@ -26,7 +26,7 @@ class Failure:
     attempt: int
 
 
-class Budget:
+class RetryBudget:
     """How many retries there may be: of the last `WINDOW` seconds' requests `share`, and `least` a second.
 
     Bounds the amplification when every backend fails: no storm of second tries on top of the first. Counts
@@ -75,7 +75,7 @@ class Budget:
         return f"<Budget {sum(self._retries)} retries of {sum(self._requests)} requests>"
 
 
-def decide(failure: Failure, attempts: int, budget: Budget, now: float) -> Verdict:
+def decide(failure: Failure, attempts: int, budget: RetryBudget, now: float) -> Verdict:
     """Say whether to try again; `attempts` is the number of tries allowed in all."""
     if failure.content_sent:
         return "content_sent"

@@ -26,13 +26,21 @@ from heapq import heapify, heappop, heappush
 from math import inf
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout, Unavailable
+from gateway.scheduling.availability import LAST, Availability, Rest
 from gateway.scheduling.balancers.base import Balancer
 from gateway.scheduling.balancers.least_busy import LeastBusy
-from gateway.scheduling.bounds import Bound
-from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
-from gateway.scheduling.fitness import LAST, Fitness, Rest
-from gateway.scheduling.service import ServiceTime
-from gateway.scheduling.turns import SLACK, BackendState, Band, Flow, Pool, Reach, next_ticket
+from gateway.scheduling.fair_queue import (
+    SLACK,
+    BackendPool,
+    BackendSet,
+    BackendState,
+    PriorityBand,
+    TenantFlow,
+    next_ticket,
+)
+from gateway.scheduling.queue_limits import QueueLimit
+from gateway.scheduling.service_time import ServiceTime
+from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRefused, SlotRequest, Ticket
 
 MOST_REACHES = 1024
 """Sets of backends that are remembered, so that requests need not put them together again."""
@@ -41,7 +49,7 @@ MOST_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class BackendTable:
     """What there is to hand out: a value, made from the configuration.
 
     `slots` and `models` (each with its backends) are in the order of the configuration; a backend without a
@@ -53,7 +61,7 @@ class Fleet:
     models: Mapping[str, tuple[str, ...]]
     weights: Mapping[str, int] = field(default_factory=dict)
     balancers: Mapping[str, Balancer] = field(default_factory=dict)
-    fitness: Mapping[str, Fitness] = field(default_factory=dict)
+    availability: Mapping[str, Availability] = field(default_factory=dict)
     kinds: Mapping[tuple[str, str], Hashable] = field(default_factory=dict)
 
 
@@ -61,7 +69,7 @@ class _Queue:
     """What is known of one model."""
 
     def __init__(self, length: int) -> None:
-        self.bound = Bound(length, lambda _: 1)
+        self.bound = QueueLimit(length, lambda _: 1)
         self.service = ServiceTime()
         self.balancer: Balancer = LeastBusy()
 
@@ -69,13 +77,13 @@ class _Queue:
 class Scheduler:
     """The state of all queues and slots."""
 
-    def __init__(self, fleet: Fleet, *, length: int, size: int = MOST_BYTES) -> None:
+    def __init__(self, fleet: BackendTable, *, length: int, size: int = MOST_BYTES) -> None:
         self._length = length
-        self._bytes = Bound(size, lambda ticket: ticket.claim.size)
+        self._bytes = QueueLimit(size, lambda ticket: ticket.slot_request.size)
         self._backends: dict[str, BackendState] = {}
         self._queues: dict[str, _Queue] = {}
-        self._reaches: dict[tuple[str, ...], Reach] = {}
-        self._flows: dict[tuple[str, int], Flow] = {}
+        self._reaches: dict[tuple[str, ...], BackendSet] = {}
+        self._flows: dict[tuple[str, int], TenantFlow] = {}
         self._most_flows = MOST_REACHES
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._changes_at = inf
@@ -87,14 +95,14 @@ class Scheduler:
 
     # --- events ------------------------------------------------------------------------------------
 
-    def seize(self, claim: Claim, now: float) -> str | None:
+    def seize(self, slot_request: SlotRequest, now: float) -> str | None:
         """Grant a backend to a request that need not wait; None where it must `arrive`."""
-        queue = self._queues.get(claim.model)
+        queue = self._queues.get(slot_request.model)
         if queue is None or now >= self._changes_at:
             return None
-        reach = self._reaches.get(claim.backends)
+        reach = self._reaches.get(slot_request.backends)
         if reach is None:
-            reach = self._new_reach(claim.backends)
+            reach = self._new_reach(slot_request.backends)
         states = reach.states
         free: Sequence[BackendState] = states
         for state in states:
@@ -106,18 +114,18 @@ class Scheduler:
         if self._last_choices:
             free = [state for state in free if state.share > LAST] or free
         balancer = queue.balancer
-        state = free[0] if len(free) == 1 else balancer.choose(free, claim, states)
+        state = free[0] if len(free) == 1 else balancer.choose(free, slot_request, states)
         state.busy += 1
         self._grants = state.granted = self._grants + 1
         if balancer.learns:
-            balancer.took(claim, state)
+            balancer.took(slot_request, state)
         return state.name
 
     def arrive(self, ticket: Ticket, now: float) -> list[Effect]:
         """Take a new ticket: grant it, queue it (no effect of its own), or refuse it."""
         effects = self._advance(now)
-        if (backend := self.seize(ticket.claim, now)) is not None:
-            return [*effects, Granted(ticket, backend)]
+        if (backend := self.seize(ticket.slot_request, now)) is not None:
+            return [*effects, SlotGranted(ticket, backend)]
         return effects + self._let_in(ticket, now)
 
     def leave(self, ticket: Ticket) -> None:
@@ -166,16 +174,18 @@ class Scheduler:
             band = self._take_out(first)
             error = QueueTimeout(
                 "No backend became free within the queue's time limit.",
-                retry_after=self._retry_after(first.claim, band),
+                retry_after=self._retry_after(first.slot_request, band),
             )
-            effects.append(Refused(first, error))
+            effects.append(SlotRefused(first, error))
         return effects + self._advance(now)
 
     def drain(self) -> list[Effect]:
         """Refuse all who wait, and from now on all who would have to."""
         self._draining = True
         tickets = self._tickets()
-        return [Refused(ticket, self._draining_error(self._take_out(ticket), ticket)) for ticket in tickets]
+        return [
+            SlotRefused(ticket, self._draining_error(self._take_out(ticket), ticket)) for ticket in tickets
+        ]
 
     # --- views -------------------------------------------------------------------------------------
 
@@ -212,7 +222,7 @@ class Scheduler:
 
     def usable(self, now: float) -> dict[str, bool]:
         """Every backend of the configuration, and whether it may be asked."""
-        return {name: state.fitness.usable(now) for name, state in self._backends.items() if state.slots}
+        return {name: state.availability.usable(now) for name, state in self._backends.items() if state.slots}
 
     def service(self, model: str) -> ServiceTime:
         """How long answers of this model take."""
@@ -227,29 +237,29 @@ class Scheduler:
 
     def _let_in(self, ticket: Ticket, now: float) -> list[Effect]:
         """Let a ticket wait if it may, and say who is out for that."""
-        claim = ticket.claim
-        reach = self._reaches.get(claim.backends) or self._new_reach(claim.backends)
-        if claim.model not in self._queues or not reach.serves_before(ticket.deadline):
-            return [Refused(ticket, self._no_backend(claim, now))]
-        flow = self._flow(claim)
-        band = reach.band(claim.priority)
+        slot_request = ticket.slot_request
+        reach = self._reaches.get(slot_request.backends) or self._new_reach(slot_request.backends)
+        if slot_request.model not in self._queues or not reach.serves_before(ticket.deadline):
+            return [SlotRefused(ticket, self._no_backend(slot_request, now))]
+        flow = self._flow(slot_request)
+        band = reach.band(slot_request.priority)
         if self._draining:
-            return [Refused(ticket, self._draining_error(band, ticket))]
-        too_much: dict[Ticket, Bound] = {}
-        for bound in (self._queues[claim.model].bound, self._bytes):
+            return [SlotRefused(ticket, self._draining_error(band, ticket))]
+        too_much: dict[Ticket, QueueLimit] = {}
+        for bound in (self._queues[slot_request.model].bound, self._bytes):
             too_much |= dict.fromkeys(bound.too_much(ticket, flow), bound)
         if ticket in too_much:
-            return [Refused(ticket, self._queue_full(ticket, band, too_much[ticket]))]
+            return [SlotRefused(ticket, self._queue_full(ticket, band, too_much[ticket]))]
         effects: list[Effect] = []
         for other, bound in too_much.items():
-            effects.append(Refused(other, self._queue_full(other, band, bound)))
+            effects.append(SlotRefused(other, self._queue_full(other, band, bound)))
             self._take_out(other)
         self._put_in(ticket, band, flow)
         return effects
 
-    def _put_in(self, ticket: Ticket, band: Band, flow: Flow) -> None:
+    def _put_in(self, ticket: Ticket, band: PriorityBand, flow: TenantFlow) -> None:
         if not flow.lanes:
-            flow.weight = ticket.claim.weight
+            flow.weight = ticket.slot_request.weight
         band.append(ticket, flow)
         self._queues[ticket.model].bound.add(ticket, flow)
         self._bytes.add(ticket, flow)
@@ -259,7 +269,7 @@ class Scheduler:
             self._deadlines = [entry for entry in self._deadlines if entry[2].lane is not None]
             heapify(self._deadlines)
 
-    def _take_out(self, ticket: Ticket) -> Band:
+    def _take_out(self, ticket: Ticket) -> PriorityBand:
         lane = ticket.lane
         assert lane is not None, "takes out who waits"  # noqa: S101 - tells mypy what every caller has seen
         self._queues[ticket.model].bound.remove(ticket, lane.flow)
@@ -280,21 +290,21 @@ class Scheduler:
             heappop(self._deadlines)
         return None
 
-    def _flow(self, claim: Claim) -> Flow:
-        key = (claim.tenant, claim.priority)
+    def _flow(self, slot_request: SlotRequest) -> TenantFlow:
+        key = (slot_request.tenant, slot_request.priority)
         if (flow := self._flows.get(key)) is None:
             if len(self._flows) >= self._most_flows:
                 self._flows = {name: one for name, one in self._flows.items() if not one.forgettable}
                 self._most_flows = max(MOST_REACHES, 2 * len(self._flows))
-            flow = self._flows[key] = Flow(*key)
+            flow = self._flows[key] = TenantFlow(*key)
         return flow
 
-    def _new_reach(self, backends: tuple[str, ...]) -> Reach:
+    def _new_reach(self, backends: tuple[str, ...]) -> BackendSet:
         if len(self._reaches) >= MOST_REACHES:
             busy = {names: reach for names, reach in self._reaches.items() if reach.waited_for}
             self._reaches = busy
         known = [self._backends[name] for name in backends if name in self._backends]
-        reach = self._reaches[backends] = Reach(known)
+        reach = self._reaches[backends] = BackendSet(known)
         return reach
 
     # --- serving -----------------------------------------------------------------------------------
@@ -307,8 +317,8 @@ class Scheduler:
             self._grants = state.granted = self._grants + 1
             balancer = self._queues[ticket.model].balancer
             if balancer.learns:
-                balancer.took(ticket.claim, state)
-            effects.append(Granted(ticket, state.name))
+                balancer.took(ticket.slot_request, state)
+            effects.append(SlotGranted(ticket, state.name))
         return effects
 
     def _advance(self, now: float) -> list[Effect]:
@@ -335,12 +345,14 @@ class Scheduler:
         for band in [band for band in state.bands if not band.reach.usable]:
             for ticket in band.tickets():
                 self._take_out(ticket)
-                effects.append(Refused(ticket, self._no_backend(ticket.claim, now)))
+                effects.append(SlotRefused(ticket, self._no_backend(ticket.slot_request, now)))
         return effects
 
     # --- the fleet ---------------------------------------------------------------------------------
 
-    def reconfigure(self, fleet: Fleet, now: float, *, length: int, size: int = MOST_BYTES) -> list[Effect]:
+    def reconfigure(
+        self, fleet: BackendTable, now: float, *, length: int, size: int = MOST_BYTES
+    ) -> list[Effect]:
         """Go on with another fleet.
 
         Requests in flight end where they are; a backend that is gone gets no new ones. Tickets keep their
@@ -353,37 +365,37 @@ class Scheduler:
             self._take_out(ticket)
         self._length = length
         self._deadlines = []
-        self._bytes = Bound(size, lambda ticket: ticket.claim.size)
+        self._bytes = QueueLimit(size, lambda ticket: ticket.slot_request.size)
         self._install(fleet, now)
         effects: list[Effect] = []
         for ticket in tickets:
-            ticket.claim.backends += self._newcomers(ticket.claim, old)
+            ticket.slot_request.backends += self._newcomers(ticket.slot_request, old)
             effects += self._let_in(ticket, now)
         for state in list(self._backends.values()):
             effects += self._serve(state)
         return effects
 
-    def _newcomers(self, claim: Claim, old: Fleet) -> tuple[str, ...]:
+    def _newcomers(self, slot_request: SlotRequest, old: BackendTable) -> tuple[str, ...]:
         """The backends that were not there before and can take what one of the claim's could."""
-        model, kinds = claim.model, self._fleet.kinds
+        model, kinds = slot_request.model, self._fleet.kinds
         # One of its backends may have served another model for a while: what kind it was is remembered.
-        claim.kinds |= {
+        slot_request.kinds |= {
             known[model, name]
             for known in (old.kinds, kinds)
-            for name in claim.backends
+            for name in slot_request.backends
             if (model, name) in known
         }
-        known = {*old.models.get(model, ()), *claim.backends}
+        known = {*old.models.get(model, ()), *slot_request.backends}
         ours = [name for name in self._fleet.models.get(model, ()) if name not in known]
-        return tuple(name for name in ours if kinds.get((model, name)) in claim.kinds)
+        return tuple(name for name in ours if kinds.get((model, name)) in slot_request.kinds)
 
-    def _install(self, fleet: Fleet, now: float) -> None:
+    def _install(self, fleet: BackendTable, now: float) -> None:
         self._fleet = fleet
         old = self._backends
         self._backends = {}
         for place, (name, slots) in enumerate(fleet.slots.items()):
-            fitness = fleet.fitness.get(name) or Rest(slots)
-            state = BackendState(name, slots, fitness, place=place, weight=fleet.weights.get(name, 1))
+            availability = fleet.availability.get(name) or Rest(slots)
+            state = BackendState(name, slots, availability, place=place, weight=fleet.weights.get(name, 1))
             if name in old:
                 state.take_over(old[name])
             self._backends[name] = state
@@ -393,7 +405,7 @@ class Scheduler:
         self._install_models(fleet)
         self._refresh(list(self._backends.values()), now)
 
-    def _install_models(self, fleet: Fleet) -> None:
+    def _install_models(self, fleet: BackendTable) -> None:
         serves: dict[str, list[str]] = {name: [] for name in self._backends}
         queues = self._queues
         self._queues = {}
@@ -404,15 +416,15 @@ class Scheduler:
             queue.balancer = fleet.balancers.get(model, queue.balancer)
             for name in backends:
                 serves[name].append(model)
-        pools: dict[tuple[str, ...], Pool] = {}
+        pools: dict[tuple[str, ...], BackendPool] = {}
         for name, models in serves.items():
-            self._backends[name].pool = pools.setdefault(tuple(models), Pool())
+            self._backends[name].pool = pools.setdefault(tuple(models), BackendPool())
         self._reaches, self._flows = {}, {}
 
     # --- refusals ----------------------------------------------------------------------------------
 
-    def _no_backend(self, claim: Claim, now: float) -> NoBackend:
-        known = [self._backends[name] for name in claim.backends if name in self._backends]
+    def _no_backend(self, slot_request: SlotRequest, now: float) -> NoBackend:
+        known = [self._backends[name] for name in slot_request.backends if name in self._backends]
         back = min((state.changes_at for state in known), default=inf)
         paused = any(state.usable for state in known)
         return NoBackend(
@@ -420,23 +432,26 @@ class Scheduler:
             retry_after=max(1.0, back - now) if back < inf else 1.0,
         )
 
-    def _queue_full(self, ticket: Ticket, band: Band, bound: Bound) -> QueueFull:
+    def _queue_full(self, ticket: Ticket, band: PriorityBand, bound: QueueLimit) -> QueueFull:
         if bound is self._bytes:
             what = f"too much is waiting (queue.bytes: {bound.limit})"
         else:
             what = f"the queue of this model is full ({bound.limit} requests)"
         if ticket.lane is not None:
             band, what = ticket.lane.band, f"{what}, and others have fewer requests in it"
-        return QueueFull(f"{what[0].upper()}{what[1:]}.", retry_after=self._retry_after(ticket.claim, band))
-
-    def _draining_error(self, band: Band, ticket: Ticket) -> Unavailable:
-        return Draining(
-            "The gateway is shutting down. Ask again.", retry_after=self._retry_after(ticket.claim, band)
+        return QueueFull(
+            f"{what[0].upper()}{what[1:]}.", retry_after=self._retry_after(ticket.slot_request, band)
         )
 
-    def _retry_after(self, claim: Claim, band: Band) -> int:
+    def _draining_error(self, band: PriorityBand, ticket: Ticket) -> Unavailable:
+        return Draining(
+            "The gateway is shutting down. Ask again.",
+            retry_after=self._retry_after(ticket.slot_request, band),
+        )
+
+    def _retry_after(self, slot_request: SlotRequest, band: PriorityBand) -> int:
         """Seconds after which the request, had it come now, would have been served."""
-        flow = self._flows.get((claim.tenant, claim.priority))
+        flow = self._flows.get((slot_request.tenant, slot_request.priority))
         lane = flow.lanes.get(band) if flow else None
-        position = band.position_of_next(len(lane) if lane else 0, claim.weight)
-        return self._queues[claim.model].service.retry_after(position, band.reach.slots)
+        position = band.position_of_next(len(lane) if lane else 0, slot_request.weight)
+        return self._queues[slot_request.model].service.retry_after(position, band.reach.slots)

@@ -9,8 +9,8 @@ May be used by the command line and by tests, by nobody else; knows nothing of t
 """
 
 from gateway.simulator.dialects import DIALECTS
-from gateway.simulator.faults import Fault, FaultError
+from gateway.simulator.faults import FaultError, SimulatedFault
 from gateway.simulator.options import Options
 from gateway.simulator.server import Simulator, run
 
-__all__ = ["DIALECTS", "Fault", "FaultError", "Options", "Simulator", "run"]
+__all__ = ["DIALECTS", "FaultError", "Options", "SimulatedFault", "Simulator", "run"]

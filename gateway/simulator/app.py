@@ -9,11 +9,11 @@ from http import HTTPStatus
 
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.simulator.connection import SCOPE_KEY, SimulatorConnection
 from gateway.simulator.exchange import ClientGoneError, CutError, Headers, ModelError, Reply, Request, Stream
-from gateway.simulator.faults import Fault, Faults
+from gateway.simulator.fault_effects import spoil_event, spoil_reply, substitute
+from gateway.simulator.faults import SimulatedFault, SimulatedFaults
 from gateway.simulator.inspection import PREFIX, Inspection
-from gateway.simulator.link import SCOPE_KEY, WireLink
-from gateway.simulator.mishaps import spoil_event, spoil_reply, substitute
 from gateway.simulator.options import Options
 from gateway.simulator.program import Program
 from gateway.simulator.recorder import Recorder, RequestRecord
@@ -22,7 +22,9 @@ from gateway.simulator.recorder import Recorder, RequestRecord
 class App:
     """One simulated server as an ASGI application; it needs `WireLink` as uvicorn's HTTP protocol."""
 
-    def __init__(self, program: Program, recorder: Recorder, faults: Faults, options: Options) -> None:
+    def __init__(
+        self, program: Program, recorder: Recorder, faults: SimulatedFaults, options: Options
+    ) -> None:
         self._program = program
         self._recorder = recorder
         self._faults = faults
@@ -31,7 +33,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        link: WireLink = scope[SCOPE_KEY]
+        link: SimulatorConnection = scope[SCOPE_KEY]
         body = await _read(receive)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request = Request(scope["method"], scope["path"], headers, body, link)
@@ -50,7 +52,9 @@ class App:
         finally:
             self._recorder.settle(record, generates=generates, whole=whole)
 
-    async def _serve(self, request: Request, link: WireLink, send: Send, *, generates: bool) -> bool:
+    async def _serve(
+        self, request: Request, link: SimulatorConnection, send: Send, *, generates: bool
+    ) -> bool:
         fault = self._faults.take(request.path, generates=generates)
         if fault is None:
             return await self._answer(request, link, send, None)
@@ -69,7 +73,9 @@ class App:
             return await self._answer(request, link, send, fault)
         return False
 
-    async def _answer(self, request: Request, link: WireLink, send: Send, fault: Fault | None) -> bool:
+    async def _answer(
+        self, request: Request, link: SimulatorConnection, send: Send, fault: SimulatedFault | None
+    ) -> bool:
         if fault is not None and fault.kind == "slow":
             await self._sleep(fault.value)
         if fault is not None and fault.kind == "empty":
@@ -99,7 +105,7 @@ async def _read(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _cut(fault: Fault | None) -> int | None:
+def _cut(fault: SimulatedFault | None) -> int | None:
     return int(fault.value) if fault is not None and fault.kind == "cut" else None
 
 
@@ -129,7 +135,7 @@ _STREAM_HEADERS = (
 
 
 async def _send_stream(
-    send: Send, stream: Stream, link: WireLink, headers: Headers, fault: Fault | None
+    send: Send, stream: Stream, link: SimulatorConnection, headers: Headers, fault: SimulatedFault | None
 ) -> None:
     cut = _cut(fault)
     await send(_head(200, _STREAM_HEADERS, headers))

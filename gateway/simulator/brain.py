@@ -31,7 +31,7 @@ WriteCall = Callable[[str, Mapping[str, object]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class BrainTool:
     """A function offered to the model; `parameters` is its JSON schema."""
 
     name: str
@@ -40,7 +40,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class BrainPrompt:
     """What a server program hands to its model.
 
     `model` is the model's name; `lead` stands before a plain answer (ChatGLM3: newline and blank);
@@ -54,13 +54,13 @@ class Prompt:
     params: Mapping[str, object] = field(default_factory=dict)
     lead: str = ""
     observation: bool = False
-    tools: Sequence[Tool] = ()
+    tools: Sequence[BrainTool] = ()
     must_call: bool = False
     write_call: WriteCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BrainAnswer:
     """What a model says: its pieces, the seconds before the first, and the seconds before each."""
 
     pieces: AsyncGenerator[str, None]
@@ -71,7 +71,7 @@ class Answer:
 class Brain(Protocol):
     """A model. One per simulated server, shared by its requests."""
 
-    def answer(self, prompt: Prompt, reply: str | None = None) -> Answer:
+    def answer(self, prompt: BrainPrompt, reply: str | None = None) -> BrainAnswer:
         """Answer a prompt, with `reply` if given. Raises ModelError, at once or while the pieces come."""
 
 
@@ -81,25 +81,25 @@ class EchoBrain:
     def __init__(self, piece_size: int) -> None:
         self._piece_size = piece_size
 
-    def answer(self, prompt: Prompt, reply: str | None = None) -> Answer:
+    def answer(self, prompt: BrainPrompt, reply: str | None = None) -> BrainAnswer:
         """See `Brain`."""
         if "@@raise@@" in prompt.text:
             raise ModelError("the prompt asked for a model error")
         text = self._script(prompt, reply)
-        return Answer(
+        return BrainAnswer(
             chop(text, self._piece_size),
             wait=_seconds(_SLEEP, prompt.text),
             pause=_seconds(_PIECE_SLEEP, prompt.text),
         )
 
-    def _script(self, prompt: Prompt, reply: str | None) -> str:
+    def _script(self, prompt: BrainPrompt, reply: str | None) -> str:
         lead = "" if "@@raw@@" in prompt.text else prompt.lead
         scripted = _REPLY.search(prompt.text)
         if scripted:
             return lead + scripted[1].replace("\\n", "\n")
         return self.compose(prompt, lead) if reply is None else lead + reply
 
-    def compose(self, prompt: Prompt, lead: str) -> str:
+    def compose(self, prompt: BrainPrompt, lead: str) -> str:
         """The text where nothing is prescribed; a plain answer begins with the lead."""
         heard = {
             "stub": prompt.model,
@@ -117,7 +117,7 @@ class CannedBrain(EchoBrain):
     result.
     """
 
-    def compose(self, prompt: Prompt, lead: str) -> str:
+    def compose(self, prompt: BrainPrompt, lead: str) -> str:
         """See `EchoBrain`."""
         chinese = _CHINESE.search(prompt.text) is not None
         if prompt.observation:
@@ -142,7 +142,7 @@ async def chop(text: str, size: int) -> AsyncGenerator[str, None]:
         yield "".join(parts[start : start + size])
 
 
-def _greet(prompt: Prompt, *, chinese: bool) -> str:
+def _greet(prompt: BrainPrompt, *, chinese: bool) -> str:
     asked, turns = " ".join(prompt.text.split())[:60], len(prompt.history)
     if chinese:
         before = f"此前有 {turns} 条记录。" if turns else ""
@@ -156,7 +156,7 @@ def _seconds(directive: re.Pattern[str], text: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _wanted(prompt: Prompt) -> Tool | None:
+def _wanted(prompt: BrainPrompt) -> BrainTool | None:
     lowered = prompt.text.lower()
     for tool in prompt.tools:
         if tool.name and tool.name.lower() in lowered:
@@ -167,7 +167,7 @@ def _wanted(prompt: Prompt) -> Tool | None:
     return next(iter(prompt.tools), None) if prompt.must_call else None
 
 
-def _arguments(tool: Tool, *, chinese: bool) -> dict[str, object]:
+def _arguments(tool: BrainTool, *, chinese: bool) -> dict[str, object]:
     fields = tool.parameters.get("properties")
     if not isinstance(fields, Mapping):
         return {}

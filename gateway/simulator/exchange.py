@@ -34,7 +34,7 @@ class RefusedError(Exception):
         self.reply = reply
 
 
-class Link(Protocol):
+class ClientLink(Protocol):
     """The client's side of the exchange, as far as a program can see it."""
 
     @property
@@ -45,7 +45,7 @@ class Link(Protocol):
         """Return when the client has left."""
 
 
-class Present:
+class ClientPresence:
     """A client that never leaves: for programs used without a connection."""
 
     gone = False
@@ -63,7 +63,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes
-    link: Link = field(default_factory=Present)
+    link: ClientLink = field(default_factory=ClientPresence)
     reply: str | None = None
 
     def json(self) -> object:

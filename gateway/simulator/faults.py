@@ -41,7 +41,7 @@ class FaultError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SimulatedFault:
     """One mishap: its kind, its number (a status, seconds, events), how often, and where."""
 
     kind: str
@@ -60,13 +60,13 @@ class Fault:
         return generates if self.path is None else self.path in ("any", path)
 
 
-FaultSpec = str | Fault | Mapping[str, object]
+FaultSpec = str | SimulatedFault | Mapping[str, object]
 """A fault in any of its spellings."""
 
 
-def parse_fault(spec: object) -> Fault:
+def parse_fault(spec: object) -> SimulatedFault:
     """Read one fault; `FaultError` says what is wrong with it."""
-    if isinstance(spec, Fault):
+    if isinstance(spec, SimulatedFault):
         return spec
     if isinstance(spec, str):
         match = _TEXT.match(spec)
@@ -81,12 +81,12 @@ def parse_fault(spec: object) -> Fault:
     return _build(spec)
 
 
-def _build(parts: Mapping[str, object]) -> Fault:
+def _build(parts: Mapping[str, object]) -> SimulatedFault:
     kind, value, times, path = (parts.get(key) for key in ("kind", "value", "times", "path"))
     if kind in _VALUED and value is None:
         raise FaultError(f"fault {kind!r} needs a number, as in '{kind}:2'")
     try:
-        return Fault(
+        return SimulatedFault(
             str(kind),
             float(str(value or 0)),
             ALWAYS if times == "always" else int(str(times or 1)),
@@ -96,11 +96,11 @@ def _build(parts: Mapping[str, object]) -> Fault:
         raise FaultError(str(error)) from error
 
 
-class Faults:
+class SimulatedFaults:
     """The faults still to come, oldest first. One per simulated server."""
 
     def __init__(self, specs: Iterable[FaultSpec] = ()) -> None:
-        self._left: list[tuple[Fault, int]] = []
+        self._left: list[tuple[SimulatedFault, int]] = []
         self.extend(specs)
 
     def extend(self, specs: Iterable[object]) -> None:
@@ -108,7 +108,7 @@ class Faults:
         faults = [parse_fault(spec) for spec in specs]
         self._left += [(fault, fault.times) for fault in faults]
 
-    def take(self, path: str, *, generates: bool) -> Fault | None:
+    def take(self, path: str, *, generates: bool) -> SimulatedFault | None:
         """The fault that befalls this request, used up once; None = all goes well."""
         for place, (fault, left) in enumerate(self._left):
             if fault.meets(path, generates=generates):

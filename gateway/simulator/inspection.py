@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.simulator.exchange import Reply, Request, json_reply
-from gateway.simulator.faults import FaultError, Faults
+from gateway.simulator.faults import FaultError, SimulatedFaults
 from gateway.simulator.recorder import Recorder
 
 PREFIX = "/__simulator/"
@@ -12,7 +12,7 @@ PREFIX = "/__simulator/"
 class Inspection:
     """Shows the recorder and feeds the faults. One per simulated server."""
 
-    def __init__(self, dialect: str, recorder: Recorder, faults: Faults) -> None:
+    def __init__(self, dialect: str, recorder: Recorder, faults: SimulatedFaults) -> None:
         self._dialect = dialect
         self._recorder = recorder
         self._faults = faults

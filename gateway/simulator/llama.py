@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.simulator.brain import Answer, EchoBrain, Prompt
+from gateway.simulator.brain import BrainAnswer, BrainPrompt, EchoBrain
 from gateway.simulator.exchange import ModelError
 
 MODEL_FOLDER = Path(".models")
@@ -45,13 +45,13 @@ class LlamaBrain(EchoBrain):
         self._loading = threading.Lock()
         self._loaded: Any = None
 
-    def answer(self, prompt: Prompt, reply: str | None = None) -> Answer:
+    def answer(self, prompt: BrainPrompt, reply: str | None = None) -> BrainAnswer:
         """See `gateway.simulator.brain.Brain`."""
         if reply is not None or "@@" in prompt.text:
             return super().answer(prompt, reply)
-        return Answer(self._generate(prompt))
+        return BrainAnswer(self._generate(prompt))
 
-    async def _generate(self, prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def _generate(self, prompt: BrainPrompt) -> AsyncGenerator[str, None]:
         loop, left = asyncio.get_running_loop(), threading.Event()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
@@ -127,7 +127,7 @@ def _load(package: Any, model: Path) -> Any:
     return package.Server(params)
 
 
-def _request(prompt: Prompt) -> dict[str, object]:
+def _request(prompt: BrainPrompt) -> dict[str, object]:
     asked = [prompt.params.get(name) for name in ("max_new_tokens", "max_completion_tokens", "max_tokens")]
     limit = next((number for number in asked if isinstance(number, int) and number > 0), _LONGEST)
     warmth = prompt.params.get("temperature")
@@ -139,7 +139,7 @@ def _request(prompt: Prompt) -> dict[str, object]:
     }
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
+def _messages(prompt: BrainPrompt) -> list[dict[str, str]]:
     messages: list[dict[str, str]] = []
     for entry in prompt.history:
         if isinstance(entry, Mapping):

@@ -17,8 +17,8 @@ from gateway.simulator.exchange import (
     json_reply,
     server_error,
 )
-from gateway.simulator.gate import Gate
-from gateway.simulator.voice import Voice
+from gateway.simulator.loop_lock import LoopLock
+from gateway.simulator.pacing import PacedSpeaker
 
 Handler = Callable[[Request], Awaitable[Reply | Stream]]
 
@@ -34,9 +34,9 @@ class Program:
     generating: ClassVar[frozenset[str]] = frozenset({"/v1/chat/completions"})
     """The paths whose POST makes the model work."""
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: PacedSpeaker) -> None:
         self.voice = voice
-        self.gate = Gate(blocking=self.blocking)
+        self.gate = LoopLock(blocking=self.blocking)
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         """The program's endpoints, by (path, method)."""

@@ -15,13 +15,13 @@ from uvicorn.server import ServerState
 
 from gateway.simulator.app import App
 from gateway.simulator.brain import Brain, CannedBrain, EchoBrain
+from gateway.simulator.connection import SimulatorConnection
 from gateway.simulator.dialects import find_program
-from gateway.simulator.faults import Faults, FaultSpec
-from gateway.simulator.link import WireLink
+from gateway.simulator.faults import FaultSpec, SimulatedFaults
 from gateway.simulator.llama import LlamaBrain
 from gateway.simulator.options import Options
+from gateway.simulator.pacing import PacedSpeaker
 from gateway.simulator.recorder import Recorder, RequestRecord
-from gateway.simulator.voice import Voice
 
 
 class Simulator:
@@ -35,13 +35,13 @@ class Simulator:
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
         self._recorder = Recorder(self.options.history)
-        self._faults = Faults(self.options.faults)
+        self._faults = SimulatedFaults(self.options.faults)
         program = find_program(self.options.dialect, self.options.variant)
-        voice = Voice(make_brain(self.options), self.options)
+        voice = PacedSpeaker(make_brain(self.options), self.options)
         app = App(program(voice), self._recorder, self._faults, self.options)
         self._config = uvicorn.Config(
             app,
-            http=WireLink,
+            http=SimulatorConnection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -54,7 +54,7 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         self._config.load()
-        link = partial(WireLink, config=self._config, server_state=self._state, app_state={})
+        link = partial(SimulatorConnection, config=self._config, server_state=self._state, app_state={})
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(link, self.options.host, self.options.port)
         return self
@@ -64,7 +64,7 @@ class Simulator:
     ) -> None:
         listener, self._listener = self._listening(), None
         listener.close()
-        links = [link for link in self._state.connections if isinstance(link, WireLink)]
+        links = [link for link in self._state.connections if isinstance(link, SimulatorConnection)]
         for link in links:
             link.abort()
         for link in links:

@@ -6,7 +6,7 @@ import secrets
 import string
 from collections.abc import Iterable, Mapping
 
-from gateway.simulator.brain import Tool
+from gateway.simulator.brain import BrainTool
 from gateway.simulator.exchange import Reply, json_reply
 from gateway.simulator.program import now
 
@@ -31,7 +31,7 @@ def random_id(prefix: str, length: int) -> str:
     return prefix + "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
-def offered(tools: object) -> list[Tool]:
+def offered(tools: object) -> list[BrainTool]:
     """The tools of a request, nested as OpenAI has them or flat as ChatGLM3 was trained on."""
     found = (
         [_tool(entry) for entry in tools if isinstance(entry, Mapping)] if isinstance(tools, Iterable) else []
@@ -39,11 +39,11 @@ def offered(tools: object) -> list[Tool]:
     return [tool for tool in found if tool.name]
 
 
-def _tool(entry: Mapping[str, object]) -> Tool:
+def _tool(entry: Mapping[str, object]) -> BrainTool:
     nested = entry.get("function")
     inner = nested if isinstance(nested, Mapping) else entry
     parameters = inner.get("parameters")
-    return Tool(
+    return BrainTool(
         str(inner.get("name") or ""),
         str(inner.get("description") or ""),
         parameters if isinstance(parameters, Mapping) else {},

@@ -10,7 +10,7 @@ Skip: TypeAlias = Literal["busy", "full", "unfit", "unanswered", "gave_way", "sh
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedAnswer:
     """One of the two answers. Seconds count from the slot on; None: it never came to that.
 
     `outcome` is "ok" or an outcome of the error table; `characters` are those of the texts of all choices.
@@ -31,8 +31,8 @@ class Comparison:
     request_id: str
     model: str
     shadow: str
-    caller: Side
-    copy: Side
+    caller: ComparedAnswer
+    copy: ComparedAnswer
     same_text: bool | None
 
     @property

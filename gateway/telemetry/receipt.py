@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from gateway.wire.events import Usage
+from gateway.formats.events import Usage
 
 Door: TypeAlias = Literal["chat", "native", "models", "other"]
 Phase: TypeAlias = Literal["queued", "before_first", "streaming"]
@@ -18,7 +18,7 @@ LONGEST_ASKED = 64
 """Most characters of an unknown model's name that are kept."""
 
 
-class Attempt(NamedTuple):
+class AttemptRecord(NamedTuple):
     """One try on one backend. `outcome` is "ok" or an outcome of the error table; `seconds` is its length."""
 
     backend: str
@@ -27,7 +27,7 @@ class Attempt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
+class CanaryRecord:
     """That a request fell to the share of its model's canary, `model`."""
 
     model: str
@@ -57,7 +57,7 @@ class Receipt:
     error: str = ""
     backend: str = ""
     dialect: str = ""
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
     retries: tuple[str, ...] = ()
     queue_seconds: float = 0.0
     granted: float | None = None
@@ -71,7 +71,7 @@ class Receipt:
     repairs: tuple[str, ...] = ()
     left_while: Phase | None = None
     answered: str = ""
-    canary: Canary | None = None
+    canary: CanaryRecord | None = None
     asked: str = ""
 
     @property

@@ -26,7 +26,7 @@ MOST = 4096
 _IPV6_NETWORK = 64
 
 
-class Failures:
+class AuthFailures:
     """Refused keys by address. One for the process; `clock` gives monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

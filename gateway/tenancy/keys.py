@@ -47,7 +47,7 @@ ANONYMOUS = Tenant("anonymous")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownKey:
     """A key that a keyring knows: whose it is, and until when, in Unix seconds."""
 
     keyring: Keyring
@@ -59,7 +59,7 @@ class Known:
 class Keyring:
     """The configured keys. Holds digests only."""
 
-    def __init__(self, keys: Sequence[config.Key]) -> None:
+    def __init__(self, keys: Sequence[config.KeySettings]) -> None:
         self._keys = [
             (
                 bytes.fromhex(key.digest),
@@ -70,8 +70,8 @@ class Keyring:
         ]
 
     def known(
-        self, fields: Fields, headers: Headers, now: Callable[[], float], before: Known | None = None
-    ) -> Known:
+        self, fields: Fields, headers: Headers, now: Callable[[], float], before: KnownKey | None = None
+    ) -> KnownKey:
         """Find whose key the request bears; see `credential`. `now` is the wall clock, in Unix seconds.
 
         `before` is what was found on the same connection: the same key again needs no digest. Raises
@@ -87,12 +87,12 @@ class Keyring:
             raise Unauthorized("expired")
         return found
 
-    def _find(self, presented: bytes) -> Known:
+    def _find(self, presented: bytes) -> KnownKey:
         digest = sha256(presented).digest()
-        found: Known | None = None
+        found: KnownKey | None = None
         for known, expires, tenant in self._keys:
             if hmac.compare_digest(known, digest):
-                found = Known(self, presented, expires, tenant)
+                found = KnownKey(self, presented, expires, tenant)
         if found is None:
             raise Unauthorized("wrong")
         return found
@@ -129,5 +129,5 @@ def _password(value: bytes) -> bytes | None:
     return (password or user or None) if colon else None
 
 
-def _models(key: config.Key) -> frozenset[str] | None:
+def _models(key: config.KeySettings) -> frozenset[str] | None:
     return None if key.models is None else frozenset(key.models)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway import config
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Abandon, Profile
-from gateway.scheduling.patience import Limits
+from gateway.scheduling.deadlines import DeadlineLimits
 from gateway.upstream.client import Client
 from gateway.upstream.transport import Transport, make_transport
 
@@ -43,7 +43,7 @@ class Backend:
 
     def __init__(
         self,
-        settings: config.Backend,
+        settings: config.BackendSettings,
         *,
         clock: Callable[[], float],
         transport: Transport | None,
@@ -74,11 +74,11 @@ class Backend:
         if self.settings.abandon is None and server.lower().startswith("llama.cpp"):
             self.abandon_whole = "drain"
 
-    def profile(self, model: config.Model) -> Profile:
+    def profile(self, model: config.ModelSettings) -> Profile:
         """The settings that translating a request of `model` for this backend depends on."""
         return profile(self.settings, model)
 
-    def serves(self, settings: config.Backend) -> bool:
+    def serves(self, settings: config.BackendSettings) -> bool:
         """Whether these settings mean the same server, asked in the same way."""
         mine, theirs = (one.model_dump(exclude=_BESIDES) for one in (self.settings, settings))
         return mine == theirs
@@ -96,7 +96,7 @@ class Backend:
         return f"<Backend {self.name} {self.dialect.name}{' without streams' if self.no_streams else ''}>"
 
 
-def profile(settings: config.Backend, model: config.Model) -> Profile:
+def profile(settings: config.BackendSettings, model: config.ModelSettings) -> Profile:
     """The settings that translating a request of `model` for a backend depends on."""
     return Profile(
         model=settings.served_name or model.name,
@@ -106,7 +106,7 @@ def profile(settings: config.Backend, model: config.Model) -> Profile:
     )
 
 
-def probe_path(settings: config.Backend) -> str:
+def probe_path(settings: config.BackendSettings) -> str:
     """The path of the GET by which a backend is probed."""
     calls = settings.calls
     if settings.health.path is not None:
@@ -114,7 +114,7 @@ def probe_path(settings: config.Backend) -> str:
     return calls.probe(DIALECTS[settings.dialect].probe)
 
 
-def _abandon(settings: config.Backend) -> tuple[Abandon | None, Abandon | None]:
+def _abandon(settings: config.BackendSettings) -> tuple[Abandon | None, Abandon | None]:
     """How whole answers and streams are abandoned, where that is not the dialect's to say.
 
     Most servers of dialect openai batch, and stop at a hang-up; one with a single slot mostly does neither.
@@ -126,12 +126,12 @@ def _abandon(settings: config.Backend) -> tuple[Abandon | None, Abandon | None]:
     return None, None
 
 
-def limits(timeouts: config.Timeouts) -> Limits:
+def limits(timeouts: config.TimeoutsSettings) -> DeadlineLimits:
     """The configured time-outs as the scheduling room knows them."""
-    return Limits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
+    return DeadlineLimits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
 
 
-def _transport(settings: config.Backend, deserted: Callable[[], None] | None) -> Transport:
+def _transport(settings: config.BackendSettings, deserted: Callable[[], None] | None) -> Transport:
     tls = settings.tls
     return make_transport(
         slots=settings.slots,

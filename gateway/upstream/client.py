@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
-from gateway.dialects.waits import asked
+from gateway.dialects.shared.waits import asked
 from gateway.errors import UpstreamReset
-from gateway.scheduling.patience import Patience
-from gateway.upstream.asking import Again
-from gateway.upstream.exchange import FOREIGN, JSON, Exchange, Mocked, Straight, mapped
-from gateway.upstream.lean import LeanClient
-from gateway.upstream.message import Route
+from gateway.scheduling.deadlines import Deadlines
+from gateway.upstream.exchange import FOREIGN, JSON, DirectExchange, Exchange, Mocked, mapped
+from gateway.upstream.probe_client import ProbeClient
+from gateway.upstream.request_head import RequestRoute
+from gateway.upstream.sending import Again
 from gateway.upstream.transport import GatewayTransport, Transport
 
 _FINDING = vars(httpx.AsyncClient)["_transport_for_url"]
@@ -43,7 +43,7 @@ class Client:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: CallUrls,
         transport: Transport,
         *,
         api_key: str | None,
@@ -52,7 +52,7 @@ class Client:
         headers = {"accept-encoding": "identity", "user-agent": "chatglm-gateway"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
-        self._http = LeanClient(
+        self._http = ProbeClient(
             base_url=calls.origin,
             headers=headers,
             transport=transport,
@@ -63,22 +63,22 @@ class Client:
         self._calls = calls
         self._transport = transport
         self._clock = clock
-        self._routes: dict[str, Route] = {}
+        self._routes: dict[str, RequestRoute] = {}
 
     def whole(
-        self, outgoing: Outgoing, patience: Patience, again: Again | None = None
+        self, outgoing: Outgoing, deadlines: Deadlines, again: Again | None = None
     ) -> Coroutine[Any, Any, bytes]:
         """Send the request and read its whole answer, which came with status 200.
 
         `again` as in `exchange`. Raises what `refusal` makes of other statuses, and every way in which the
         exchange can fail.
         """
-        return self.exchange(outgoing, patience, whole=True, again=again).wait_whole()
+        return self.exchange(outgoing, deadlines, whole=True, again=again).wait_whole()
 
     def exchange(
         self,
         outgoing: Outgoing,
-        patience: Patience,
+        deadlines: Deadlines,
         *,
         whole: bool = False,
         lasting: bool = False,
@@ -93,21 +93,21 @@ class Client:
         route = self._routes.get(outgoing.path) or self._route(outgoing.path)
         pool = route.pool
         if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
-            return Mocked(self._http, route, outgoing.body, patience, self._clock, lasting=lasting)
-        return Straight(
+            return Mocked(self._http, route, outgoing.body, deadlines, self._clock, lasting=lasting)
+        return DirectExchange(
             pool,
             route,
             outgoing.body,
-            patience,
+            deadlines,
             self._clock,
             again if route.retry_reused else None,
             whole,
             lasting,
         )
 
-    def _route(self, path: str) -> Route:
+    def _route(self, path: str) -> RequestRoute:
         request = self._http.build_request("POST", self._calls.at(path), content=b"", headers=JSON)
-        route = self._routes[path] = Route(request)
+        route = self._routes[path] = RequestRoute(request)
         carrier = self._http.carrier(route.url)
         if isinstance(carrier, GatewayTransport):
             route.pool, route.retry_reused = carrier.pool(route.origin), carrier.retry_reused

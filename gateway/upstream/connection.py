@@ -36,8 +36,8 @@ from typing import Final, Literal, TypeAlias, cast
 
 import httptools
 
-from gateway.outbox import Outbox
-from gateway.upstream import tuning
+from gateway.upstream import socket_options
+from gateway.write_batcher import WriteBatcher
 
 HIGH_WATER = 32 * 1024
 """Undelivered bytes of a body (and its framing) at which reading pauses."""
@@ -102,7 +102,7 @@ def make_buffer() -> memoryview:
     return memoryview(bytearray(READ))
 
 
-class Connection(asyncio.BufferedProtocol):
+class BackendConnection(asyncio.BufferedProtocol):
     """One connection. Belongs to one request at a time; `lost` is told once when it has ended.
 
     `status`, `version` and `head` (`low_head`: in lower case) are those of the answer; until they have come
@@ -114,27 +114,68 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_acks", "_armed", "_attaching", "_buffer", "_head_pieces", "_held", "_interim", "_lasting", "_loop",
-        "_lost", "_outbox", "_overhead", "_parser", "_patient", "_paused", "_quick", "_quiet", "_ready_at",
-        "_socket", "_taker", "_timer", "_transport", "_turn", "_until", "_unwritten", "_waiter", "_when",
-        "_without_body", "_writable", "answered", "close_delimited", "closed", "complete", "counted",
-        "error", "head", "heard", "idle_since", "keeps", "low_head", "on_body", "opened", "pieces", "ready",
-        "served", "status", "version",
+        "_acks",
+        "_armed",
+        "_attaching",
+        "_buffer",
+        "_head_pieces",
+        "_held",
+        "_interim",
+        "_lasting",
+        "_loop",
+        "_lost",
+        "_overhead",
+        "_parser",
+        "_patient",
+        "_paused",
+        "_quick",
+        "_quiet",
+        "_ready_at",
+        "_socket",
+        "_taker",
+        "_timer",
+        "_transport",
+        "_turn",
+        "_until",
+        "_unwritten",
+        "_waiter",
+        "_when",
+        "_without_body",
+        "_writable",
+        "_write_batcher",
+        "answered",
+        "close_delimited",
+        "closed",
+        "complete",
+        "counted",
+        "error",
+        "head",
+        "heard",
+        "idle_since",
+        "keeps",
+        "low_head",
+        "on_body",
+        "opened",
+        "pieces",
+        "ready",
+        "served",
+        "status",
+        "version",
     )  # fmt: skip
 
     def __init__(
         self,
-        lost: Callable[[Connection], None],
+        lost: Callable[[BackendConnection], None],
         sock: socket.socket | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         buffer: memoryview | None = None,
-        outbox: Outbox | None = None,
+        write_batcher: WriteBatcher | None = None,
     ) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._lost = lost
         self._socket = sock
         self._buffer = make_buffer() if buffer is None else buffer
-        self._outbox = outbox or Outbox()
+        self._write_batcher = write_batcher or WriteBatcher()
         self._turn = -1
         self._transport: asyncio.Transport | None = None
         self._attaching: asyncio.Task[None] | None = None
@@ -145,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._writable = True
         self._without_body = self._lasting = self._patient = False
-        self._quick = self._acks = tuning.quick_reads(sock)
+        self._quick = self._acks = socket_options.quick_reads(sock)
         self._ready_at: ReadyAt = "head"
         self._head_pieces: list[bytes] = []
         self.pieces: list[bytes] = []
@@ -191,14 +232,14 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None:
             self._write_early(data)
             return
-        outbox = self._outbox
-        self._turn = outbox.turn
-        outbox.write(transport, data, self._loop)
+        write_batcher = self._write_batcher
+        self._turn = write_batcher.turn
+        write_batcher.write(transport, data, self._loop)
 
     def _allow_closed_window(self, allowed: bool) -> None:
         self._patient = allowed
         if self._socket is not None:
-            tuning.allow_closed_window(self._socket, allowed)
+            socket_options.allow_closed_window(self._socket, allowed)
 
     def attach(self, attaching: Coroutine[None, None, None]) -> None:
         """Have the event loop take the socket, by `attaching`; what is written before goes straight to it."""
@@ -243,11 +284,11 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def unsent(self) -> bool:
         """Not a byte of the request has gone out."""
-        return self._turn == self._outbox.turn
+        return self._turn == self._write_batcher.turn
 
     def _write(self, data: bytes) -> None:
         if self.unsent:
-            self._outbox.flush()
+            self._write_batcher.flush()
         transport = self._transport
         if transport is not None:
             try:
@@ -459,7 +500,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.complete or (self._turn == self._outbox.turn and not self.answered):  # nobody asked for this
+        if self.complete or (
+            self._turn == self._write_batcher.turn and not self.answered
+        ):  # nobody asked for this
             self.keeps = False
             self.abort()
             return
@@ -500,7 +543,7 @@ class Connection(asyncio.BufferedProtocol):
         if (
             nbytes < READ and self._socket is not None and not self.closed
         ):  # behind a full buffer there is more
-            tuning.acknowledge(self._socket)
+            socket_options.acknowledge(self._socket)
 
     def _taken(self, taker: Taker) -> bool:
         """Offer what has come to who takes it; the end, and what comes with it, is for the reader."""

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.outbox import Outbox
-from gateway.upstream import tuning
-from gateway.upstream.connection import Connection, make_buffer
+from gateway.upstream import socket_options
+from gateway.upstream.connection import BackendConnection, make_buffer
 from gateway.upstream.resolver import Address, Resolver
+from gateway.write_batcher import WriteBatcher
 
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _CONNECTED = frozenset({0, errno.EISCONN})
@@ -56,9 +56,11 @@ class Dialer:
         self._resolver = Resolver(origin.host, origin.port, fixed=addresses)
         self._good: Address | None = None
         self._buffer = make_buffer()
-        self._outbox = Outbox()
+        self._write_batcher = WriteBatcher()
 
-    async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+    async def wait_connection(
+        self, lost: Callable[[BackendConnection], None], seconds: float | None
+    ) -> BackendConnection:
         """Open a connection within `seconds`. Without TLS it can be used before the event loop has it.
 
         Raises `TimeoutError`, `HandshakeTimeout`, or what failed: `OSError`, `ssl.SSLError`.
@@ -66,7 +68,7 @@ class Dialer:
         loop = asyncio.get_running_loop()
         until = None if seconds is None else loop.time() + seconds
         sock = await self._wait_socket(await self._wait_addresses(seconds), until)
-        connection = Connection(lost, sock, loop, self._buffer, self._outbox)
+        connection = BackendConnection(lost, sock, loop, self._buffer, self._write_batcher)
         if self._origin.scheme != "https":
             connection.attach(self._attached(connection, sock, None))
             return connection
@@ -111,7 +113,7 @@ class Dialer:
             del failed  # its traceback refers to this frame
 
     async def _attached(
-        self, connection: Connection, sock: socket.socket, context: ssl.SSLContext | None
+        self, connection: BackendConnection, sock: socket.socket, context: ssl.SSLContext | None
     ) -> None:
         """Give the socket to the event loop, which from then on is at the connection's service."""
         loop = asyncio.get_running_loop()
@@ -149,11 +151,11 @@ async def _wait_open(address: Address, seconds: float | None, receive_buffer: in
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if family == socket.AF_UNIX or sys.platform == "win32":
             if family != socket.AF_UNIX:
-                tuning.tune(sock)
+                socket_options.tune(sock)
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_connect(sock, where)
         else:
-            tuning.tune(sock)
+            socket_options.tune(sock)
             await _wait_connected(sock, where, seconds)
     except BaseException:
         sock.close()

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from gateway.dialects.refusals import refusal
-from gateway.dialects.waits import Field
+from gateway.dialects.shared.refusals import refusal
+from gateway.dialects.shared.waits import Field
 from gateway.errors import (
     ConnectFailed,
     GatewayError,
@@ -26,12 +26,12 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Patience
-from gateway.upstream.asking import Again, wait_answer
-from gateway.upstream.connection import Connection, ConnectionFault, Overdue, ReadyAt, Taker
-from gateway.upstream.lean import LeanClient
-from gateway.upstream.message import Route
-from gateway.upstream.pool import Pool
+from gateway.scheduling.deadlines import Deadlines
+from gateway.upstream.connection import BackendConnection, ConnectionFault, Overdue, ReadyAt, Taker
+from gateway.upstream.pool import ConnectionPool
+from gateway.upstream.probe_client import ProbeClient
+from gateway.upstream.request_head import RequestRoute
+from gateway.upstream.sending import Again, wait_answer
 from gateway.upstream.transport import Malformed, as_httpx
 
 MAX_ANSWER = 16 * 1024 * 1024
@@ -132,7 +132,7 @@ class Exchange(ABC):
         return refusal(status, bytes(body), field)
 
 
-class Straight(Exchange):
+class DirectExchange(Exchange):
     """An exchange over a connection of our own.
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
@@ -142,16 +142,25 @@ class Straight(Exchange):
     """
 
     __slots__ = (
-        "_again", "_body", "_clock", "_connection", "_deadline", "_last", "_lasting", "_patience", "_pool",
-        "_ready_at", "_route",
+        "_again",
+        "_body",
+        "_clock",
+        "_connection",
+        "_deadline",
+        "_deadlines",
+        "_last",
+        "_lasting",
+        "_pool",
+        "_ready_at",
+        "_route",
     )  # fmt: skip
 
     def __init__(
         self,
-        pool: Pool,
-        route: Route,
+        pool: ConnectionPool,
+        route: RequestRoute,
         body: bytes,
-        patience: Patience,
+        deadlines: Deadlines,
         clock: Callable[[], float],
         again: Again | None,
         whole: bool,
@@ -161,11 +170,11 @@ class Straight(Exchange):
         self._lasting = lasting
         self._route = route
         self._body = body
-        self._patience = patience
+        self._deadlines = deadlines
         self._clock = clock
         self._again = again
         self._ready_at: ReadyAt = "end" if whole else "body"
-        self._connection: Connection | None = None
+        self._connection: BackendConnection | None = None
         self._last = b""
         self.ended = self.last = False
 
@@ -193,13 +202,13 @@ class Straight(Exchange):
         if self._refuses(connection):
             await self._wait_refusal(connection)
 
-    def _answer(self) -> Coroutine[Any, Any, Connection]:
+    def _answer(self) -> Coroutine[Any, Any, BackendConnection]:
         """The request on its way to the head of its answer."""
-        body, patience = self._body, self._patience
-        connect, again = patience.connect, self._again
+        body, deadlines = self._body, self._deadlines
+        connect, again = deadlines.connect, self._again
         self._again = None  # it may be a method of who holds this: no reference cycle is left behind
         self._body = b""  # sent once; whoever stays for the end of the answer does not hold the request
-        self._deadline = opening = patience.opening
+        self._deadline = opening = deadlines.opening
         return wait_answer(
             self._pool,
             b"%b%d\r\n\r\n" % (self._route.head, len(body)),
@@ -218,7 +227,7 @@ class Straight(Exchange):
             self._leave()
         return self._mapped(error, UpstreamReset, begun=False)
 
-    def _refuses(self, connection: Connection) -> bool:
+    def _refuses(self, connection: BackendConnection) -> bool:
         """Take what has come, and tell whether it is no good answer."""
         if connection.complete:
             self._last = connection.take()
@@ -231,7 +240,7 @@ class Straight(Exchange):
             and (connection.field(b"content-encoding") or "").lower() != "identity"
         )
 
-    async def _wait_refusal(self, connection: Connection) -> None:
+    async def _wait_refusal(self, connection: BackendConnection) -> None:
         try:
             # The connection may be another's soon: take what may be needed of it now.
             headers = {k.lower().decode("latin-1"): v.decode("latin-1") for k, v in connection.headers[::-1]}
@@ -239,7 +248,7 @@ class Straight(Exchange):
         finally:
             self._leave()
 
-    def _sent(self, connection: Connection) -> None:
+    def _sent(self, connection: BackendConnection) -> None:
         self._connection = connection
 
     def prepare(self) -> None:
@@ -271,22 +280,22 @@ class Straight(Exchange):
             self._pool.give_back(connection)
         return piece
 
-    def _limit(self, connection: Connection, *, begun: bool) -> None:
+    def _limit(self, connection: BackendConnection, *, begun: bool) -> None:
         """Let waiting end when patience does; what the deadline means is kept until it is asked for."""
         now = self._clock()
-        self._deadline = deadline = self._patience.deadline(now, begun=begun)
+        self._deadline = deadline = self._deadlines.deadline(now, begun=begun)
         connection.limit(self._pool.time() + deadline - now)
 
     async def flow(self, taker: Taker) -> None:
         connection = self._connection
         if connection is None or connection.pieces or connection.complete or connection.error is not None:
             return
-        patience, ahead = self._patience, self._pool.time() - self._clock()
+        deadlines, ahead = self._deadlines, self._pool.time() - self._clock()
         try:
-            await connection.flow(taker, patience.end + ahead, patience.pause, patience.silent)
+            await connection.flow(taker, deadlines.end + ahead, deadlines.pause, deadlines.silent)
         finally:
             connection.stop_flow()
-            self._deadline = patience.flowed(self._clock(), connection.heard - ahead)
+            self._deadline = deadlines.flowed(self._clock(), connection.heard - ahead)
 
     @property
     def underway(self) -> bool:
@@ -294,7 +303,7 @@ class Straight(Exchange):
         return connection is not None and not (connection.unsent or connection.error or connection.complete)
 
     async def outlast(self) -> None:
-        self._patience = self._patience.doubled()
+        self._deadlines = self._deadlines.doubled()
         try:
             with contextlib.suppress(GatewayError):
                 while await self.read(begun=False):
@@ -315,7 +324,7 @@ class Straight(Exchange):
         # Connecting ends with the limit of the whole try, where that comes first.
         late = isinstance(error, TimeoutError) and self._clock() >= self._deadline
         if late or isinstance(error, Overdue):
-            return self._patience.error(self._deadline, begun=begun)
+            return self._deadlines.error(self._deadline, begun=begun)
         return mapped(as_httpx(error), broken)
 
 
@@ -325,9 +334,9 @@ class Mocked(Exchange):
     __slots__ = (
         "_body",
         "_clock",
+        "_deadlines",
         "_http",
         "_lasting",
-        "_patience",
         "_pieces",
         "_response",
         "_route",
@@ -336,10 +345,10 @@ class Mocked(Exchange):
 
     def __init__(
         self,
-        http: LeanClient,
-        route: Route,
+        http: ProbeClient,
+        route: RequestRoute,
         body: bytes,
-        patience: Patience,
+        deadlines: Deadlines,
         clock: Callable[[], float],
         *,
         lasting: bool = False,
@@ -348,7 +357,7 @@ class Mocked(Exchange):
         self._http = http
         self._route = route
         self._body = body
-        self._patience = patience
+        self._deadlines = deadlines
         self._clock = clock
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
@@ -362,15 +371,15 @@ class Mocked(Exchange):
         if not self._lasting:
             return await super().wait_whole()
         # httpx gives a request up when it is cancelled: what shall go on needs a task of its own.
-        patience, now = self._patience, self._clock()
-        self._patience = patience.doubled()
+        deadlines, now = self._deadlines, self._clock()
+        self._deadlines = deadlines.doubled()
         self._task = asyncio.get_running_loop().create_task(self._wait_all())
-        deadline = patience.deadline(now, begun=False)
+        deadline = deadlines.deadline(now, begun=False)
         try:
             async with asyncio.timeout(deadline - now):
                 return await asyncio.shield(self._task)
         except TimeoutError:
-            raise patience.error(deadline, begun=False) from None
+            raise deadlines.error(deadline, begun=False) from None
 
     @property
     def underway(self) -> bool:
@@ -419,12 +428,12 @@ class Mocked(Exchange):
 
     async def _limited(self, waiting: Awaitable[T], broken: Broken, *, begun: bool) -> T:
         now = self._clock()
-        deadline = self._patience.deadline(now, begun=begun)
+        deadline = self._deadlines.deadline(now, begun=begun)
         try:
             async with asyncio.timeout(deadline - now):
                 return await waiting
         except TimeoutError:
-            raise self._patience.error(deadline, begun=begun) from None
+            raise self._deadlines.error(deadline, begun=begun) from None
         except FOREIGN as error:
             raise mapped(error, broken) from None
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import BackendConnection
 from gateway.upstream.dialer import Dialer
 
 PEEK_AFTER = 0.025
@@ -25,7 +25,7 @@ class PoolFull(TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class PoolStatistics:
     """The state of a pool: connections that are open or being opened, those idle, requests that wait."""
 
     open: int
@@ -33,7 +33,7 @@ class Statistics:
     waiting: int
 
 
-class Pool:
+class ConnectionPool:
     """The connections to one server. Belongs to one event loop.
 
     A place is the right to one open connection. It is taken before connecting and given back when the
@@ -49,8 +49,8 @@ class Pool:
         self._most = most
         self._keepalive = keepalive
         self._open = 0
-        self._idle: list[Connection] = []  # in the order in which they became idle
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._idle: list[BackendConnection] = []  # in the order in which they became idle
+        self._waiting: deque[asyncio.Future[BackendConnection | None]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._closed = False
@@ -59,7 +59,7 @@ class Pool:
 
     # --- getting -----------------------------------------------------------------------------------
 
-    def take(self) -> Connection | None:
+    def take(self) -> BackendConnection | None:
         """The idle connection that was used last, if there is one that still stands."""
         while self._idle:
             connection = self._idle.pop()
@@ -75,7 +75,7 @@ class Pool:
 
     async def wait_connection(
         self, *, place: float | None, connect: float | None, until: float = math.inf, fresh: bool = False
-    ) -> Connection:
+    ) -> BackendConnection:
         """A connection within `place` seconds of waiting for one and `connect` seconds of opening it.
 
         `until`, in the loop's time, ends both. `fresh` asks for one that has served nobody. Raises
@@ -87,7 +87,7 @@ class Pool:
             return connection
         return await self._wait_dialed(self._within(connect, until))
 
-    async def _wait_dialed(self, seconds: float | None) -> Connection:
+    async def _wait_dialed(self, seconds: float | None) -> BackendConnection:
         """Fill a place that is taken already."""
         try:
             connection = await self._dialer.wait_connection(self._lose, seconds)
@@ -125,7 +125,7 @@ class Pool:
         left = until - self._loop.time()
         return left if seconds is None or left < seconds else seconds
 
-    async def _wait_place(self, seconds: float | None, *, fresh: bool) -> Connection | None:
+    async def _wait_place(self, seconds: float | None, *, fresh: bool) -> BackendConnection | None:
         """Wait for a connection that somebody hands over, or None: a place, taken already."""
         if fresh and self._open >= self._most and self._idle:
             self.discard(self._idle.pop(0))
@@ -141,8 +141,8 @@ class Pool:
         self._open += 1
         return None
 
-    async def _wait_turn(self, until: float | None) -> Connection | None:
-        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+    async def _wait_turn(self, until: float | None) -> BackendConnection | None:
+        waiter: asyncio.Future[BackendConnection | None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout_at(until):
@@ -157,7 +157,7 @@ class Pool:
                 raise PoolFull("No connection became free in time.") from None
             raise
 
-    def _return(self, turn: Connection | None) -> None:
+    def _return(self, turn: BackendConnection | None) -> None:
         if turn is None:
             self._give_place_back()
         else:
@@ -165,14 +165,14 @@ class Pool:
 
     # --- giving back -------------------------------------------------------------------------------
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: BackendConnection) -> None:
         """Take a connection back whose request is over; one that cannot serve again is closed."""
         if self._closed or not connection.reusable():
             self.discard(connection)
         else:
             self._keep(connection)
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: BackendConnection) -> None:
         if self._waiting and self._hand_over(connection):
             return
         connection.idle_since = self._loop.time()
@@ -180,14 +180,14 @@ class Pool:
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._keepalive, self._drop_old)
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: BackendConnection) -> None:
         """Close a connection and give its place away. Harmless when repeated."""
         connection.abort()
         if connection.counted:
             connection.counted = False
             self._give_place_back()
 
-    def _lose(self, connection: Connection) -> None:
+    def _lose(self, connection: BackendConnection) -> None:
         if self._deserted is not None and connection in self._idle:
             self._deserted()
         self.discard(connection)
@@ -196,7 +196,7 @@ class Pool:
         if not self._hand_over(None):
             self._open -= 1
 
-    def _hand_over(self, turn: Connection | None) -> bool:
+    def _hand_over(self, turn: BackendConnection | None) -> bool:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -206,7 +206,7 @@ class Pool:
 
     def _drop_old(self) -> None:
         oldest_kept = self._loop.time() - self._keepalive
-        kept: list[Connection] = []
+        kept: list[BackendConnection] = []
         for connection in self._idle:
             if connection.idle_since > oldest_kept and not connection.closed:
                 kept.append(connection)
@@ -229,10 +229,10 @@ class Pool:
         while self._idle:
             self.discard(self._idle.pop())
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> PoolStatistics:
         """The state of the pool; closed connections that were not met yet are not counted as idle."""
         idle = sum(not connection.closed for connection in self._idle)
-        return Statistics(self._open, idle, len(self._waiting))
+        return PoolStatistics(self._open, idle, len(self._waiting))
 
     def __repr__(self) -> str:
         state = self.statistics()

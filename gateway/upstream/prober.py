@@ -16,14 +16,14 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from gateway.background import Background
 from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.errors import BadRequest, ConnectFailed, GatewayError, OutOfDescriptors, UpstreamRejected
+from gateway.formats import openai
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.scheduling.health import Probe
-from gateway.scheduling.patience import Limits, Patience
 from gateway.upstream.backend import Backend
-from gateway.upstream.background import Background
-from gateway.upstream.ward import Ward
-from gateway.wire import openai
+from gateway.upstream.health_monitor import HealthMonitor
 
 LONGEST_TRIAL = 60.0
 """The longest that a trial may take, in seconds: a card that needs more for so little is not well."""
@@ -32,7 +32,7 @@ _TRIAL = b'{"model":"trial","messages":[{"role":"user","content":"1+1="}],"max_t
 """More than one token, as the first of many dialects is a newline, and stripped off."""
 
 
-class Slots(Protocol):
+class ProbedSlots(Protocol):
     """What the prober needs of whoever hands out slots."""
 
     def in_flight(self, backend: str) -> int:
@@ -46,13 +46,13 @@ class Slots(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ProbeTarget:
     """How one backend is looked after. `timeout` is a probe's; `trial` is None where none can be made."""
 
     path: str
     timeout: float
     trial: Outgoing | None
-    limits: Limits
+    limits: DeadlineLimits
     probed: bool = True
 
 
@@ -74,15 +74,15 @@ class Prober:
     def __init__(
         self,
         fleet: Mapping[str, Backend],
-        checks: Mapping[str, Check],
-        ward: Ward,
+        checks: Mapping[str, ProbeTarget],
+        health_monitor: HealthMonitor,
         clock: Callable[[], float],
         note: Callable[[str, str], None],
         crash: Callable[[str, BaseException], None],
     ) -> None:
         self._fleet = fleet
         self._checks = dict(checks)
-        self._ward = ward
+        self._health_monitor = health_monitor
         self._clock = clock
         self._note = note
         self._crash = crash
@@ -91,13 +91,17 @@ class Prober:
         self._unseen = {name for name, check in checks.items() if check.probed}
         self._all_seen = asyncio.Event()
 
-    def start(self, slots: Slots, background: Background) -> None:
+    def start(self, slots: ProbedSlots, background: Background) -> None:
         """Begin; ends with `background`."""
-        self._ward.listen(self._wake)
+        self._health_monitor.listen(self._wake)
         self._begin(slots, background)
 
     def reconfigure(
-        self, fleet: Mapping[str, Backend], checks: Mapping[str, Check], slots: Slots, background: Background
+        self,
+        fleet: Mapping[str, Backend],
+        checks: Mapping[str, ProbeTarget],
+        slots: ProbedSlots,
+        background: Background,
     ) -> None:
         """Go on with other backends; the ward has to know them already.
 
@@ -119,7 +123,7 @@ class Prober:
                 async with asyncio.timeout(seconds):
                     await self._all_seen.wait()
 
-    def _begin(self, slots: Slots, background: Background) -> None:
+    def _begin(self, slots: ProbedSlots, background: Background) -> None:
         for name in [name for name in self._checks if name not in self._watches]:
             self._wakes[name] = asyncio.Event()
             self._watches[name] = background.start(self._watch(name, slots), f"probes of {name}")
@@ -128,26 +132,26 @@ class Prober:
         if backend in self._wakes:
             self._wakes[backend].set()
 
-    async def _watch(self, name: str, slots: Slots) -> None:
+    async def _watch(self, name: str, slots: ProbedSlots) -> None:
         while True:
             await self._wait_due(name)
             try:
                 await self._run_errand(name, slots)
             except Exception as error:  # noqa: BLE001 - told; a bug must not end the looking after a backend
                 self._crash(f"the prober of {name}", error)
-                self._ward.skipped(name)
+                self._health_monitor.skipped(name)
 
-    async def _run_errand(self, name: str, slots: Slots) -> None:
-        health = self._ward.healths[name]
+    async def _run_errand(self, name: str, slots: ProbedSlots) -> None:
+        health = self._health_monitor.healths[name]
         if health.errand() == "trial":
             await self._try_out(name, slots)
         elif slots.in_flight(name) and health.usable(self._clock()) and not health.suspected:
-            self._ward.skipped(name)
+            self._health_monitor.skipped(name)
         else:
             await self._probe(name, slots)
 
     async def _wait_due(self, name: str) -> None:
-        health, wake = self._ward.healths[name], self._wakes[name]
+        health, wake = self._health_monitor.healths[name], self._wakes[name]
         while (delay := health.due - self._clock()) > 0:
             wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -156,8 +160,8 @@ class Prober:
 
     # --- a probe -----------------------------------------------------------------------------------
 
-    async def _probe(self, name: str, slots: Slots) -> None:
-        check, tries = self._checks[name], self._ward.healths[name].tries
+    async def _probe(self, name: str, slots: ProbedSlots) -> None:
+        check, tries = self._checks[name], self._health_monitor.healths[name].tries
         rest = 0.0
         try:
             async with asyncio.timeout(check.timeout):
@@ -166,47 +170,47 @@ class Prober:
             self._fleet[name].learn_program(answer.server)
             end: Probe = "ok" if answer.status < 500 else "bad_status"
         except TimeoutError:
-            worked = slots.in_flight(name) > 0 or self._ward.healths[name].tries != tries
+            worked = slots.in_flight(name) > 0 or self._health_monitor.healths[name].tries != tries
             end = "busy" if worked else "timeout"
         except OutOfDescriptors:
             end = "busy"  # we are: it says nothing of the backend
         except GatewayError as error:
             end = "refused" if isinstance(error, ConnectFailed) and error.refused else "failed"
         self._note(name, end)
-        self._ward.probed(name, end, rest)
+        self._health_monitor.probed(name, end, rest)
         self._unseen.discard(name)
         if not self._unseen:
             self._all_seen.set()
 
     # --- a trial -----------------------------------------------------------------------------------
 
-    async def _try_out(self, name: str, slots: Slots) -> None:
+    async def _try_out(self, name: str, slots: ProbedSlots) -> None:
         trial = self._checks[name].trial
         if trial is None:
-            self._ward.trialled(name, UpstreamRejected("The trial cannot be said in this dialect."))
+            self._health_monitor.trialled(name, UpstreamRejected("The trial cannot be said in this dialect."))
         elif not slots.hold(name):
-            if self._ward.healths[name].doubted:
-                self._ward.reserved(name)
+            if self._health_monitor.healths[name].doubted:
+                self._health_monitor.reserved(name)
             else:
-                self._ward.skipped(name)
+                self._health_monitor.skipped(name)
         else:
             try:
-                self._ward.trying(name)
+                self._health_monitor.trying(name)
                 error = await self._generate(name, trial)
             finally:
                 slots.let_go(name)
             if isinstance(error, OutOfDescriptors):  # the trial was not made
-                self._ward.skipped(name)
+                self._health_monitor.skipped(name)
                 return
             self._note(name, "trial_failed" if error else "trial_ok")
-            self._ward.trialled(name, error)
+            self._health_monitor.trialled(name, error)
 
     async def _generate(self, name: str, trial: Outgoing) -> GatewayError | None:
         backend, limits = self._fleet[name], self._checks[name].limits
-        short = Limits(limits.connect, limits.first_token, limits.between_tokens, LONGEST_TRIAL)
+        short = DeadlineLimits(limits.connect, limits.first_token, limits.between_tokens, LONGEST_TRIAL)
         try:
-            patience = Patience(short, self._clock(), streams=False)
-            body = await backend.client.whole(trial, patience, partial(self._ward.repeated, name))
+            deadlines = Deadlines(short, self._clock(), streams=False)
+            body = await backend.client.whole(trial, deadlines, partial(self._health_monitor.repeated, name))
             backend.dialect.read(trial, body)
         except GatewayError as error:
             return error

@@ -15,11 +15,18 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
 import httpx
 
-from gateway.upstream.asking import wait_answer
-from gateway.upstream.connection import Connection, ConnectionFault, Garbled, Overdue, Stale, Unanswered
+from gateway.upstream.connection import (
+    BackendConnection,
+    ConnectionFault,
+    Garbled,
+    Overdue,
+    Stale,
+    Unanswered,
+)
 from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
-from gateway.upstream.message import head_of, origin_of
-from gateway.upstream.pool import Pool, PoolFull, Statistics
+from gateway.upstream.pool import ConnectionPool, PoolFull, PoolStatistics
+from gateway.upstream.request_head import head_of, origin_of
+from gateway.upstream.sending import wait_answer
 
 Transport = httpx.AsyncBaseTransport
 """What carries requests to a backend; tests bring their own."""
@@ -84,7 +91,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         self._context = context
         self._uds = uds
         self.retry_reused = retry_reused
-        self._pools: dict[Origin, Pool] = {}
+        self._pools: dict[Origin, ConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         limits = request.extensions.get("timeout", _NO_LIMITS)
@@ -111,15 +118,15 @@ class GatewayTransport(httpx.AsyncBaseTransport):
             extensions=_EXTENSIONS[connection.version, connection.close_delimited],
         )
 
-    def pool(self, origin: Origin) -> Pool:
+    def pool(self, origin: Origin) -> ConnectionPool:
         """The connections to one server."""
         return self._pools.get(origin) or self._make_pool(origin)
 
-    def _make_pool(self, origin: Origin) -> Pool:
+    def _make_pool(self, origin: Origin) -> ConnectionPool:
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
         dialer = Dialer(origin, self._context, self._uds, self._addresses, self._receive_buffer)
-        pool = self._pools[origin] = Pool(
+        pool = self._pools[origin] = ConnectionPool(
             dialer, most=self._most, keepalive=self._keepalive, deserted=self._deserted
         )
         return pool
@@ -129,10 +136,10 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         for pool in self._pools.values():
             pool.close()
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> PoolStatistics:
         """The state of all pools together."""
         states = [pool.statistics() for pool in self._pools.values()]
-        return Statistics(
+        return PoolStatistics(
             sum(state.open for state in states),
             sum(state.idle for state in states),
             sum(state.waiting for state in states),
@@ -149,8 +156,8 @@ class Body(httpx.AsyncByteStream):
     The connection goes back to the pool with the last piece, and is closed when the body is left before.
     """
 
-    def __init__(self, connection: Connection, pool: Pool, read: float | None) -> None:
-        self._connection: Connection | None = connection
+    def __init__(self, connection: BackendConnection, pool: ConnectionPool, read: float | None) -> None:
+        self._connection: BackendConnection | None = connection
         self._pool = pool
         self._read = read
         self._last = b""
@@ -188,11 +195,11 @@ class Body(httpx.AsyncByteStream):
         if self._connection is not None:
             self._leave(self._connection)
 
-    def _release(self, connection: Connection) -> None:
+    def _release(self, connection: BackendConnection) -> None:
         self._connection = None
         self._pool.give_back(connection)
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: BackendConnection) -> None:
         self._connection = None
         self._pool.discard(connection)
 

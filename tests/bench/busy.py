@@ -187,13 +187,13 @@ async def _wait(condition: Callable[[], bool]) -> float:
 async def kill(here: Own, card: Card, times: Times, course: Course, *, busy: bool) -> None:
     """Kill a card while it works or does not, and start it again."""
     clients = Clients(here.port)
-    asking: asyncio.Future[Reply] | None = None
+    call: asyncio.Future[Reply] | None = None
     if busy:
-        asking = asyncio.ensure_future(clients.ask(chat("你好", model=card.name)))
+        call = asyncio.ensure_future(clients.ask(chat("你好", model=card.name)))
         await _wait(lambda: bool(WORKING.findall(_page(here))))
     told = card.kill()
     times.out.append(await _wait(lambda: not _ready(here)) - told)
-    if asking is not None and (await asking).status not in (502, 503):
+    if call is not None and (await call).status not in (502, 503):
         course.unanswered.append("the client of a card that was killed was not told")
     listens = await asyncio.to_thread(card.start)
     times.back.append(await _wait(lambda: _ready(here)) - listens)

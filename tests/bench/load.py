@@ -130,7 +130,7 @@ class Crowd:
         self.order = order
         self.tally = Tally()
         self._idle: deque[Client] = deque()
-        self._asking = 0
+        self._call = 0
         self._over = asyncio.Event()
 
     async def run(self, port: int, clients: int) -> None:
@@ -149,7 +149,7 @@ class Crowd:
             async with asyncio.timeout(left):
                 await self._over.wait()
         except TimeoutError:
-            self.tally.errs += self._asking
+            self.tally.errs += self._call
 
     async def _at_a_rate(self) -> None:
         due = time.perf_counter()
@@ -164,12 +164,12 @@ class Crowd:
         self._end_if_quiet()
 
     def _ask(self, client: Client, due: float) -> None:
-        self._asking += 1
+        self._call += 1
         client.ask(due)
 
     def freed(self, client: Client) -> None:
         """A client has its answer."""
-        self._asking -= 1
+        self._call -= 1
         now = time.perf_counter()
         if self.order.rate:
             self._idle.append(client)
@@ -179,11 +179,11 @@ class Crowd:
 
     def lost(self) -> None:
         """A connection has broken under a request; it is not made again, and the fault is in the tally."""
-        self._asking -= 1
+        self._call -= 1
         self._end_if_quiet()
 
     def _end_if_quiet(self) -> None:
-        if not self._asking and (not self.order.rate or time.perf_counter() >= self.order.ends):
+        if not self._call and (not self.order.rate or time.perf_counter() >= self.order.ends):
             self._over.set()
 
 

@@ -42,11 +42,11 @@ def started(
 def end(program: subprocess.Popen[bytes]) -> None:
     """End the program and every descendant that it has now, by their ids."""
     pids = family(program.pid)
-    for number, patience in ENDING:
+    for number, deadlines in ENDING:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + deadlines
         while time.monotonic() < deadline:
             program.poll()
             if not any(Path(f"/proc/{pid}").exists() for pid in pids):

@@ -142,9 +142,9 @@ def _slices(one: Bench, gateway: Target, served: Served, plan: Plan, course: Cou
         yield Point(answers, events, served.pss_mib(), files, threads)
 
 
-def left(port: int, patience: float = 10.0) -> list[str]:
+def left(port: int, deadlines: float = 10.0) -> list[str]:
     """The gauges of the admin plane that do not come to 0 within `patience` seconds."""
-    ends = time.monotonic() + patience
+    ends = time.monotonic() + deadlines
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         with contextlib.closing(connection):

@@ -19,9 +19,9 @@ import pytest
 from gateway import errors
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import AskWhole, ByteDecoder, Dialect, Outgoing, Profile
-from gateway.wire import tokens
-from gateway.wire.events import Delta, Event, Finish, Repair, Usage
-from gateway.wire.openai import ChatRequest, Choice, read_chat
+from gateway.formats import token_counts
+from gateway.formats.events import Delta, Event, Finish, Repair, Usage
+from gateway.formats.openai import AnswerChoice, ChatRequest, read_chat
 from tests.support.opened import opened
 
 TABLES = Path(__file__).parent / "dialects"
@@ -72,7 +72,7 @@ _AFTER_EVENT = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 class Outcome:
     """What came of reading one answer."""
 
-    choices: dict[int, Choice] = field(default_factory=dict)
+    choices: dict[int, AnswerChoice] = field(default_factory=dict)
     usage: Usage | None = None
     repairs: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -99,8 +99,8 @@ class Outcome:
                 case Repair():
                     self.repairs.append(event.what)
 
-    def _choice(self, index: int) -> Choice:
-        return self.choices.setdefault(index, Choice())
+    def _choice(self, index: int) -> AnswerChoice:
+        return self.choices.setdefault(index, AnswerChoice())
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -201,7 +201,10 @@ def check(outcome: Outcome, gives: dict[str, Any]) -> None:
     if usage is not None and usage.source == "estimate" and gives.get("usage") is None:
         # What a dialect counts for its own needs must be what would be counted behind it.
         said = "".join(choice.text for choice in outcome.choices.values())
-        assert usage.completion in (tokens.estimate(said), tokens.estimate(said, tokens.V1_CJK))
+        assert usage.completion in (
+            token_counts.estimate(said),
+            token_counts.estimate(said, token_counts.V1_CJK),
+        )
     else:
         counts = usage and {"prompt": usage.prompt, "completion": usage.completion, "source": usage.source}
         assert counts == gives.get("usage")
@@ -218,7 +221,7 @@ def check_failure(outcome: Outcome, gives: dict[str, Any]) -> None:
         assert "".join(choice.text for choice in outcome.choices.values()) == gives["text"]
 
 
-def check_choice(choice: Choice, expected: dict[str, Any]) -> None:
+def check_choice(choice: AnswerChoice, expected: dict[str, Any]) -> None:
     """Compare one choice."""
     assert choice.text == expected.get("text", "")
     assert choice.finish == expected.get("finish", "stop")

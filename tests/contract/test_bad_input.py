@@ -31,7 +31,7 @@ def raw(text: str) -> bytes:
     return b'{"model":"m","messages":[{"role":"user","content":"hi"}],' + text.encode() + b"}"
 
 
-def asking(content: str) -> bytes:
+def call(content: str) -> bytes:
     """A body whose question is this JSON text, quotes included."""
     return b'{"model":"m","messages":[{"role":"user","content":' + content.encode() + b"}]}"
 
@@ -263,9 +263,9 @@ ODD_TEXTS = [
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
 def test_odd_characters_reach_the_model_unchanged(one: Stack, text: str) -> None:
-    reply = post(one, asking(json.dumps(text)))
+    reply = post(one, call(json.dumps(text)))
     assert heard(reply)["prompt"] == text
-    unescaped = post(one, asking(json.dumps(text, ensure_ascii=False)))
+    unescaped = post(one, call(json.dumps(text, ensure_ascii=False)))
     assert heard(unescaped)["prompt"] == text
 
 
@@ -285,7 +285,7 @@ def test_odd_characters_come_back_unchanged_and_never_split_an_event(one: Stack,
 
 
 def test_a_surrogate_pair_written_as_escapes_is_one_character(one: Stack) -> None:
-    reply = post(one, asking(r'"\ud83d\ude00"'))
+    reply = post(one, call(r'"\ud83d\ude00"'))
     assert heard(reply)["prompt"] == "😀"
 
 

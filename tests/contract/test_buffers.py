@@ -44,8 +44,8 @@ async def test_a_client_that_does_not_read_costs_no_more_than_the_settings_say(
     taken, opened = [0], []
     wait_open = dialer._wait_open
 
-    async def noting(*terms: Any) -> socket.socket:
-        opened.append(await wait_open(*terms))
+    async def noting(*routing: Any) -> socket.socket:
+        opened.append(await wait_open(*routing))
         return opened[-1]
 
     monkeypatch.setattr(dialer, "_wait_open", noting)
@@ -83,7 +83,7 @@ async def test_a_client_that_does_not_read_costs_no_more_than_the_settings_say(
                     await asyncio.sleep(0.3)
                 # Twice each of three buffers of the system, ours with what is on its way, and the client's.
                 assert taken[0] < 2 * 3 * SMALL + 2 * (HIGH_WATER + SMALL) + HIGH_WATER
-                (arrived,) = run.planes[0].arrivals.connections
+                (arrived,) = run.planes[0].admission.connections
                 assert option(arrived.transport.get_extra_info("socket"), socket.SO_SNDBUF) == SMALL
                 assert option(opened[-1], socket.SO_RCVBUF) == SMALL
             run.end_now()

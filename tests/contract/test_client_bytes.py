@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     GatewayError,
@@ -19,7 +19,7 @@ from gateway.errors import (
     UpstreamReset,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Limits, Patience
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.upstream.client import Client
 from gateway.upstream.transport import make_transport
 from tests.support.wires import End, wire
@@ -30,18 +30,18 @@ BODY = '{"prompt":"你好"}'.encode()
 
 def client(url: str, api_key: str | None = None) -> Client:
     transport = make_transport(slots=2, ca_file=None, cert_file=None, key_file=None)
-    return Client(Calls.bare(url), transport, api_key=api_key, clock=time.monotonic)
+    return Client(CallUrls.bare(url), transport, api_key=api_key, clock=time.monotonic)
 
 
-def patience(between: float = 5) -> Patience:
-    return Patience(Limits(5, 5, between, 10), time.monotonic(), streams=True)
+def deadlines(between: float = 5) -> Deadlines:
+    return Deadlines(DeadlineLimits(5, 5, between, 10), time.monotonic(), streams=True)
 
 
 async def whole(url: str, path: str = "/v1/chat/completions", api_key: str | None = None) -> bytes:
     one = client(url, api_key)
     try:
         async with asyncio.timeout(20):
-            return await one.whole(Outgoing(path, BODY, False, 1), patience())
+            return await one.whole(Outgoing(path, BODY, False, 1), deadlines())
     finally:
         await one.aclose()
 
@@ -50,7 +50,7 @@ async def stream(url: str, between: float = 5) -> bytes:
     one = client(url)
     try:
         asked = Outgoing("/stream", BODY, True, 1)
-        async with asyncio.timeout(20), aclosing(one.exchange(asked, patience(between))) as exchange:
+        async with asyncio.timeout(20), aclosing(one.exchange(asked, deadlines(between))) as exchange:
             await exchange.begin()
             got = b""
             while chunk := await exchange.read(begun=True):
@@ -106,7 +106,7 @@ async def test_cookies_are_not_kept() -> None:
     async with wire(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")) as server:
         one = client(server.url)
         for _ in range(2):
-            await one.whole(Outgoing("/", BODY, False, 1), patience(), again=lambda: True)
+            await one.whole(Outgoing("/", BODY, False, 1), deadlines(), again=lambda: True)
         await one.aclose()
     assert all(b"cookie" not in request.lower() for request in server.received)
 
@@ -220,7 +220,7 @@ async def test_a_stalled_stream_is_closed_on_our_side() -> None:
 async def test_a_stream_left_early_is_closed_on_our_side() -> None:
     async with wire(head("Transfer-Encoding: chunked") + b"2\r\nhi\r\n", end="hang") as server:
         one = client(server.url)
-        async with aclosing(one.exchange(Outgoing("/", BODY, True, 1), patience())) as exchange:
+        async with aclosing(one.exchange(Outgoing("/", BODY, True, 1), deadlines())) as exchange:
             await exchange.begin()
             assert await exchange.read(begun=True) == b"hi"
         async with asyncio.timeout(10):

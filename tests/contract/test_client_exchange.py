@@ -13,7 +13,7 @@ import httpx
 import pytest
 import respx
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     ConnectFailed,
@@ -28,7 +28,7 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Limits, Patience
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.upstream.client import Client
 from gateway.upstream.exchange import MAX_ANSWER
 from gateway.upstream.transport import BrokenOff, Disconnected, Malformed, make_transport
@@ -42,12 +42,12 @@ Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 def client_of(handler: Any, url: str = "http://gpu-0") -> Client:
-    return Client(Calls.bare(url), httpx.MockTransport(handler), api_key="k", clock=time.monotonic)
+    return Client(CallUrls.bare(url), httpx.MockTransport(handler), api_key="k", clock=time.monotonic)
 
 
-def patience(*, streams: bool = False, **limits: float) -> Patience:
+def deadlines(*, streams: bool = False, **limits: float) -> Deadlines:
     values = {"connect": 1.0, "first_token": 10.0, "between_tokens": 10.0, "total": 10.0} | limits
-    return Patience(Limits(**values), time.monotonic(), streams=streams)
+    return Deadlines(DeadlineLimits(**values), time.monotonic(), streams=streams)
 
 
 async def body(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -57,7 +57,7 @@ async def body(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[
         raise error
 
 
-async def streamed(client: Client, wanted: Patience, into: list[bytes] | None = None) -> list[bytes]:
+async def streamed(client: Client, wanted: Deadlines, into: list[bytes] | None = None) -> list[bytes]:
     """Read a stream; its first piece counts as content."""
     pieces = [] if into is None else into
     async with aclosing(client.exchange(STREAMING, wanted)) as exchange:
@@ -75,18 +75,18 @@ async def test_a_whole_answer_is_read_from_either_kind_of_mock(mocked: str) -> N
         return httpx.Response(200, content=b"hello" if mocked == "bytes" else body(b"he", b"llo"))
 
     client = client_of(handler)
-    assert await client.whole(ASKING, patience()) == b"hello"
-    assert b"".join(await streamed(client, patience(streams=True))) == b"hello"
+    assert await client.whole(ASKING, deadlines()) == b"hello"
+    assert b"".join(await streamed(client, deadlines(streams=True))) == b"hello"
     await client.aclose()
 
 
 async def test_respx_can_stand_in_for_a_backend() -> None:
     transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-    client = Client(Calls.bare("http://gpu-0"), transport, api_key=None, clock=time.monotonic)
+    client = Client(CallUrls.bare("http://gpu-0"), transport, api_key=None, clock=time.monotonic)
     with respx.mock(using="httpx") as router:
         router.post("http://gpu-0/v1/chat/completions").respond(200, content=b"hello")
         router.get("http://gpu-0/v1/models").respond(204)
-        assert await client.whole(ASKING, patience()) == b"hello"
+        assert await client.whole(ASKING, deadlines()) == b"hello"
         assert await client.probe("/v1/models") == (204, 0.0, "")
     await client.aclose()
 
@@ -116,12 +116,12 @@ async def test_each_of_httpx_errors_is_one_of_ours(
         return httpx.Response(200, content=body(b"a", error=error))
 
     with pytest.raises(before):
-        await client_of(fails).whole(ASKING, patience())
+        await client_of(fails).whole(ASKING, deadlines())
     with pytest.raises(before):
         await client_of(fails).probe("/")
     with pytest.raises(within):
         await client_of(lambda _: httpx.Response(200, content=body(b"a", error=error))).whole(
-            ASKING, patience()
+            ASKING, deadlines()
         )
 
 
@@ -130,7 +130,7 @@ async def test_a_failed_handshake_is_named_as_such() -> None:
         raise httpx.ConnectError("x") from ssl.SSLError("expired")
 
     with pytest.raises(UpstreamTLS):
-        await client_of(fails).whole(ASKING, patience())
+        await client_of(fails).whole(ASKING, deadlines())
 
 
 @pytest.mark.parametrize(
@@ -145,21 +145,21 @@ async def test_another_status_is_a_refusal(
 ) -> None:
     client = client_of(lambda _: httpx.Response(status, headers=headers, content=body(b"{}")))
     with pytest.raises(kind) as raised:
-        await client.whole(ASKING, patience())
+        await client.whole(ASKING, deadlines())
     assert raised.value.retry_after == (7 if headers else None)
 
 
 async def test_an_encoding_that_was_not_asked_for_is_refused() -> None:
     client = client_of(lambda _: httpx.Response(200, headers={"content-encoding": "br"}, content=body(b"x")))
     with pytest.raises(UpstreamGarbled):
-        await client.whole(ASKING, patience())
+        await client.whole(ASKING, deadlines())
 
 
 async def test_an_endless_answer_is_cut_off() -> None:
     piece = b"x" * (1024 * 1024)
     client = client_of(lambda _: httpx.Response(200, content=body(*[piece] * (MAX_ANSWER // len(piece) + 1))))
     with pytest.raises(UpstreamGarbled, match="too large"):
-        await client.whole(ASKING, patience())
+        await client.whole(ASKING, deadlines())
 
 
 # --- limits, against a real server ------------------------------------------------------------------
@@ -192,10 +192,10 @@ async def test_silence_ends_at_its_limit_and_closes_the_connection(
 ) -> None:
     async with peer(await silent_after(data)) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
+        client = Client(CallUrls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         async with asyncio.timeout(30):
             with pytest.raises(kind):
-                await streamed(client, patience(streams=True, **limits))
+                await streamed(client, deadlines(streams=True, **limits))
         assert transport.statistics().open == 0
         await client.aclose()
 
@@ -210,9 +210,9 @@ async def test_a_server_that_trickles_is_held_to_the_total() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
+        client = Client(CallUrls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         with pytest.raises(TotalTimeout):
-            await streamed(client, patience(streams=True, total=0.1, between_tokens=0.09))
+            await streamed(client, deadlines(streams=True, total=0.1, between_tokens=0.09))
         assert transport.statistics().open == 0
 
 
@@ -223,18 +223,18 @@ async def test_a_cut_stream_gives_its_pieces_and_then_says_so() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
+        client = Client(CallUrls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         pieces: list[bytes] = []
         with pytest.raises(UpstreamTruncated):
-            await streamed(client, patience(streams=True), pieces)
+            await streamed(client, deadlines(streams=True), pieces)
         assert pieces == [b"hello"]
 
 
 async def test_a_stream_that_is_left_closes_its_connection() -> None:
     async with peer(await silent_after(OK + b"Content-Length: 9\r\n\r\nhello")) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
-        async with aclosing(client.exchange(STREAMING, patience(streams=True))) as exchange:
+        client = Client(CallUrls.bare(here.url), transport, api_key=None, clock=time.monotonic)
+        async with aclosing(client.exchange(STREAMING, deadlines(streams=True))) as exchange:
             await exchange.begin()
             assert await exchange.read(begun=True) == b"hello"
             assert transport.statistics().open == 1
@@ -248,8 +248,8 @@ async def test_answers_follow_one_another_on_one_connection() -> None:
 
     async with peer(script) as here:
         transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-        client = Client(Calls.bare(here.url), transport, api_key=None, clock=time.monotonic)
+        client = Client(CallUrls.bare(here.url), transport, api_key=None, clock=time.monotonic)
         for _ in range(3):
-            assert await client.whole(ASKING, patience()) == b"hello"
+            assert await client.whole(ASKING, deadlines()) == b"hello"
         assert here.seen == 1
         await client.aclose()

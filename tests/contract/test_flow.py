@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.relay import Generation
-from gateway.wire.events import Event
+from gateway.formats.events import Event
+from gateway.path.generation import Generation
 from tests.faults.checks import check_broken, check_good, limits, over, tries
 from tests.support.fleet import SERVERS
 from tests.support.peer import Script, Talk, peer

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.upstream.connection import ONE_WRITE, Connection, Stale, Unanswered
+from gateway.upstream.connection import ONE_WRITE, BackendConnection, Stale, Unanswered
 from tests.unit.upstream.test_connection import Notes
 
 HEAD = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n"
@@ -27,9 +27,9 @@ class Opening:
     """A connection over a real socket; `take` plays the event loop that takes it, `fail` one that cannot."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.lost: list[Connection] = []
+        self.lost: list[BackendConnection] = []
         self.notes = Notes()
-        self.connection = Connection(self.lost.append, sock)
+        self.connection = BackendConnection(self.lost.append, sock)
         self._taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.connection.attach(self._wait())
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.server import Running, running
-from gateway.telemetry.logs import configure
+from gateway.server import RunningPlanes, running
+from gateway.telemetry.logs.events import configure
 from tests.support.asgi import with_server
 from tests.support.servers import Servers, chunk, streaming, whole
 from tests.support.stack import configured, wait_until
@@ -33,7 +33,7 @@ SOON = 5.0
 
 
 @asynccontextmanager
-async def gateway(*, servers: Servers | None = None, **limits: Any) -> AsyncIterator[Running]:
+async def gateway(*, servers: Servers | None = None, **limits: Any) -> AsyncIterator[RunningPlanes]:
     """A gateway with these values of `[server]`."""
     servers = servers or Servers(a=whole())
     settings = with_server(configured(servers.urls("openai"), slots=300), **limits)
@@ -74,7 +74,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(run: Running, local: str = "127.0.0.1", buffer: int = 0) -> AsyncIterator[Client]:
+async def connected(run: RunningPlanes, local: str = "127.0.0.1", buffer: int = 0) -> AsyncIterator[Client]:
     """A raw connection; `buffer` are the bytes that its system takes unread."""
     sock = socket.socket()
     if buffer:
@@ -96,7 +96,7 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ")[1])
 
 
-def refusals(run: Running, reason: str) -> int:
+def refusals(run: RunningPlanes, reason: str) -> int:
     text = run.gateway.metrics.render()[0].decode()
     found = re.search(rf'gateway_client_refusals_total\{{reason="{reason}"\}} (\S+)', text)
     assert found, text
@@ -187,7 +187,7 @@ async def test_a_connection_above_the_cap_is_a_503_until_one_ends() -> None:
         assert await taken(run)
 
 
-async def taken(run: Running, local: str = "127.0.0.1") -> bool:
+async def taken(run: RunningPlanes, local: str = "127.0.0.1") -> bool:
     """Whether a new connection comes to be served before long."""
     async with asyncio.timeout(SOON):
         while True:

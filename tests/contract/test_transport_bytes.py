@@ -455,13 +455,13 @@ async def test_a_server_that_reads_slowly_holds_the_sender_back() -> None:
         transport = transport_to(here)
         request = httpx.Request("POST", here.url, content=large())
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(transport.handle_async_request(request))
+            call = group.create_task(transport.handle_async_request(request))
             before = -1
             while sent != before:
                 before = sent
                 await asyncio.sleep(0.1)
             assert 0 < sent < 500  # what sockets hold, not what the sender has
-            asking.cancel()
+            call.cancel()
         await transport.aclose()
         assert transport.statistics().open == 0
 

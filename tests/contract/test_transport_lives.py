@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import BackendConnection
 from gateway.upstream.dialer import Dialer, Origin
-from gateway.upstream.pool import PEEK_AFTER, Statistics
+from gateway.upstream.pool import PEEK_AFTER, PoolStatistics
 from gateway.upstream.transport import (
     Certificates,
     Disconnected,
@@ -29,7 +29,7 @@ from tests.support.peer import Peer, Talk, answering, peer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SIZED = OK + b"Content-Length: 5\r\n\r\nhello"
-NOTHING = Statistics(open=0, idle=0, waiting=0)
+NOTHING = PoolStatistics(open=0, idle=0, waiting=0)
 CALLS = int(os.environ.get("GATEWAY_TEST_CALLS", "2000"))
 """How many calls the long run makes; 20000 in the soak."""
 
@@ -279,7 +279,7 @@ async def test_a_connection_is_used_again() -> None:
         for _ in range(3):
             assert await ask(transport, here.url) == (200, b"hello")
         assert here.seen == 1
-        assert transport.statistics() == Statistics(open=1, idle=1, waiting=0)
+        assert transport.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
         await transport.aclose()
 
 
@@ -301,8 +301,8 @@ async def test_a_connection_the_socket_knows_to_be_closed_is_not_used(
     async with peer(answering(SIZED, end="close")) as here:
         transport = transport_to()
         assert await ask(transport, here.url) == (200, b"hello")
-        monkeypatch.setattr(Connection, "eof_received", lambda _: True)
-        monkeypatch.setattr(Connection, "connection_lost", lambda _, __: None)
+        monkeypatch.setattr(BackendConnection, "eof_received", lambda _: True)
+        monkeypatch.setattr(BackendConnection, "connection_lost", lambda _, __: None)
         await settled()
         await asyncio.sleep(PEEK_AFTER)
         assert await ask(transport, here.url) == (200, b"hello")
@@ -383,7 +383,7 @@ async def test_requests_beyond_the_connections_wait_for_one_and_then_no_longer()
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(ask(transport, here.url, pool=10)) for _ in range(6)]
             await settled()
-            assert transport.statistics() == Statistics(open=2, idle=0, waiting=4)
+            assert transport.statistics() == PoolStatistics(open=2, idle=0, waiting=4)
             assert "4 waiting" in repr(transport)
             with pytest.raises(httpx.PoolTimeout):
                 await ask(transport, here.url, pool=0.01)

@@ -11,12 +11,12 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
-from gateway.scheduling.patience import Limits, Patience
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.server import running
 from gateway.simulator import Options, Simulator
-from gateway.upstream import tuning
+from gateway.upstream import socket_options
 from gateway.upstream.client import Client
 from gateway.upstream.transport import make_transport
 from tests.support.peer import Script, Talk, peer
@@ -54,7 +54,7 @@ def slicing(segments: tuple[bytes, ...]) -> Script:
 @asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[Client]:
     transport = make_transport(slots=1, ca_file=None, cert_file=None, key_file=None)
-    client = Client(Calls.bare(url), transport, api_key=None, clock=time.monotonic)
+    client = Client(CallUrls.bare(url), transport, api_key=None, clock=time.monotonic)
     try:
         yield client
     finally:
@@ -65,14 +65,14 @@ async def took(client: Client, *, stream: bool) -> float:
     """How long a request took, in seconds."""
     began = time.monotonic()
     outgoing = Outgoing("/", b"{}", stream, 1)
-    patience = Patience(Limits(5, 5, 5, 10), began, streams=stream)
+    deadlines = Deadlines(DeadlineLimits(5, 5, 5, 10), began, streams=stream)
     if stream:
-        async with aclosing(client.exchange(outgoing, patience)) as exchange:
+        async with aclosing(client.exchange(outgoing, deadlines)) as exchange:
             await exchange.begin()
             while await exchange.read(begun=True):
                 pass
     else:
-        await client.whole(outgoing, patience)
+        await client.whole(outgoing, deadlines)
     return time.monotonic() - began
 
 
@@ -128,38 +128,38 @@ async def test_the_options_that_find_a_vanished_peer_are_in_effect_on_the_socket
 
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         silent = seconds("TCP_KEEPIDLE") + seconds("TCP_KEEPINTVL") * seconds("TCP_KEEPCNT")
-        assert silent == tuning.DEAD_AFTER
-        assert seconds("TCP_USER_TIMEOUT") == tuning.DEAD_AFTER * 1000
+        assert silent == socket_options.DEAD_AFTER
+        assert seconds("TCP_USER_TIMEOUT") == socket_options.DEAD_AFTER * 1000
 
 
 @LINUX
 async def test_the_options_that_find_a_vanished_client_are_in_effect_and_go_with_the_write_timeout() -> None:
     settings = configured({"gpu-0": ("http://127.0.0.1:1", "openai")})
     async with running(settings) as run:
-        for timeout, wanted in [(None, 61), (5.0, tuning.DEAD_AFTER), (90.5, 92)]:
+        for timeout, wanted in [(None, 61), (5.0, socket_options.DEAD_AFTER), (90.5, 92)]:
             if timeout is not None:
                 server = settings.server.model_copy(update={"write_timeout": timeout})
                 run.reconfigure(settings.model_copy(update={"server": server}))
             for url, plane in zip((run.url, run.admin_url), run.planes, strict=True):
                 host, port = url.removeprefix("http://").split(":")
                 _, writer = await asyncio.open_connection(host, int(port))
-                await wait_until(lambda plane=plane: plane.arrivals.connections)
-                (connection,) = plane.arrivals.connections
+                await wait_until(lambda plane=plane: plane.admission.connections)
+                (connection,) = plane.admission.connections
                 sock = connection.transport.get_extra_info("socket")
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < tuning.DEAD_AFTER
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < socket_options.DEAD_AFTER
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == wanted * 1000
                 writer.close()
-                await wait_until(lambda plane=plane: not plane.arrivals.connections)
+                await wait_until(lambda plane=plane: not plane.admission.connections)
 
 
 @LINUX
 async def test_a_large_body_may_wait_for_a_busy_server_that_does_not_read_it() -> None:
     async with peer(slicing(SEGMENTS["whole"])) as here, client_of(here.url) as client:
-        for size, wanted in [(100_000, 0), (100, tuning.DEAD_AFTER * 1000)]:
+        for size, wanted in [(100_000, 0), (100, socket_options.DEAD_AFTER * 1000)]:
             await client.whole(
                 Outgoing("/", b"x" * size, False, 1),
-                Patience(Limits(5, 5, 5, 10), time.monotonic(), streams=False),
+                Deadlines(DeadlineLimits(5, 5, 5, 10), time.monotonic(), streams=False),
             )
             (pool,) = client._transport._pools.values()  # type: ignore[attr-defined]
             (connection,) = pool._idle

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import MODELS, QUESTIONS
+from gateway.cli.demo import MODELS, QUESTIONS
 
 ROOT = Path(__file__).parents[2]
 DIRECT = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}

@@ -24,9 +24,9 @@ import httpx
 import pytest
 
 from gateway.config import Config
-from gateway.server import Running, running
+from gateway.server import RunningPlanes, running
 from gateway.simulator import Options, Simulator
-from gateway.telemetry.logs import configure
+from gateway.telemetry.logs.events import configure
 from tests.faults.checks import playing
 from tests.support.certificates import certificates
 from tests.support.fleet import Server
@@ -46,7 +46,7 @@ class House:
 
     dns: NameServer
     servers: dict[str, Simulator]
-    run: Running
+    run: RunningPlanes
     http: httpx.AsyncClient
     log: io.StringIO = field(repr=False)
 

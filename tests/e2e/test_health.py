@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.config import Config
-from gateway.server import Running, running
+from gateway.server import RunningPlanes, running
 from gateway.simulator import Options, Simulator
 from tests.support.fleet import SERVERS, Server
 from tests.support.peer import free_port
@@ -28,13 +28,13 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
 
 
-def state(run: Running, backend: str = "gpu-0") -> str:
+def state(run: RunningPlanes, backend: str = "gpu-0") -> str:
     """How a backend is, as the metrics tell."""
     return run.gateway.dispatcher.health(backend)
 
 
 @asynccontextmanager
-async def gateway(settings: Config) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
+async def gateway(settings: Config) -> AsyncIterator[tuple[RunningPlanes, httpx.AsyncClient]]:
     """A gateway whose servers the test starts and stops itself, and a client."""
     async with (
         running(settings) as run,
@@ -92,10 +92,10 @@ async def test_a_backend_killed_in_the_middle_of_an_answer_is_out_within_a_secon
     async with gateway(settings) as (run, http), asyncio.TaskGroup() as group:
         async with Simulator(Options(port=port, latency=60)) as simulator:
             await wait_until(lambda: simulator.requests)  # the first probe
-            asking = group.create_task(http.post("/v1/chat/completions", json=chat()))
+            call = group.create_task(http.post("/v1/chat/completions", json=chat()))
             await wait_until(lambda: simulator.started == 1)
         assert await seconds_until(lambda: state(run) == "down") < 2.0
-        assert (await asking).status_code in (502, 503)
+        assert (await call).status_code in (502, 503)
         refused = await http.post("/v1/chat/completions", json=chat())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_backend")
         async with Simulator(Options(port=port)):
@@ -111,7 +111,7 @@ async def test_an_idle_backend_that_is_killed_is_out_within_a_second() -> None:
         async with Simulator(Options(port=port)) as simulator:
             await wait_until(lambda: simulator.requests and state(run) == "up")
             assert (await http.post("/v1/chat/completions", json=chat())).status_code == 200
-            health = run.gateway.ward.healths["gpu-0"]
+            health = run.gateway.health_monitor.healths["gpu-0"]
             await wait_until(
                 lambda: health.errand_at - time.monotonic() < 2.4
             )  # no probe soon, none just now
@@ -162,7 +162,7 @@ async def test_an_outage_is_borne_by_the_other_backend_and_ends_by_itself() -> N
     assert "primary" in backends
 
 
-def refused_probes(run: Running, backend: str) -> float:
+def refused_probes(run: RunningPlanes, backend: str) -> float:
     """How often a backend's probe was refused."""
     name = f'gateway_backend_probes_total{{backend="{backend}",result="refused"}} '
     found = [line for line in run.gateway.metrics.render()[0].decode().splitlines() if line.startswith(name)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.formats import jsontext
 from gateway.simulator import Options
-from gateway.wire import jsontext
 from tests.support.stack import Stack, stack, wait_until
 
 LONG = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.simulator import Options
-from gateway.upstream.pool import Statistics
+from gateway.upstream.pool import PoolStatistics
 from gateway.upstream.transport import GatewayTransport
 from tests.e2e.test_leaving import Visitor, disconnects
 from tests.support.stack import Stack, stack, wait_until
@@ -28,7 +28,7 @@ def open_files() -> int:
     return len(list(FILES.iterdir()))
 
 
-def pools(one: Stack) -> list[Statistics]:
+def pools(one: Stack) -> list[PoolStatistics]:
     """The state of every backend's connections."""
     found = []
     for backend in one.run.gateway.fleet.values():

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gateway.server import Running, running
+from gateway.server import RunningPlanes, running
 from gateway.simulator import DIALECTS, Options, Simulator
 from tests.support.peer import Talk, peer
 from tests.support.stack import configured, wait_until
@@ -59,7 +59,7 @@ UNPROBED = "[health]\nprobes = false\n[retries]\nattempts = 1\n"
 class House:
     """A gateway over one server; `failing` makes that fail whatever is asked."""
 
-    run: Running
+    run: RunningPlanes
     http: httpx.AsyncClient
     failing: bool = False
 
@@ -70,7 +70,7 @@ class House:
 
     @property
     def state(self) -> str:
-        return self.run.gateway.ward.state("gpu-0")
+        return self.run.gateway.health_monitor.state("gpu-0")
 
 
 @contextlib.asynccontextmanager

@@ -12,8 +12,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+from gateway.formats.sse import SseEvent, SseParser
 from gateway.simulator import Options
-from gateway.wire.sse import Event, Parser
 from tests.support.stack import Stack, client, stack, wait_until
 
 ASKED = {"x-gateway-queue-events": "true"}
@@ -48,7 +48,7 @@ async def busy(events: str = "") -> AsyncIterator[Stack]:
 async def test_a_reader_like_a_browsers_can_show_the_place() -> None:
     async with busy() as one, client(one) as http:
         answer = await http.post("/v1/chat/completions", json=BODY, headers=ASKED)
-    events = Parser().feed(answer.content)
+    events = SseParser().feed(answer.content)
     kinds = [event.type for event in events]
     told = [json.loads(event.data) for event in events if event.type == "queue"]
     assert told[0]["state"] == "queued"
@@ -56,7 +56,7 @@ async def test_a_reader_like_a_browsers_can_show_the_place() -> None:
     assert told[0]["wait"] >= 0
     assert kinds == ["queue"] * len(told) + ["message"] * (len(kinds) - len(told))
     assert b"\n: " not in b"\n" + answer.content
-    assert events[-1] == Event("[DONE]")
+    assert events[-1] == SseEvent("[DONE]")
 
 
 async def wait_chunks(one: Stack, headers: dict[str, str]) -> list[ChatCompletionChunk]:

@@ -187,8 +187,8 @@ async def test_without_either_the_next_one_can_have_the_addresses_while_the_old_
 
 def taken(port: int) -> bool:
     """Whether somebody listens there."""
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as call:
+        return call.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_a_hangup_during_the_start_ends_nothing_and_has_the_file_read_again(tmp_path: Path) -> None:

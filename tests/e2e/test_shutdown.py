@@ -41,12 +41,12 @@ async def ended_in_the_middle(*, stream: bool) -> tuple[int, str]:
         settings = configured({"gpu-0": (simulator.url, "openai")})
         short = settings.model_copy(update={"server": settings.server.model_copy(update={"drain": 0.1})})
         async with running(short) as run:
-            asking = group.create_task(ask(run.url, began, stream=stream))
+            call = group.create_task(ask(run.url, began, stream=stream))
             await wait_until(lambda: simulator.in_flight == 1)
             if stream:
                 await began.wait()
         await wait_until(lambda: simulator.in_flight == 0)
-        return await asking
+        return await call
 
 
 async def test_who_waits_is_told_at_once_and_who_is_served_may_finish() -> None:

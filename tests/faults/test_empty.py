@@ -106,4 +106,4 @@ async def test_several_requests_call_for_a_trial_and_one_does_not(
         for question in questions:
             check_refused(await ask(gateway, question), 502, "empty_response")
         assert gateway.metric("gateway_backend_up") == 1
-        assert gateway.gateway.ward.healths["gpu-0"].doubted == doubted
+        assert gateway.gateway.health_monitor.healths["gpu-0"].doubted == doubted

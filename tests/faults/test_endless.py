@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from gateway.wire import sse
+from gateway.formats import sse
 from tests.faults.checks import EVERY, check_refused, over, tries
 from tests.faults.test_no_end import events
 from tests.support.fleet import Server

@@ -18,8 +18,8 @@ import httpx
 import openai
 import pytest
 
-from gateway.app import Gateway
-from gateway.upstream.connection import Connection, ConnectionFault
+from gateway.compose import Gateway
+from gateway.upstream.connection import BackendConnection, ConnectionFault
 from tests.faults.checks import EVERY, EVERY_STREAM, over
 from tests.faults.test_no_end import events, says_the_end
 from tests.support.asgi import Call, Rig, chat, rig
@@ -59,7 +59,7 @@ class Nowhere(asyncio.Transport):
 def received(raw: bytes) -> tuple[bytes, bool]:
     """What the parser of answers makes of these bytes and an end: the body, and whether it ended well."""
     loop = asyncio.get_running_loop()
-    connection = Connection(lambda _: None, None, loop, outbox=AtOnce())
+    connection = BackendConnection(lambda _: None, None, loop, write_batcher=AtOnce())
     connection.connection_made(Nowhere())
     connection.start(b"POST / HTTP/1.1\r\n\r\n")
     while raw:
@@ -92,7 +92,7 @@ async def test_what_of_a_body_has_come_is_known_at_every_cut(
 
 
 async def test_an_end_without_a_byte_is_no_answer() -> None:
-    connection = Connection(lambda _: None, None, asyncio.get_running_loop(), outbox=AtOnce())
+    connection = BackendConnection(lambda _: None, None, asyncio.get_running_loop(), write_batcher=AtOnce())
     connection.connection_made(Nowhere())
     connection.start(b"POST / HTTP/1.1\r\n\r\n")
     connection.eof_received()

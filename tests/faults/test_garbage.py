@@ -80,7 +80,7 @@ class Scene:
     @property
     def visitors(self) -> int:
         """Requests that are served."""
-        return len(self.here.gateway.life)
+        return len(self.here.gateway.lifecycle)
 
 
 Act = Callable[[Scene], Awaitable[None]]
@@ -335,7 +335,7 @@ def test_a_shutdown_leaves_nothing(loop: Any, stream: bool, queued: bool) -> Non
         visitor = await Visitor.to(scene.here, scene.body)
         if not queued:
             await wait_until(lambda: scene.busy == scene.visitors == 1)
-            scene.here.gateway.life.end()
+            scene.here.gateway.lifecycle.end()
         elif not ended:  # the second time it is refused at once
             await wait_until(lambda: scene.waiting == 1)
             scene.here.gateway.dispatcher.drain()

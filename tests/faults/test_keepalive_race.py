@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from gateway.upstream.asking import REPEAT_WITHIN
+from gateway.upstream.sending import REPEAT_WITHIN
 from tests.faults.checks import ONCE, check_good, check_refused, over, tries
 from tests.support.fleet import Server
 from tests.support.peer import Script, Talk, peer

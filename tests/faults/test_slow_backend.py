@@ -30,10 +30,10 @@ async def test_its_share_is_below_a_fifth_of_a_fair_one() -> None:
             over(server, quick.url, as_quick.url, slow.url) as gateway,
         ):
 
-            async def visit() -> None:
+            async def context() -> None:
                 answers.extend([await ask(gateway) for _ in asked])
 
-            await asyncio.gather(*(visit() for _ in range(4)))
+            await asyncio.gather(*(context() for _ in range(4)))
             share = gateway.metric("gateway_backend_requests_total", backend="gpu-2") / REQUESTS
     for answer in answers:
         check_good(answer, REPLY)

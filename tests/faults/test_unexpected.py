@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.openai import OpenAI
-from gateway.dialects.passing import PassingDecoder
+from gateway.dialects.openai import OpenAIDialect
+from gateway.dialects.shared.passing import PassingDecoder
 from tests.faults.checks import EVERY, EVERY_STREAM, ONCE, SECRET, over, tries
 from tests.faults.test_no_end import events
 from tests.support.fleet import Server
@@ -102,7 +102,7 @@ async def test_an_unexpected_exception_is_logged_without_texts_and_blames_the_ba
         raise Trap(SECRET)
 
     good = await tape(OPENAI, stream=stream)
-    monkeypatch.setattr(PassingDecoder if stream else OpenAI, "feed" if stream else "answer", fails)
+    monkeypatch.setattr(PassingDecoder if stream else OpenAIDialect, "feed" if stream else "answer", fails)
 
     async def script(talk: Talk) -> None:
         while request := await talk.wait_request():
@@ -137,12 +137,12 @@ async def test_an_exception_while_bytes_flow_ends_the_stream_with_an_error(
 
     another = asyncio.Event()
     async with peer(script) as here, over(OPENAI, here.url, extra=ONCE) as gateway:
-        asking = asyncio.ensure_future(ask(gateway, stream=True))
+        call = asyncio.ensure_future(ask(gateway, stream=True))
         await wait_until(lambda: gateway.metric("gateway_backend_inflight") == 1)
         for name in ("feed", "passes", "passed"):
             monkeypatch.setattr(PassingDecoder, name, fails, raising=False)
         another.set()
-        answer = await asking
+        answer = await call
         assert tries(gateway, "bad_payload") == 1
     assert answer.whole
     assert not answer.done

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects import fitting, v3_messages
 from gateway.dialects.base import Profile
-from gateway.dialects.chatglm3_native import ChatGLM3Native
-from gateway.dialects.folding import AGREED, Folded, fold
-from gateway.wire.openai import ChatRequest, read_chat
+from gateway.dialects.chatglm3_native import ChatGLM3NativeDialect
+from gateway.dialects.shared import fitting, v3_messages
+from gateway.dialects.shared.folding import AGREED, FoldedConversation, fold
+from gateway.formats.openai import ChatRequest, read_chat
 
 ROLES = ("system", "developer", "user", "assistant")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -35,7 +35,7 @@ def request_for(chat: list[tuple[str, str]]) -> ChatRequest:
     return chat_of([{"role": role, "content": text} for role, text in chat])
 
 
-def whole(folded: Folded) -> str:
+def whole(folded: FoldedConversation) -> str:
     return "\x00".join([half for pair in folded.history for half in pair] + [folded.prompt.text])
 
 
@@ -151,7 +151,9 @@ def test_the_newer_wire_trims_to_its_system_texts_and_last_question(chat: list[t
 
 @given(chats())
 def test_history_of_roles_is_objects_that_lose_no_word(chat: list[tuple[str, str]]) -> None:
-    outgoing = ChatGLM3Native().ask(request_for(chat), Profile(model="m", context=100_000), stream=False)
+    outgoing = ChatGLM3NativeDialect().ask(
+        request_for(chat), Profile(model="m", context=100_000), stream=False
+    )
     sent = json.loads(outgoing.body)
     assert all(set(one) == {"role", "content"} for one in sent["history"])
     assert {one["role"] for one in sent["history"]} <= {"system", "user", "assistant"}

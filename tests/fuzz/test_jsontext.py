@@ -11,10 +11,10 @@ from unittest import mock
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.dialects import v3_tools
+from gateway.dialects.shared import v3_tools
 from gateway.errors import BadRequest
-from gateway.wire import jsontext, openai
-from gateway.wire.openai import MEMBERS, FunctionCall, read_chat
+from gateway.formats import jsontext, openai
+from gateway.formats.openai import MEMBERS, FunctionCall, read_chat
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.scheduling.balancers import BALANCERS, balancer
-from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
-from gateway.scheduling.scheduler import Fleet, Scheduler
-from gateway.scheduling.turns import PASSES
+from gateway.scheduling.fair_queue import PASSES
+from gateway.scheduling.scheduler import BackendTable, Scheduler
+from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRefused, SlotRequest, Ticket
 
 SEQUENCES = int(os.environ.get("GATEWAY_TEST_SEQUENCES", "1200"))
 PATIENCE = 6.0
@@ -101,9 +101,9 @@ class World:
         self.pools = {name: frozenset(one for one in used if members[one] == members[name]) for name in used}
         policy = tuple(BALANCERS)[self.byte() % len(BALANCERS)]
         balancers = {model: balancer(policy, lambda: self.number * 0.37 % 1) for model in self.models}
-        alike = {(model, name): "alike" for model, names in self.models.items() for name in names}
-        kinds = alike if sizes & 64 else {}
-        self.fleet = Fleet(self.slots, self.models, {"a": 2}, balancers, self.flaps, kinds)
+        group = {(model, name): "alike" for model, names in self.models.items() for name in names}
+        kinds = group if sizes & 64 else {}
+        self.fleet = BackendTable(self.slots, self.models, {"a": 2}, balancers, self.flaps, kinds)
         self.passes: dict[tuple[int, frozenset[str]], Passes] = {}
         self.turns: dict[tuple[str, str, int], tuple[Fraction, Fraction, Fraction]] = {}
 
@@ -138,9 +138,9 @@ class World:
         size = (look >> 6) * 10
         self.number += 1
         prefix = (tenant.encode(), bytes([look]))
-        claim = Claim(model, backends, tenant, WEIGHTS[tenant], priority, size, tenant, prefix)
-        ticket = Ticket(self.number, claim, self.now + PATIENCE)
-        if (backend := self.scheduler.seize(claim, self.now)) is not None:
+        slot_request = SlotRequest(model, backends, tenant, WEIGHTS[tenant], priority, size, tenant, prefix)
+        ticket = Ticket(self.number, slot_request, self.now + PATIENCE)
+        if (backend := self.scheduler.seize(slot_request, self.now)) is not None:
             self.grant(ticket, backend)
             return
         usable = any(self.flaps[name].usable(self.now) for name in backends)
@@ -149,28 +149,30 @@ class World:
         if self.fleet.kinds:
             self.of_a_kind.add(ticket.number)
         effects = self.scheduler.arrive(ticket, self.now)
-        refusals = [effect for effect in effects if isinstance(effect, Refused)]
+        refusals = [effect for effect in effects if isinstance(effect, SlotRefused)]
         self.take(effects)
         for refusal in refusals:
             self.check_refusal(refusal, ticket, before, usable=usable)
         assert usable or ticket.number in self.ended, "parked behind backends that are all out"
 
     def check_refusal(
-        self, refusal: Refused, newcomer: Ticket, before: dict[int, Ticket], *, usable: bool
+        self, refusal: SlotRefused, newcomer: Ticket, before: dict[int, Ticket], *, usable: bool
     ) -> None:
-        error, claim = refusal.error, refusal.ticket.claim
+        error, slot_request = refusal.error, refusal.ticket.slot_request
         assert error.retry_after is not None
         assert error.retry_after >= 1
         if isinstance(error, NoBackend):
             assert not usable or refusal.ticket is not newcomer
         elif isinstance(error, QueueFull) and refusal.ticket is not newcomer:
-            mine = (newcomer.claim.tenant, newcomer.claim.priority)
-            assert claim.priority <= newcomer.claim.priority
-            assert (claim.tenant, claim.priority) != mine, "a tenant gave way to itself"
+            mine = (newcomer.slot_request.tenant, newcomer.slot_request.priority)
+            assert slot_request.priority <= newcomer.slot_request.priority
+            assert (slot_request.tenant, slot_request.priority) != mine, "a tenant gave way to itself"
             rivals = [
-                one.claim for one in before.values() if "bytes" in str(error) or one.model == claim.model
+                one.slot_request
+                for one in before.values()
+                if "bytes" in str(error) or one.model == slot_request.model
             ]
-            assert claim.priority == min(rival.priority for rival in rivals)
+            assert slot_request.priority == min(rival.priority for rival in rivals)
         else:
             assert isinstance(error, QueueFull | Draining)
 
@@ -229,11 +231,13 @@ class World:
         self.uniform = False
         effects = self.scheduler.reconfigure(self.fleet, self.now, length=self.length, size=self.size)
         for effect in effects:
-            if isinstance(effect, Refused) and not self.draining:
-                claim = effect.ticket.claim
-                gone = claim.model not in self.models or not set(claim.backends) & set(self.slots)
+            if isinstance(effect, SlotRefused) and not self.draining:
+                slot_request = effect.ticket.slot_request
+                gone = slot_request.model not in self.models or not set(slot_request.backends) & set(
+                    self.slots
+                )
                 dead = not any(
-                    self.flaps[name].usable(self.now) for name in claim.backends if name in self.slots
+                    self.flaps[name].usable(self.now) for name in slot_request.backends if name in self.slots
                 )
                 assert gone or dead, "lost its place in a reload"
         assert {effect.ticket.number for effect in effects} <= set(before)
@@ -243,7 +247,7 @@ class World:
                 if ticket.number not in self.of_a_kind:
                     continue
                 new = {*self.models[ticket.model]} - {*old.models[ticket.model]}
-                assert new <= {*ticket.claim.backends}, "newcomers are of no use to who waits"
+                assert new <= {*ticket.slot_request.backends}, "newcomers are of no use to who waits"
 
     # --- the books ---------------------------------------------------------------------------------
 
@@ -254,7 +258,7 @@ class World:
             assert number not in self.ended, "a ticket ended twice"
             assert self.waiting[number] is effect.ticket
             assert self.scheduler.place(effect.ticket) is None
-            if isinstance(effect, Granted):
+            if isinstance(effect, SlotGranted):
                 self.check_order(effect)
                 del self.waiting[number]
                 self.grant(effect.ticket, effect.backend)
@@ -266,51 +270,58 @@ class World:
 
     def grant(self, ticket: Ticket, backend: str) -> None:
         self.ended.add(ticket.number)
-        assert backend in ticket.claim.backends
+        assert backend in ticket.slot_request.backends
         assert self.flaps[backend].usable(self.now)
         self.held.append(backend)
         assert self.held.count(backend) <= min(self.slots[backend], self.flaps[backend].slots_now(self.now))
 
-    def check_order(self, grant: Granted) -> None:
+    def check_order(self, grant: SlotGranted) -> None:
         """First come first served inside a tenant, bounded passing between tenants and classes."""
-        claim = grant.ticket.claim
+        slot_request = grant.ticket.slot_request
         pool = self.pools[grant.backend]
-        sides = {(one.claim.tenant, frozenset(one.claim.backends) & pool) for one in self.waiting.values()}
-        passed = [one for one in self.waiting.values() if grant.backend in one.claim.backends]
+        sides = {
+            (one.slot_request.tenant, frozenset(one.slot_request.backends) & pool)
+            for one in self.waiting.values()
+        }
+        passed = [one for one in self.waiting.values() if grant.backend in one.slot_request.backends]
         for one in passed:
             if one is grant.ticket:
                 continue
-            other = one.claim
+            other = one.slot_request
             passes = self.passes.setdefault((one.number, pool), Passes())
-            if other.priority != claim.priority:
+            if other.priority != slot_request.priority:
                 passes.classes += 1
                 assert passes.classes <= PASSES + self.classes, "a class starves"
-            elif other.tenant == claim.tenant:
+            elif other.tenant == slot_request.tenant:
                 assert one.number > grant.ticket.number, "overtaken by its own tenant"
             else:
-                passes.tenants[claim.tenant] += 1
+                passes.tenants[slot_request.tenant] += 1
                 passes.sides |= sides
-                limit = (claim.weight // other.weight + 1) * len(
-                    [s for s in passes.sides if s[0] == claim.tenant]
+                limit = (slot_request.weight // other.weight + 1) * len(
+                    [s for s in passes.sides if s[0] == slot_request.tenant]
                 )
-                assert passes.tenants[claim.tenant] <= limit, "passed too often"
+                assert passes.tenants[slot_request.tenant] <= limit, "passed too often"
         for (number, where), passes in self.passes.items():
             waiting = self.waiting.get(number)
-            if waiting is not None and where == pool and waiting.claim.priority == claim.priority:
+            if (
+                waiting is not None
+                and where == pool
+                and waiting.slot_request.priority == slot_request.priority
+            ):
                 passes.classes = 0
-                if waiting.claim.tenant == claim.tenant:
+                if waiting.slot_request.tenant == slot_request.tenant:
                     passes.tenants.clear()
         if self.uniform:
-            self.check_turns(claim)
+            self.check_turns(slot_request)
 
-    def check_turns(self, claim: Claim) -> None:
+    def check_turns(self, slot_request: SlotRequest) -> None:
         """Of two tenants who wait all the time, the turns by weight differ by little over any time."""
         self.note_who_waits()
         for pair, (difference, least, most) in self.turns.items():
             first, second, priority = pair
-            if claim.priority == priority and claim.tenant in (first, second):
-                sign = 1 if claim.tenant == first else -1
-                difference += Fraction(sign, WEIGHTS[claim.tenant])
+            if slot_request.priority == priority and slot_request.tenant in (first, second):
+                sign = 1 if slot_request.tenant == first else -1
+                difference += Fraction(sign, WEIGHTS[slot_request.tenant])
                 least, most = min(least, difference), max(most, difference)
                 self.turns[pair] = difference, least, most
                 bound = Fraction(1, WEIGHTS[first]) + Fraction(1, WEIGHTS[second])
@@ -318,7 +329,7 @@ class World:
 
     def note_who_waits(self) -> None:
         zero = Fraction(0)
-        tenants = {(one.claim.tenant, one.claim.priority) for one in self.waiting.values()}
+        tenants = {(one.slot_request.tenant, one.slot_request.priority) for one in self.waiting.values()}
         for first in TENANTS:
             for second in TENANTS:
                 for priority in range(self.classes):
@@ -355,7 +366,7 @@ class World:
         usable = {name for name in self.slots if self.flaps[name].usable(self.now)}
         free = {name for name in usable if counts[name] < rooms[name]}
         for ticket in self.waiting.values():
-            backends = set(ticket.claim.backends)
+            backends = set(ticket.slot_request.backends)
             assert not backends & free, "a backend idles while somebody could use it"
             assert backends & usable, "waits for backends that are all out"
 
@@ -364,7 +375,7 @@ class World:
         assert self.scheduler.waiting == len(self.waiting)
         for model in self.models:
             assert self.scheduler.depth(model) == waiting[model] <= self.length
-        assert sum(ticket.claim.size for ticket in self.waiting.values()) <= self.size
+        assert sum(ticket.slot_request.size for ticket in self.waiting.values()) <= self.size
 
     def check_places(self) -> None:
         places = {number: self.scheduler.place(ticket) for number, ticket in self.waiting.items()}
@@ -372,7 +383,9 @@ class World:
             assert place is not None
             assert 1 <= place[0] <= len(self.waiting)
             assert place[1] > 0
-        alone = len({(one.claim.tenant, one.claim.priority) for one in self.waiting.values()}) == 1
+        alone = (
+            len({(one.slot_request.tenant, one.slot_request.priority) for one in self.waiting.values()}) == 1
+        )
         if alone and self.uniform:
             positions = [places[number] for number in sorted(places)]
             assert [place and place[0] for place in positions] == list(range(1, len(places) + 1))

@@ -9,10 +9,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.dialects.base import AskWhole
-from gateway.dialects.v3_stream import V3Decoder
+from gateway.dialects.shared.v3_stream import V3Decoder
 from gateway.errors import GatewayError
-from gateway.wire import sse
-from gateway.wire.events import Delta, Event, Finish, Repair
+from gateway.formats import sse
+from gateway.formats.events import Delta, Event, Finish, Repair
 
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 LINES = st.sampled_from(
@@ -30,8 +30,8 @@ def sliced(raw: bytes, cuts: list[int]) -> list[bytes]:
     return [raw[start:end] for start, end in pairwise(edges)]
 
 
-def parse(chunks: list[bytes]) -> tuple[list[sse.Event], bool]:
-    parser = sse.Parser()
+def parse(chunks: list[bytes]) -> tuple[list[sse.SseEvent], bool]:
+    parser = sse.SseParser()
     return [event for chunk in chunks for event in parser.feed(chunk)], parser.rest
 
 
@@ -51,7 +51,7 @@ def test_any_bytes_read_alike_however_they_are_sliced(raw: bytes, cuts: list[int
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=50))
 def test_a_framed_payload_is_read_as_it_was(payload: str) -> None:
-    assert parse([sse.frame(payload.encode())]) == ([sse.Event(payload)], False)
+    assert parse([sse.frame(payload.encode())]) == ([sse.SseEvent(payload)], False)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.abilities.stop import Stop
-from gateway.wire.events import Delta, Event, Finish
+from gateway.abilities.stop import StopSequences
+from gateway.formats.events import Delta, Event, Finish
 
 TEXTS = st.text("ab\n好", max_size=40)
 STOPS = st.lists(st.text("ab\n好", min_size=1, max_size=5), min_size=1, max_size=4).map(tuple)
@@ -25,7 +25,7 @@ def given_out(events: list[Event]) -> str:
 
 def run(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, bool]:
     """What comes out, and whether it was cut; checks what is held back on the way."""
-    stop = Stop(stops)
+    stop = StopSequences(stops)
     out, taken = "", ""
     longest = max(map(len, stops))
     for piece in pieces:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway.cli import main
+from gateway.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
 COMMANDS = sorted(main.commands)

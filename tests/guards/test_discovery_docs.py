@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from gateway.config import parse
-from gateway.config.backend import Backend
-from gateway.config.section import Discovery
-from gateway.config.wording import choices_of
-from gateway.scheduling.roster import RESULTS
-from gateway.telemetry.families import FAMILIES
+from gateway.config.backend import BackendSettings
+from gateway.config.messages import choices_of
+from gateway.config.section import DiscoverySettings
+from gateway.scheduling.endpoints import RESULTS
+from gateway.telemetry.metrics.families import FAMILIES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "discovery.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,7 @@ def first_cells(header: str) -> list[str]:
 
 
 def test_every_way_to_ask_is_explained_and_no_other() -> None:
-    assert first_cells("`discover`") == list(choices_of(Backend.model_fields["discover"].annotation))
+    assert first_cells("`discover`") == list(choices_of(BackendSettings.model_fields["discover"].annotation))
 
 
 def test_every_result_is_explained_and_no_other() -> None:
@@ -31,7 +31,7 @@ def test_every_result_is_explained_and_no_other() -> None:
 def test_the_examples_are_valid_and_show_the_defaults() -> None:
     service, table = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     config = parse(table + service, file="discovery.md", folder=Path(), environ={})
-    assert config.discovery.model_copy(update={"nameservers": ()}) == Discovery()
+    assert config.discovery.model_copy(update={"nameservers": ()}) == DiscoverySettings()
     assert config.services[0].max_discovered == 32
 
 

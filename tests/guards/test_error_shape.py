@@ -10,9 +10,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
-from gateway.api import native, replies
-from gateway.api.life import Life
-from gateway.api.middleware import Reception
+from gateway.api import responses
+from gateway.api.doors import native
+from gateway.api.lifecycle import Lifecycle
+from gateway.api.middleware import RequestMiddleware
 from gateway.errors import TABLE, ClientGone, GatewayError, Row, Unauthorized
 from tests.support.asgi import Call, fetch
 
@@ -32,8 +33,8 @@ async def refuse(error: GatewayError, error_body: Callable[[GatewayError], bytes
         scope["visit"].error_body = error_body
         raise error
 
-    app = Reception(
-        door, hook=Nobody(), crash_log=Nobody(), clock=lambda: 0.0, new_id="{}1".format, life=Life()
+    app = RequestMiddleware(
+        door, hook=Nobody(), crash_log=Nobody(), clock=lambda: 0.0, new_id="{}1".format, lifecycle=Lifecycle()
     )
     return await fetch(app, "POST", "/")
 
@@ -72,7 +73,7 @@ def test_a_row_is_consistent(row: Row) -> None:
 @pytest.mark.parametrize("kind", REACHING, ids=lambda kind: kind.__name__)
 async def test_at_the_chat_door_an_error_is_openais_envelope(kind: type[GatewayError]) -> None:
     error = make(kind)
-    call = await refuse(error, replies.error_body)
+    call = await refuse(error, responses.error_body)
     assert call.status == error.row.status
     assert call.header("content-type") == "application/json"
     assert call.header("x-request-id") == "req_1"
@@ -101,10 +102,10 @@ async def test_at_the_native_door_an_error_is_detail_and_status(kind: type[Gatew
 def test_an_error_may_name_its_field_and_its_own_code(kind: type[GatewayError]) -> None:
     if kind is Unauthorized:
         error: GatewayError = Unauthorized("wrong")
-        assert json.loads(replies.error_body(error))["error"]["param"] is None
+        assert json.loads(responses.error_body(error))["error"]["param"] is None
         return
     error = kind("x", param="messages[0].content", code="special")
-    shown = json.loads(replies.error_body(error))["error"]
+    shown = json.loads(responses.error_body(error))["error"]
     assert (shown["param"], shown["code"]) == ("messages[0].content", "special")
 
 
@@ -112,10 +113,10 @@ def test_an_error_may_name_its_field_and_its_own_code(kind: type[GatewayError]) 
 async def test_errors_that_can_tell_when_to_come_back_do(kind: type[GatewayError]) -> None:
     error = make(kind)
     error.retry_after = 1.2
-    call = await refuse(error, replies.error_body)
+    call = await refuse(error, responses.error_body)
     assert call.header("retry-after") == "2"
     assert call.header("retry-after-ms") == "1200"
 
 
 async def test_a_client_that_is_gone_is_sent_nothing() -> None:
-    assert (await refuse(ClientGone("gone"), replies.error_body)).status == 0
+    assert (await refuse(ClientGone("gone"), responses.error_body)).status == 0

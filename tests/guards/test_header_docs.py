@@ -32,7 +32,7 @@ VALUES = {
 def headers_in_code() -> set[str]:
     """Every name that stands for itself or begins a line, as bytes, in the HTTP face."""
     found: set[bytes] = set()
-    for path in [*ROOT.glob("gateway/api/*.py"), ROOT / "gateway/tenancy/keys.py"]:
+    for path in [*ROOT.glob("gateway/api/**/*.py"), ROOT / "gateway/tenancy/keys.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, bytes):
                 name = node.value.partition(b": ")[0]

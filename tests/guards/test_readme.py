@@ -18,10 +18,10 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from gateway.cli import main
+from gateway.cli.main import main
 from gateway.config import parse
 from gateway.dialects import DIALECTS
-from gateway.dialects.losses import NAMES
+from gateway.dialects.shared.losses import NAMES
 from gateway.simulator import Options
 from tests.support.programs import python_of
 from tests.support.stack import Stack, stack, threaded

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.telemetry.comparison import Comparison, Side
-from gateway.telemetry.families import FAMILIES, REPAIRS, markdown_table
-from gateway.telemetry.lines import JsonLines
-from gateway.telemetry.logs import Handler, Logs, access_fields
-from gateway.telemetry.metrics import OUTCOMES
+from gateway.telemetry.comparison import ComparedAnswer, Comparison
+from gateway.telemetry.logs.events import EventLog, Handler, access_fields
+from gateway.telemetry.logs.lines import JsonLines
+from gateway.telemetry.metrics.exporter import OUTCOMES
+from gateway.telemetry.metrics.families import FAMILIES, REPAIRS, markdown_table
 from gateway.telemetry.receipt import Receipt
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def first_cells(text: str) -> list[str]:
     return [word for cell in cells for word in re.findall(r"`([^`]+)`", cell)]
 
 
-def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
+def told(logs: EventLog, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     """One line of every event that `Logs` can write."""
     logs.settled(Receipt("r", "chat", 0.0))
     logs.started("1", data="a", admin="b", backends=1)
@@ -60,7 +60,7 @@ def told(logs: Logs, stream: io.StringIO) -> Iterator[dict[str, Any]]:
     logs.reloaded("ok", "SIGHUP", "0123456789ab")
     logs.discovered("b", "ok", members=1, left_out=0, added={"b-0": "10.0.0.1"}, removed={})
     logs.auth_failed("wrong")
-    side = Side("b", "ok", "stop", 1, 0.1, 0.2)
+    side = ComparedAnswer("b", "ok", "stop", 1, 0.1, 0.2)
     logs.shadowed(Comparison("r", "m", "new", side, side, same_text=True))
     logs.note("message")
     error = BadRequest("message")
@@ -78,7 +78,7 @@ def lines() -> list[dict[str, Any]]:
     handler.setFormatter(JsonLines())
     logger = logging.Logger("gateway", "DEBUG")  # its own: no other test's, and no global state
     logger.addHandler(handler)
-    return list(told(Logs(logger, handler), stream))
+    return list(told(EventLog(logger, handler), stream))
 
 
 def repairs_in_code() -> set[str]:

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Send
 
-from gateway.app import Gateway, create_app
+from gateway.compose import Gateway, create_app
 from gateway.config import Config
 from gateway.errors import GatewayError
-from gateway.telemetry.logs import Logs, configure
-from gateway.wire.headers import pairs
+from gateway.formats.headers import pairs
+from gateway.telemetry.logs.events import EventLog, configure
 from tests.support.servers import Servers
 from tests.support.stack import configured, wait_until
 
@@ -199,7 +199,7 @@ class Rig:
     gateway: Gateway
     servers: Servers
     log: io.StringIO
-    logs: Logs
+    logs: EventLog
 
     @property
     def lines(self) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
-from gateway.dispatcher import Dispatcher
+from gateway.dispatch.dispatcher import Dispatcher
 from tests.faults.checks import limits, over
 from tests.support.fleet import Server
 from tests.support.peer import Peer, Talk, peer

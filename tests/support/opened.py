@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.wire.events import Delta, Event, Finish, Passed, ToolPiece
+from gateway.formats.events import Delta, Event, Finish, Passed, ToolPiece
 
 _READ = ("role", "content", "tool_calls", "function_call")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.outbox import Outbox
+from gateway.write_batcher import WriteBatcher
 
 
-class AtOnce(Outbox):
+class AtOnce(WriteBatcher):
     """Writes without waiting for the end of a turn."""
 
     def write(self, transport: asyncio.Transport, data: bytes, loop: asyncio.AbstractEventLoop) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 
 import uvicorn
 
-from gateway.app import Gateway, create_app
+from gateway.compose import Gateway, create_app
 from gateway.config import Config
-from gateway.inbound import Arrivals, Connection
-from gateway.telemetry.logs import configure
+from gateway.http1 import ClientConnection, ConnectionAdmission
+from gateway.telemetry.logs.events import configure
 from tests.support.stack import configured, wait_until
 
 _SAMPLE = re.compile(r"^(?P<name>\w+)(\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
@@ -106,20 +106,22 @@ async def opened(settings: Config) -> AsyncIterator[Site]:
     log = io.StringIO()
     gateway = create_app(settings, configure("json", "debug", log))
     here = Site(gateway, settings, log)
-    arrivals = Arrivals(settings.server, gateway.metrics.client_refused, gateway.browsers.early_lines)
+    admission = ConnectionAdmission(
+        settings.server, gateway.metrics.client_refused, gateway.browsers.early_lines
+    )
     wire = uvicorn.Config(
-        gateway.data, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None,
+        gateway.data, http=ClientConnection, ws="none", lifespan="off", interface="asgi3", log_config=None,
         access_log=False, proxy_headers=False, server_header=False,
     )  # fmt: skip
     wire.load()
-    link = partial(Connection, wire, arrivals, {})
+    link = partial(ClientConnection, wire, admission, {})
     server = await asyncio.get_running_loop().create_server(link, "127.0.0.1", 0)
     here.port = server.sockets[0].getsockname()[1]
     try:
         yield here
     finally:
         server.close()
-        for connection in tuple(arrivals.connections):
+        for connection in tuple(admission.connections):
             connection.transport.abort()
-        await asyncio.gather(*arrivals.tasks, return_exceptions=True)
+        await asyncio.gather(*admission.tasks, return_exceptions=True)
         await gateway.aclose()

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from gateway.config import Config, parse
-from gateway.server import Running, running
+from gateway.server import RunningPlanes, running
 from gateway.simulator import Options, Simulator
 
 UNPROBED = "\n[health]\nprobes = false\n"
@@ -23,7 +23,7 @@ UNPROBED = "\n[health]\nprobes = false\n"
 class Stack:
     """Running simulators by name, and the gateway over them."""
 
-    run: Running
+    run: RunningPlanes
     simulators: dict[str, Simulator]
     settings: Config
     loop: asyncio.AbstractEventLoop = field(repr=False)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Profile
+from gateway.formats.openai import read_chat
 from gateway.simulator import Simulator
-from gateway.wire.openai import read_chat
 from tests.support.fleet import SERVERS, Server
 from tests.support.visitor import unchunked
 

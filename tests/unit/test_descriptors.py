@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gateway.config import Config
-from gateway.descriptors import ADMIN, BESIDES, BURST, LEAST, Room, raised, room, wanted
+from gateway.descriptors import ADMIN, BESIDES, BURST, LEAST, DescriptorLimits, raised, room, wanted
 from tests.support.stack import configured
 
 resource = pytest.importorskip("resource", reason="the system has no limits of this kind")
@@ -102,4 +102,4 @@ def test_windows_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_room_is_a_value() -> None:
-    assert Room(1, 2, 3, 4, 5) == Room(1, 2, 3, 4, 5)
+    assert DescriptorLimits(1, 2, 3, 4, 5) == DescriptorLimits(1, 2, 3, 4, 5)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import TABLE, GatewayError
-from gateway.wire.openai import write_error
+from gateway.formats.openai import write_error
 
 
 def subclasses(kind: type[GatewayError]) -> set[type[GatewayError]]:

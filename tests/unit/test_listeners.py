@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from gateway import listeners
-from gateway.config import Address, Config, Server
+from gateway.config import Address, Config, ServerSettings
 from gateway.listeners import accept_waiting, handed_over, listening, require_keys
 
 HERE = Address.parse("127.0.0.1:0")
 
 
-def server(**changes: Any) -> Server:
-    return Server(listen="127.0.0.1:0", **changes)
+def server(**changes: Any) -> ServerSettings:
+    return ServerSettings(listen="127.0.0.1:0", **changes)
 
 
 def port_of(sock: socket.socket) -> int:
@@ -148,7 +148,7 @@ def test_a_socket_of_this_process_alone_does_not_outlive_it_and_has_bounded_buff
 
 
 def again(port: int, **changes: Any) -> None:
-    with listening(Server(listen=f"127.0.0.1:{port}", **changes), HERE, {}):
+    with listening(ServerSettings(listen=f"127.0.0.1:{port}", **changes), HERE, {}):
         pass
 
 
@@ -163,8 +163,8 @@ def test_two_processes_can_share_a_port_where_both_want_to() -> None:
 # --- Unix sockets ----------------------------------------------------------------------------------
 
 
-def on(path: Path) -> Server:
-    return Server(listen=f"unix:{path}")
+def on(path: Path) -> ServerSettings:
+    return ServerSettings(listen=f"unix:{path}")
 
 
 def test_a_unix_socket_that_is_served_is_refused_and_stays(tmp_path: Path) -> None:

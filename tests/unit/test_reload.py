@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from gateway import reload
+from gateway.background import Background
 from gateway.config import Config, load
-from gateway.dispatcher import Dispatcher
+from gateway.dispatch.dispatcher import Dispatcher
 from gateway.reload import Reloader
-from gateway.telemetry.logs import Logs, configure
-from gateway.telemetry.metrics import Metrics
-from gateway.upstream.background import Background
+from gateway.telemetry.logs.events import EventLog, configure
+from gateway.telemetry.metrics.exporter import Metrics
 from tests.support.stack import wait_until
 
 BACKEND = '[[backends]]\nname = "{}"\nurl = "http://127.0.0.1:1"\ndialect = "openai"\nmodels = ["m"]\n'
@@ -44,7 +44,7 @@ class House:
         self.file = folder / "config.toml"
         self.file.write_text(text)
         self.log = io.StringIO()
-        self.logs: Logs = configure("json", "debug", self.log)
+        self.logs: EventLog = configure("json", "debug", self.log)
         self.subject = Subject(load(self.file, {}))
         live: Any = Dispatcher.__new__(Dispatcher)  # nothing is scraped that is asked of it
         live.at_once = {}

@@ -16,8 +16,8 @@ import pytest
 
 from gateway import server
 from gateway.config import Config
-from gateway.server import Running, running
-from gateway.telemetry.logs import configure
+from gateway.server import RunningPlanes, running
+from gateway.telemetry.logs.events import configure
 from tests.support.asgi import chat, with_server
 from tests.support.servers import Servers, held, native, streaming, talk, whole
 from tests.support.stack import configured, wait_until
@@ -29,19 +29,21 @@ def settings(servers: Servers, dialect: str = "openai", **changes: object) -> Co
 
 
 @asynccontextmanager
-async def served(servers: Servers, dialect: str = "openai", **changes: object) -> AsyncIterator[Running]:
+async def served(
+    servers: Servers, dialect: str = "openai", **changes: object
+) -> AsyncIterator[RunningPlanes]:
     logs = configure("json", "critical", io.StringIO())
     async with running(settings(servers, dialect, **changes), logs=logs, transport=servers.transport) as run:
         yield run
 
 
 @asynccontextmanager
-async def client(run: Running) -> AsyncIterator[httpx.AsyncClient]:
+async def client(run: RunningPlanes) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=run.url, trust_env=False, timeout=20, verify=False) as http:
         yield http
 
 
-async def raw(run: Running, request: bytes) -> bytes:
+async def raw(run: RunningPlanes, request: bytes) -> bytes:
     """Send bytes and read until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(run.url.rpartition(":")[2]))
     writer.write(request)
@@ -181,22 +183,22 @@ async def test_what_is_in_flight_is_finished_before_the_end() -> None:
         reply = group.create_task(_ask(run))
         await wait_until(lambda: servers.order == ["a"])
         leaving = group.create_task(_release_when_draining(run, release))
-        await wait_until(lambda: run.planes[1].arrivals.total_requests == 1)
+        await wait_until(lambda: run.planes[1].admission.total_requests == 1)
     assert leaving.done()
     assert (await reply).json()["choices"][0]["message"]["content"] == "hello"
     with pytest.raises(ConnectionRefusedError):
         await raw(run, b"")
 
 
-async def _ask(run: Running) -> httpx.Response:
+async def _ask(run: RunningPlanes) -> httpx.Response:
     async with client(run) as http:
         return await http.post("/v1/chat/completions", json=chat())
 
 
-async def _release_when_draining(run: Running, release: asyncio.Event) -> None:
+async def _release_when_draining(run: RunningPlanes, release: asyncio.Event) -> None:
     async with httpx.AsyncClient(base_url=run.admin_url, trust_env=False, verify=False) as http:
         assert (await http.get("/readyz")).status_code == 200
-        await wait_until(lambda: run.gateway.life.draining)
+        await wait_until(lambda: run.gateway.lifecycle.draining)
         assert (await http.get("/readyz")).status_code == 503
     with pytest.raises(ConnectionRefusedError):  # the next gateway may have the address
         await asyncio.open_connection(*run.admin_url.removeprefix("http://").split(":"))
@@ -215,15 +217,15 @@ async def test_who_comes_or_waits_while_it_takes_its_leave_is_served() -> None:
     assert [reply.headers["connection"] for reply in replies] == ["close", "close"]
 
 
-async def _ask_when_leaving(run: Running, release: asyncio.Event) -> httpx.Response:
-    await wait_until(lambda: run.gateway.life.leaving)
+async def _ask_when_leaving(run: RunningPlanes, release: asyncio.Event) -> httpx.Response:
+    await wait_until(lambda: run.gateway.lifecycle.leaving)
     async with asyncio.TaskGroup() as group:
-        asking = group.create_task(_ask(run))
+        call = group.create_task(_ask(run))
         await wait_until(lambda: run.gateway.dispatcher.queue_depth("m") == 1)
-        assert not run.gateway.life.draining
+        assert not run.gateway.lifecycle.draining
         release.set()
     run.hurried.set()  # or it would go on for a minute
-    return await asking
+    return await call
 
 
 async def _serve_until(url: str, stops: asyncio.Queue[str], log: io.StringIO) -> int:
@@ -249,14 +251,14 @@ async def test_a_second_signal_ends_it_at_once_with_status_1() -> None:
         task = group.create_task(_serve_until(silent.url, stops, log))
         await wait_until(lambda: "start" in log.getvalue())
         url = json.loads(log.getvalue().splitlines()[0])["data"]
-        asking = group.create_task(_ask_in_vain(url))
+        call = group.create_task(_ask_in_vain(url))
         await wait_until(lambda: any(one.startswith(b"POST") for one in silent.received))
         stops.put_nowait("SIGTERM")
         await wait_until(lambda: "stop" in log.getvalue())
         assert not task.done()
         stops.put_nowait("SIGINT")
         assert await task == 1
-        await asking
+        await call
 
 
 async def _ask_in_vain(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 CLEARLY_SLOWER = 1.5
 """How many times the seconds of the fastest a backend takes to count as a slow one: well beyond what the
@@ -60,10 +60,10 @@ class Balancer(Protocol):
 
     learns: bool
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:
         """Choose one of `free`, which are two or more of `among`: those that the request may use."""
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Take note that this backend was granted."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate, emptiest
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 
 class LeastBusy:
@@ -13,9 +13,9 @@ class LeastBusy:
 
     learns = False
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
         """The emptiest."""
         return emptiest(free)
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Nothing to learn."""

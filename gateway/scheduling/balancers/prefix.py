@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate, emptiest
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 MOST = 16_384
 """Beginnings remembered for a model; those not seen for longest are forgotten."""
@@ -24,10 +24,10 @@ class Prefix:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
         """The free backend that knows most of it, else the emptiest."""
         seen = self._seen
-        for beginning in reversed(claim.prefix):
+        for beginning in reversed(slot_request.prefix):
             name = seen.get(beginning)
             if name is not None:
                 for state in free:
@@ -35,10 +35,10 @@ class Prefix:
                         return state
         return emptiest(free)
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Remember who has all beginnings of this request now."""
         seen = self._seen
-        for beginning in claim.prefix:
+        for beginning in slot_request.prefix:
             seen[beginning] = backend.name
             seen.move_to_end(beginning)
         while len(seen) > self._most:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate, emptiest
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 
 class RandomTwo:
@@ -19,11 +19,11 @@ class RandomTwo:
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
         """The emptier of two different ones."""
         first = int(self._chance() * len(free))
         second = (first + 1 + int(self._chance() * (len(free) - 1))) % len(free)
         return emptiest((free[first], free[second]))
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Nothing to learn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 
 class RoundRobin:
@@ -16,10 +16,10 @@ class RoundRobin:
     def __init__(self) -> None:
         self._last = -1
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
         """The next in order, from the beginning after the last."""
         return min(free, key=lambda state: (state.place <= self._last, state.place))
 
-    def took(self, claim: Claim, backend: Candidate) -> None:  # noqa: ARG002 - a Balancer's promise
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:  # noqa: ARG002 - a Balancer's promise
         """Move the round on."""
         self._last = backend.place

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from gateway.scheduling.balancers.base import C, Candidate, emptiest
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 POINTS = 64
 """Points of a backend on the ring, so that each is home to about as many sessions as the others."""
@@ -41,11 +41,11 @@ class Session:
     def __init__(self) -> None:
         self._rings: dict[tuple[str, ...], Ring] = {}
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:
         """The session's home if it is free, else the emptiest."""
-        if claim.affinity:
+        if slot_request.affinity:
             states = {state.name: state for state in among}
-            for name in self._ring(claim.backends).order(claim.affinity):
+            for name in self._ring(slot_request.backends).order(slot_request.affinity):
                 state = states.get(name)
                 if state is not None and state in free:
                     return state
@@ -53,7 +53,7 @@ class Session:
                     break
         return emptiest(free)
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Nothing to learn."""
 
     def _ring(self, backends: tuple[str, ...]) -> Ring:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.scheduling.balancers.base import C, Candidate
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 
 class Weighted:
@@ -20,7 +20,7 @@ class Weighted:
         self._tags: dict[str, float] = {}
         self._clock = 0.0
 
-    def choose(self, free: Sequence[C], claim: Claim, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
         """The one whose turn it is."""
         tags, clock = self._tags, self._clock
         chosen = min(free, key=lambda state: (max(tags.get(state.name, 0.0), clock), state.granted))
@@ -28,5 +28,5 @@ class Weighted:
         tags[chosen.name] = tag + 1 / (chosen.weight * chosen.share)
         return chosen
 
-    def took(self, claim: Claim, backend: Candidate) -> None:
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
         """Nothing to learn: without a choice there was no turn."""

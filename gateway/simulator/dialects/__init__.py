@@ -8,30 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.simulator.dialects.chatglm import ChatGLM, ChatGLM2
-from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAI, ChatGLM2OpenAIOnPydantic2
-from gateway.simulator.dialects.chatglm3 import ChatGLM3, ChatGLM3Of2023, ChatGLM3Of2024
-from gateway.simulator.dialects.chatglm3_native import ChatGLM3Native, GLM4Native
-from gateway.simulator.dialects.chatglm_cpp import ChatGLMCpp, ChatGLMCppOfGLM4, ChatGLMCppOfV3
-from gateway.simulator.dialects.chatglm_cpp_native import ChatGLMCppNative
-from gateway.simulator.dialects.chatglm_stream import ChatGLMStream
-from gateway.simulator.dialects.glm4 import GLM4
-from gateway.simulator.dialects.glm4v import GLM4V
-from gateway.simulator.dialects.openai import OpenAI
+from gateway.simulator.dialects.chatglm import ChatGLM2Program, ChatGLMProgram
+from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAIOnPydantic2, ChatGLM2OpenAIProgram
+from gateway.simulator.dialects.chatglm3 import ChatGLM3Of2023, ChatGLM3Of2024, ChatGLM3Program
+from gateway.simulator.dialects.chatglm3_native import ChatGLM3NativeProgram, GLM4Native
+from gateway.simulator.dialects.chatglm_cpp import ChatGLMCppOfGLM4, ChatGLMCppOfV3, ChatGLMCppProgram
+from gateway.simulator.dialects.chatglm_cpp_native import ChatGLMCppNativeProgram
+from gateway.simulator.dialects.chatglm_stream import ChatGLMStreamProgram
+from gateway.simulator.dialects.glm4 import GLM4Program
+from gateway.simulator.dialects.glm4v import GLM4VProgram
+from gateway.simulator.dialects.openai import OpenAIProgram
 from gateway.simulator.program import Program
 
 DIALECTS: Mapping[str, Mapping[str, type[Program]]] = {
-    "chatglm": {"": ChatGLM},
-    "chatglm2": {"": ChatGLM2},
-    "chatglm2-openai": {"pydantic-1": ChatGLM2OpenAI, "pydantic-2": ChatGLM2OpenAIOnPydantic2},
-    "chatglm3": {"2024-05": ChatGLM3, "2024-01": ChatGLM3Of2024, "2023-11": ChatGLM3Of2023},
-    "chatglm3-native": {"chatglm3": ChatGLM3Native, "glm4": GLM4Native},
-    "glm4": {"": GLM4},
-    "glm4v": {"": GLM4V},
-    "chatglm-cpp": {"": ChatGLMCpp, "chatglm3": ChatGLMCppOfV3, "glm4": ChatGLMCppOfGLM4},
-    "chatglm-cpp-native": {"": ChatGLMCppNative},
-    "chatglm-stream": {"": ChatGLMStream},
-    "openai": {"": OpenAI},
+    "chatglm": {"": ChatGLMProgram},
+    "chatglm2": {"": ChatGLM2Program},
+    "chatglm2-openai": {"pydantic-1": ChatGLM2OpenAIProgram, "pydantic-2": ChatGLM2OpenAIOnPydantic2},
+    "chatglm3": {"2024-05": ChatGLM3Program, "2024-01": ChatGLM3Of2024, "2023-11": ChatGLM3Of2023},
+    "chatglm3-native": {"chatglm3": ChatGLM3NativeProgram, "glm4": GLM4Native},
+    "glm4": {"": GLM4Program},
+    "glm4v": {"": GLM4VProgram},
+    "chatglm-cpp": {"": ChatGLMCppProgram, "chatglm3": ChatGLMCppOfV3, "glm4": ChatGLMCppOfGLM4},
+    "chatglm-cpp-native": {"": ChatGLMCppNativeProgram},
+    "chatglm-stream": {"": ChatGLMStreamProgram},
+    "openai": {"": OpenAIProgram},
 }
 """Every dialect by its name on the command line, and its variants; the first variant is the default."""
 

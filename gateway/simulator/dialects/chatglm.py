@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.exchange import Reply, Request, json_reply
 from gateway.simulator.program import Handler, Program
 
 
-class ChatGLM(Program):
+class ChatGLMProgram(Program):
     """The first server, with the first model."""
 
     model: ClassVar[str] = "chatglm-6b"
@@ -36,11 +36,11 @@ class ChatGLM(Program):
             "temperature": body.get("temperature") or 0.95,
         }
         _check_prompt(prompt, history)
-        text = await self.voice.say(request, Prompt(self.model, prompt, history, params))
+        text = await self.voice.say(request, BrainPrompt(self.model, prompt, history, params))
         return native_reply(prompt, history, text.strip())
 
 
-class ChatGLM2(ChatGLM):
+class ChatGLM2Program(ChatGLMProgram):
     """The same program with the second model."""
 
     model = "chatglm2-6b"

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.exchange import (
     CutError,
     Reply,
@@ -59,7 +59,7 @@ def _request(word: Check) -> Record:
     )
 
 
-class ChatGLM2OpenAI(Program):
+class ChatGLM2OpenAIProgram(Program):
     """The server on pydantic 1."""
 
     cors = True
@@ -92,7 +92,7 @@ class ChatGLM2OpenAI(Program):
         head = {"model": body["model"], "object": "chat.completion"}
         return json_reply({**head, "choices": [choice], "created": now()})
 
-    async def predict(self, request: Request, model: str, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+    async def predict(self, request: Request, model: str, prompt: BrainPrompt) -> AsyncGenerator[bytes, None]:
         """The stream, which keeps the loop from its first byte to its last."""
         async with self.gate.hold():
             yield _chunk(model, {"role": "assistant"}, None)
@@ -103,13 +103,13 @@ class ChatGLM2OpenAI(Program):
             yield sse("[DONE]")
 
 
-class ChatGLM2OpenAIOnPydantic2(ChatGLM2OpenAI):
+class ChatGLM2OpenAIOnPydantic2(ChatGLM2OpenAIProgram):
     """The server on pydantic 2, which its requirements allow: every stream is 200 and cut without a byte."""
 
     pydantic = 2
     chat_request = _request(text)
 
-    async def predict(self, request: Request, model: str, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+    async def predict(self, request: Request, model: str, prompt: BrainPrompt) -> AsyncGenerator[bytes, None]:
         """Dies of the first chunk, which it cannot write."""
         async with aclosing(super().predict(request, model, prompt)) as events:
             async for event in events:
@@ -118,7 +118,7 @@ class ChatGLM2OpenAIOnPydantic2(ChatGLM2OpenAI):
                 yield event
 
 
-def _prompt(messages: list[dict[str, str]]) -> Prompt:
+def _prompt(messages: list[dict[str, str]]) -> BrainPrompt:
     *earlier, last = messages
     question = last["content"]
     if earlier and earlier[0]["role"] == "system":
@@ -128,7 +128,7 @@ def _prompt(messages: list[dict[str, str]]) -> Prompt:
         for asked, told in zip(earlier[::2], earlier[1::2], strict=True):
             if (asked["role"], told["role"]) == ("user", "assistant"):
                 history.append([asked["content"], told["content"]])
-    return Prompt("chatglm2-6b", question, history, _PARAMS)
+    return BrainPrompt("chatglm2-6b", question, history, _PARAMS)
 
 
 def _chunk(model: str, delta: dict[str, Any], finish: str | None) -> bytes:

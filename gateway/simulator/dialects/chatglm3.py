@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gateway.simulator.brain import STOP_TOKEN, Prompt, tokens
+from gateway.simulator.brain import STOP_TOKEN, BrainPrompt, tokens
 from gateway.simulator.dialects.pythoncall import TOOLS_TEXT, find_call, write_call
 from gateway.simulator.exchange import (
     ModelError,
@@ -82,15 +82,15 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _ChatGLM3Job:
     """One generation: its prompt, how long that is, and how many tokens may follow."""
 
-    prompt: Prompt
+    prompt: BrainPrompt
     input_tokens: int
     budget: int
 
 
-class ChatGLM3(Program):
+class ChatGLM3Program(Program):
     """The server of 2024-05 and later ("1.3")."""
 
     cors = True
@@ -148,7 +148,7 @@ class ChatGLM3(Program):
         steps = [step async for step in self._steps(request, job)]
         return json_reply(self._whole(body, job, steps[-1]))
 
-    def _first_job(self, body: dict[str, Any]) -> _Job:
+    def _first_job(self, body: dict[str, Any]) -> _ChatGLM3Job:
         tools = body[self.tools_field]
         return self._job(body, self._messages(body["messages"], tools), tools)
 
@@ -170,7 +170,7 @@ class ChatGLM3(Program):
                 mapped.append({"role": role, "content": content})
         return mapped
 
-    def _job(self, body: dict[str, Any], messages: list[dict[str, Any]], tools: object) -> _Job:
+    def _job(self, body: dict[str, Any], messages: list[dict[str, Any]], tools: object) -> _ChatGLM3Job:
         *history, last = messages
         counted = 3 + sum(_count(message) for message in messages)
         length, budget = self._limits(body["max_tokens"] or 1024, counted)
@@ -186,7 +186,7 @@ class ChatGLM3(Program):
             **({"temperature": warmth} if warmth > 1e-5 else {}),
             "top_p": float(body["top_p"]),
         }
-        prompt = Prompt(
+        prompt = BrainPrompt(
             self.model,
             last["content"],
             history,
@@ -196,14 +196,14 @@ class ChatGLM3(Program):
             tools=offered(tools),
             write_call=write_call,
         )
-        return _Job(prompt, counted, budget)
+        return _ChatGLM3Job(prompt, counted, budget)
 
     def _limits(self, max_tokens: int, input_tokens: int) -> tuple[dict[str, int], int]:
         """The limit as the model is told it, and the tokens that it leaves for the answer."""
         del input_tokens  # the elder way counts them in
         return {"max_new_tokens": max_tokens}, max_tokens
 
-    async def _steps(self, request: Request, job: _Job) -> AsyncGenerator[_Step, None]:
+    async def _steps(self, request: Request, job: _ChatGLM3Job) -> AsyncGenerator[_Step, None]:
         """The generation as the server decodes it: never with the last token, which it takes for the end."""
         visible, held, count, finish = "", "", 0, None
         async with aclosing(self._tokens(request, job)) as pieces:
@@ -220,7 +220,7 @@ class ChatGLM3(Program):
                     break
         yield _Step(visible, count, "stop")
 
-    async def _tokens(self, request: Request, job: _Job) -> AsyncGenerator[list[str], None]:
+    async def _tokens(self, request: Request, job: _ChatGLM3Job) -> AsyncGenerator[list[str], None]:
         room = job.budget - 1
         async with aclosing(self.voice.speak(request, job.prompt)) as pieces:
             async for piece in pieces:
@@ -232,7 +232,7 @@ class ChatGLM3(Program):
                     return
         yield [_END]
 
-    def _whole(self, body: dict[str, Any], job: _Job, last: _Step) -> dict[str, object]:
+    def _whole(self, body: dict[str, Any], job: _ChatGLM3Job, last: _Step) -> dict[str, object]:
         content = self._content(last.text)
         call = find_call(content) if body[self.tools_field] else None
         message = {
@@ -302,7 +302,7 @@ class ChatGLM3(Program):
         yield "[DONE]"
 
     async def _predict(
-        self, model: str, request: Request, job: Callable[[], _Job]
+        self, model: str, request: Request, job: Callable[[], _ChatGLM3Job]
     ) -> AsyncGenerator[str, None]:
         """The elder way to stream: a role first, a call where the model ends one, a second finish.
 
@@ -339,7 +339,7 @@ class ChatGLM3(Program):
                 yield sse(chunk)
 
 
-class ChatGLM3Of2024(ChatGLM3):
+class ChatGLM3Of2024(ChatGLM3Program):
     """The server of 2024-01-05: replies without model and id, and every system message is kept."""
 
     embedding_input = Field(array(text))
@@ -353,7 +353,7 @@ class ChatGLM3Of2024(ChatGLM3):
         return compact({**self._head(model, "chat.completion.chunk"), "choices": [choice]})
 
 
-class ChatGLM3Of2023(ChatGLM3):
+class ChatGLM3Of2023(ChatGLM3Program):
     """`openai_api.py` of 2023-11-05, on pydantic 1: `functions`, no health, whole streams that block."""
 
     generating = frozenset({"/v1/chat/completions"})

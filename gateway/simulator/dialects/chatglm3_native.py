@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.simulator.brain import Prompt
-from gateway.simulator.dialects.chatglm import ChatGLM, dated_reply
+from gateway.simulator.brain import BrainPrompt
+from gateway.simulator.dialects.chatglm import ChatGLMProgram, dated_reply
 from gateway.simulator.exchange import Reply, Request
 
 _ROLES = ("system", "user", "assistant", "observation")
 
 
-class ChatGLM3Native(ChatGLM):
+class ChatGLM3NativeProgram(ChatGLMProgram):
     """The first program with the third model."""
 
     model = "chatglm3-6b"
@@ -34,7 +34,9 @@ class ChatGLM3Native(ChatGLM):
             "temperature": body.get("temperature") or 0.95,
         }
         _check_prompt(prompt, history)
-        answer = await self.voice.say(request, Prompt(self.model, prompt, history, params, lead=self.lead))
+        answer = await self.voice.say(
+            request, BrainPrompt(self.model, prompt, history, params, lead=self.lead)
+        )
         name, content = self.split(answer)
         said = {"role": "assistant", "metadata": name, "content": content}
         turns = [*history, {"role": "user", "content": prompt}, said]
@@ -47,7 +49,7 @@ class ChatGLM3Native(ChatGLM):
         return (name, content) if name.strip() else (name, content.strip())
 
 
-class GLM4Native(ChatGLM3Native):
+class GLM4Native(ChatGLM3NativeProgram):
     """The first program with the fourth model."""
 
     model = "glm-4-9b-chat"

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gateway.simulator.brain import Prompt, tokens
+from gateway.simulator.brain import BrainPrompt, tokens
 from gateway.simulator.dialects.pythoncall import TOOLS_TEXT, fenced, find_call
 from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
 from gateway.simulator.program import Handler, Program, now
@@ -60,7 +60,7 @@ _REQUEST = record(
 )
 
 
-class ChatGLMCpp(Program):
+class ChatGLMCppProgram(Program):
     """The OpenAI-like server of chatglm.cpp."""
 
     cors = True
@@ -107,12 +107,12 @@ class ChatGLMCpp(Program):
         """A whole answer as the program gives it."""
         return answer
 
-    def pieces(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[str, None]:
+    def pieces(self, request: Request, prompt: BrainPrompt, asked: int) -> AsyncGenerator[str, None]:
         """What the model says to a prompt of so many tokens."""
         del asked
         return self.voice.speak(request, prompt)
 
-    async def _events(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[bytes, None]:
+    async def _events(self, request: Request, prompt: BrainPrompt, asked: int) -> AsyncGenerator[bytes, None]:
         """The stream: it keeps the model to its end, and the loop for one piece at a time."""
         yield _chunk({"role": "assistant"})
         async with self._turn, aclosing(self.pieces(request, prompt, asked)) as pieces:
@@ -127,7 +127,7 @@ class ChatGLMCpp(Program):
         yield _chunk({}, finish_reason="stop")
 
 
-class ChatGLMCppOfV3(ChatGLMCpp):
+class ChatGLMCppOfV3(ChatGLMCppProgram):
     """The same with ChatGLM3 as it is in C++."""
 
     lead = "\n "
@@ -140,7 +140,7 @@ class ChatGLMCppOfV3(ChatGLMCpp):
         """See `ChatGLMCpp`."""
         return answer.strip()
 
-    async def pieces(self, request: Request, prompt: Prompt, asked: int) -> AsyncGenerator[str, None]:
+    async def pieces(self, request: Request, prompt: BrainPrompt, asked: int) -> AsyncGenerator[str, None]:
         """See `ChatGLMCpp`: as many tokens as fit behind what is kept of the prompt."""
         most = prompt.params["max_length"]
         length = min(asked, _PROMPT_WINDOW)
@@ -167,7 +167,7 @@ def check_length(length: object) -> None:
         raise ModelError(f"max_length is {MAX_LENGTH}")
 
 
-def _prompt(body: dict[str, Any], lead: str) -> Prompt:
+def _prompt(body: dict[str, Any], lead: str) -> BrainPrompt:
     messages = [{"role": message["role"], "content": message["content"]} for message in body["messages"]]
     if body["tools"]:
         messages.insert(0, {"role": "system", "content": _tools_text(body["tools"])})
@@ -180,7 +180,7 @@ def _prompt(body: dict[str, Any], lead: str) -> Prompt:
         "top_p": body["top_p"],
     }
     tools = offered(body["tools"])
-    return Prompt(MODEL, last["content"], history, params, lead=lead, tools=tools, write_call=fenced)
+    return BrainPrompt(MODEL, last["content"], history, params, lead=lead, tools=tools, write_call=fenced)
 
 
 def _tools_text(tools: list[dict[str, Any]]) -> str:

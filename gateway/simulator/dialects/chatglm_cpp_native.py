@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.dialects.chatglm import native_reply
 from gateway.simulator.dialects.chatglm_cpp import MODEL, check_length
 from gateway.simulator.exchange import Reply, Request
@@ -20,7 +20,7 @@ _REQUEST = record(
 )
 
 
-class ChatGLMCppNative(Program):
+class ChatGLMCppNativeProgram(Program):
     """The native server of chatglm.cpp."""
 
     generating = frozenset({"/"})
@@ -45,5 +45,5 @@ class ChatGLMCppNative(Program):
             for turn in history
             for role, content in zip(("user", "assistant"), turn, strict=True)
         ]
-        answer = await self.voice.say(request, Prompt(MODEL, body["prompt"], messages, params))
+        answer = await self.voice.say(request, BrainPrompt(MODEL, body["prompt"], messages, params))
         return native_reply(body["prompt"], history, answer)

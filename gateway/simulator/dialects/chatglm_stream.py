@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.exchange import ModelError, Reply, Request, Stream, json_reply, spaced, sse
 from gateway.simulator.program import Handler, Program
 from gateway.simulator.validation import read_body, record
@@ -18,7 +18,7 @@ _WINDOW = 5
 """The pairs of a history that the model gets."""
 
 
-class ChatGLMStream(Program):
+class ChatGLMStreamProgram(Program):
     """The demo with the first model."""
 
     generating = frozenset({"/chat", "/stream"})
@@ -45,7 +45,7 @@ class ChatGLMStream(Program):
             return Stream(_refusal())
         return Stream(self._events(request, prompt))
 
-    async def _events(self, request: Request, prompt: Prompt) -> AsyncGenerator[bytes, None]:
+    async def _events(self, request: Request, prompt: BrainPrompt) -> AsyncGenerator[bytes, None]:
         said = ""
         async with aclosing(self.voice.speak(request, prompt)) as pieces:
             async for piece in pieces:
@@ -60,14 +60,14 @@ async def _refusal() -> AsyncGenerator[bytes, None]:
     yield _event({"query": "", "response": "", "history": [], "finished": True})
 
 
-def _prompt(request: Request) -> Prompt:
+def _prompt(request: Request) -> BrainPrompt:
     read_body(request, record())
     body: Any = request.json()
     query, history = body["query"], [list(turn) for turn in body["history"]]
     if not isinstance(query, str):
         raise TypeError("the model's tokenizer takes text")
     params = {"do_sample": True, "max_length": 2048, "temperature": 0.95, "top_p": 0.7}
-    return Prompt("chatglm-6b", query, history[-_WINDOW:], params)
+    return BrainPrompt("chatglm-6b", query, history[-_WINDOW:], params)
 
 
 def _event(content: dict[str, object]) -> bytes:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.simulator.brain import Prompt, tokens
+from gateway.simulator.brain import BrainPrompt, tokens
 from gateway.simulator.dialects.jsoncall import find_call, write_call
 from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
 from gateway.simulator.program import Handler, Program, now
@@ -56,11 +56,11 @@ _PROMPT_END = "<|assistant|>\n"
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _GLM4Job:
     """One generation, and the marks that its chunks share."""
 
     model: str
-    prompt: Prompt
+    prompt: BrainPrompt
     input_tokens: int
     budget: int
     identity: str = field(default_factory=lambda: random_id("chatcmpl-", 29))
@@ -77,7 +77,7 @@ class _Job:
         return sse(compact(self.body("chat.completion.chunk", choice, **more)))
 
 
-class GLM4(Program):
+class GLM4Program(Program):
     """The text server."""
 
     blocking = False
@@ -111,7 +111,7 @@ class GLM4(Program):
         pieces = [piece async for piece, _, _ in self._pieces(request, job)]
         return json_reply(_whole(job, "".join(pieces)))
 
-    async def _pieces(self, request: Request, job: _Job) -> AsyncGenerator[tuple[str, bool, bool], None]:
+    async def _pieces(self, request: Request, job: _GLM4Job) -> AsyncGenerator[tuple[str, bool, bool], None]:
         """Pieces of at most the budget's tokens: each with "is the last" and "was cut here"."""
         room = job.budget
         async with aclosing(self.voice.speak_marked(request, job.prompt)) as pieces:
@@ -123,20 +123,20 @@ class GLM4(Program):
                 if cut:
                     return
 
-    async def _stream(self, request: Request, job: _Job) -> Stream:
+    async def _stream(self, request: Request, job: _GLM4Job) -> Stream:
         way = self._called if job.prompt.tools else self._plain
         events = way(request, job)
         first = await anext(events)
         return Stream(_rejoined(first, events))
 
-    async def _plain(self, request: Request, job: _Job) -> AsyncGenerator[bytes, None]:
+    async def _plain(self, request: Request, job: _GLM4Job) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._pieces(request, job)) as pieces:
             async for piece, last, cut in pieces:
                 finish = ("length" if cut else "stop") if last else None
                 yield job.chunk(_delta(piece), finish)
         yield sse("[DONE]")
 
-    async def _called(self, request: Request, job: _Job) -> AsyncGenerator[bytes, None]:
+    async def _called(self, request: Request, job: _GLM4Job) -> AsyncGenerator[bytes, None]:
         """A stream where tools were offered: silent until the text has shown what it is."""
         names = {tool.name for tool in job.prompt.tools}
         said, named = "", False
@@ -170,7 +170,7 @@ def _check_sampling(params: Mapping[str, Any]) -> None:
         raise ModelError("a sampling parameter is out of range")
 
 
-def _job(body: dict[str, Any]) -> _Job:
+def _job(body: dict[str, Any]) -> _GLM4Job:
     tools, choice = body["tools"], body["tool_choice"]
     if choice == "none":
         tools = None
@@ -189,7 +189,7 @@ def _job(body: dict[str, Any]) -> _Job:
         "top_p": float(body["top_p"]),
     }
     counted = len(json.dumps(messages, ensure_ascii=False)) + len(_PROMPT_END)
-    prompt = Prompt(
+    prompt = BrainPrompt(
         "glm-4-9b-chat",
         last["content"],
         history,
@@ -199,7 +199,7 @@ def _job(body: dict[str, Any]) -> _Job:
         tools=offered(tools),
         write_call=write_call,
     )
-    return _Job(body["model"], prompt, counted, budget)
+    return _GLM4Job(body["model"], prompt, counted, budget)
 
 
 def _messages(messages: list[dict[str, Any]], tools: object, choice: object) -> list[dict[str, Any]]:
@@ -235,7 +235,7 @@ def _assistant(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "assistant", "metadata": "", "content": line.strip()} for line in lines]
 
 
-def _whole(job: _Job, answer: str) -> dict[str, object]:
+def _whole(job: _GLM4Job, answer: str) -> dict[str, object]:
     tools = job.prompt.tools
     call = find_call(answer, [tool.name for tool in tools]) if tools else None
     message: dict[str, object] = {

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.exchange import ModelError, Reply, Request, Stream, compact, detail, json_reply, sse
 from gateway.simulator.program import Handler, Program, now
 from gateway.simulator.shapes import models_reply
@@ -47,7 +47,7 @@ _REQUEST = record(
 )
 
 
-class GLM4V(Program):
+class GLM4VProgram(Program):
     """The server that sees. No picture can be fetched here: each is the 500 of a picture out of reach.
 
     A whole answer is generated inside the event loop and holds it to the end; a stream is generated in a
@@ -95,7 +95,7 @@ class GLM4V(Program):
         yield _chunk(model, {})
 
 
-def _prompt(body: dict[str, Any]) -> tuple[Prompt, int]:
+def _prompt(body: dict[str, Any]) -> tuple[BrainPrompt, int]:
     messages = [
         {"role": _role(message), "content": _flat(message["content"])} for message in body["messages"]
     ]
@@ -105,7 +105,7 @@ def _prompt(body: dict[str, Any]) -> tuple[Prompt, int]:
         "temperature": body["temperature"],
         "top_p": body["top_p"],
     }
-    prompt = Prompt("glm-4v-9b", last["content"], history, params)
+    prompt = BrainPrompt("glm-4v-9b", last["content"], history, params)
     return prompt, len(json.dumps(messages, ensure_ascii=False))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.dialects.jsoncall import find_call, write_call
 from gateway.simulator.exchange import RefusedError, Reply, Request, Stream, compact, json_reply
 from gateway.simulator.program import Handler, Program, now
@@ -56,11 +56,11 @@ _REQUEST = record(
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _OpenAIJob:
     """One request: how often to generate what, within which bounds."""
 
     model: str
-    prompt: Prompt
+    prompt: BrainPrompt
     asked: int
     choices: int
     limit: int | None
@@ -88,7 +88,7 @@ class _Job:
         }
 
 
-class OpenAI(Program):
+class OpenAIProgram(Program):
     """The server that every other one should have been."""
 
     blocking = False
@@ -131,7 +131,7 @@ class OpenAI(Program):
             answered += len(said)
         return json_reply(job.body("chat.completion", choices, usage=job.usage(answered)))
 
-    async def _events(self, request: Request, job: _Job) -> AsyncGenerator[bytes, None]:
+    async def _events(self, request: Request, job: _OpenAIJob) -> AsyncGenerator[bytes, None]:
         answered = 0
         for index in range(job.choices):
             yield job.chunk(index, {"role": "assistant", "content": ""})
@@ -151,7 +151,7 @@ class OpenAI(Program):
             yield _event(job.body("chat.completion.chunk", [], usage=job.usage(answered)))
         yield b"data: [DONE]\n\n"
 
-    async def _texts(self, request: Request, job: _Job) -> AsyncGenerator[tuple[str, str | None], None]:
+    async def _texts(self, request: Request, job: _OpenAIJob) -> AsyncGenerator[tuple[str, str | None], None]:
         """An answer within its bounds: pieces, the last with its finish reason."""
         held, room = "", job.limit
         keep = max((len(stop) for stop in job.stops), default=1) - 1
@@ -184,7 +184,7 @@ def _read(request: Request) -> dict[str, Any]:
     return body
 
 
-def _job(body: dict[str, Any]) -> _Job:
+def _job(body: dict[str, Any]) -> _OpenAIJob:
     choice = body["tool_choice"]
     tools = [] if choice == "none" else offered(body["tools"])
     if isinstance(choice, dict):
@@ -194,7 +194,7 @@ def _job(body: dict[str, Any]) -> _Job:
     ]
     *history, last = messages
     names = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop")
-    prompt = Prompt(
+    prompt = BrainPrompt(
         body["model"],
         last["content"],
         history,
@@ -205,7 +205,7 @@ def _job(body: dict[str, Any]) -> _Job:
         write_call=write_call,
     )
     stop = body["stop"]
-    return _Job(
+    return _OpenAIJob(
         body["model"],
         prompt,
         asked=sum(len(message["content"]) for message in messages),
@@ -222,7 +222,7 @@ def _flat(content: str | list[dict[str, Any]] | None) -> str:
     return content or ""
 
 
-def _choice(job: _Job, index: int, said: str, finish: str) -> dict[str, object]:
+def _choice(job: _OpenAIJob, index: int, said: str, finish: str) -> dict[str, object]:
     call = find_call(said, [tool.name for tool in job.prompt.tools])
     calls = [{"id": random_id("chatcmpl-tool-", 32), "type": "function", "function": call}] if call else []
     message = {"role": "assistant", "content": None if call else said, "tool_calls": calls}
@@ -230,7 +230,7 @@ def _choice(job: _Job, index: int, said: str, finish: str) -> dict[str, object]:
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
 
 
-def _tool_events(job: _Job, index: int, said: str) -> list[bytes]:
+def _tool_events(job: _OpenAIJob, index: int, said: str) -> list[bytes]:
     """What a stream tells where tools were offered: the text, or its call in two steps."""
     call = find_call(said, [tool.name for tool in job.prompt.tools])
     if call is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.abilities.pieces import MOST, SIZE, Pieces, split
-from gateway.wire.events import Delta, Finish, ToolPiece, Usage
+from gateway.abilities.pieces import MOST, SIZE, AnswerSplitter, split
+from gateway.formats.events import Delta, Finish, ToolPiece, Usage
 
 FLAGS = "\U0001f1e8\U0001f1f3\U0001f1fa\U0001f1f8\U0001f1eb\U0001f1f7"  # three flags, six letters
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -48,7 +48,7 @@ def test_nothing_is_lost_and_pieces_are_not_smaller_than_asked(text: str) -> Non
 
 def test_a_long_delta_becomes_many() -> None:
     text = "abcdefgh" * 10
-    events = Pieces().feed(Delta(text, choice=2, extras={"x": 1}, logprobs=[1]))
+    events = AnswerSplitter().feed(Delta(text, choice=2, extras={"x": 1}, logprobs=[1]))
     assert len(events) == 80 // SIZE
     assert "".join(event.text for event in events if isinstance(event, Delta)) == text
     assert events[0] == Delta(text[:SIZE], choice=2, extras={"x": 1}, logprobs=[1])
@@ -66,11 +66,11 @@ def test_a_long_delta_becomes_many() -> None:
     ],
 )
 def test_everything_else_passes_as_it_is(event: Delta | Finish | Usage) -> None:
-    assert Pieces().feed(event) == [event]
+    assert AnswerSplitter().feed(event) == [event]
 
 
 def test_pieces_of_a_long_answer_are_longer_instead_of_more() -> None:
     text = "一二三四五六七八九十" * 20_000
-    texts = [event.text for event in Pieces().feed(Delta(text)) if isinstance(event, Delta)]
+    texts = [event.text for event in AnswerSplitter().feed(Delta(text)) if isinstance(event, Delta)]
     assert "".join(texts) == text
     assert len(texts) <= MOST

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from gateway.abilities.stop import Stop
-from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
+from gateway.abilities.stop import StopSequences
+from gateway.formats.events import Delta, Event, Finish, ToolPiece, Usage
 
 
-def run(stop: Stop, *texts: str) -> list[Event]:
+def run(stop: StopSequences, *texts: str) -> list[Event]:
     return [event for text in texts for event in stop.feed(Delta(text))]
 
 
@@ -38,7 +38,7 @@ def text(events: list[Event]) -> str:
     ],
 )
 def test_where_an_answer_is_cut(stops: tuple[str, ...], texts: list[str], kept: str, cut: bool) -> None:
-    stop = Stop(stops)
+    stop = StopSequences(stops)
     events = run(stop, *texts)
     events += [] if stop.done else stop.flush()
     assert text(events) == kept
@@ -47,7 +47,7 @@ def test_where_an_answer_is_cut(stops: tuple[str, ...], texts: list[str], kept: 
 
 
 def test_only_what_may_become_a_stop_text_is_held_back() -> None:
-    stop = Stop(("END", "STOP"))
+    stop = StopSequences(("END", "STOP"))
     assert run(stop, "one") == [Delta("one")]
     assert run(stop, " S") == [Delta(" ")]
     assert run(stop, "TO") == []
@@ -56,7 +56,7 @@ def test_only_what_may_become_a_stop_text_is_held_back() -> None:
 
 
 def test_after_the_cut_nothing_passes() -> None:
-    stop = Stop(("END",))
+    stop = StopSequences(("END",))
     run(stop, "one END")
     assert stop.feed(Delta("two")) == []
     assert stop.feed(Finish("length")) == []
@@ -66,7 +66,7 @@ def test_after_the_cut_nothing_passes() -> None:
 
 @pytest.mark.parametrize("event", [Finish("length"), Usage(1, 2, "backend"), Delta(tools=(ToolPiece(0),))])
 def test_what_was_held_back_comes_before_what_ends_the_text(event: Event) -> None:
-    stop = Stop(("END",))
+    stop = StopSequences(("END",))
     run(stop, "one EN")
     assert stop.feed(event) == [Delta("EN"), event]
     assert stop.flush() == []
@@ -74,11 +74,11 @@ def test_what_was_held_back_comes_before_what_ends_the_text(event: Event) -> Non
 
 def test_a_piece_of_text_and_tools_loses_neither() -> None:
     piece = Delta("E", tools=(ToolPiece(0, name="f"),), extras={"reasoning": "x"})
-    assert Stop(("END",)).feed(piece) == [piece]
+    assert StopSequences(("END",)).feed(piece) == [piece]
 
 
 def test_extras_survive_though_the_text_is_held_back() -> None:
-    stop = Stop(("END",))
+    stop = StopSequences(("END",))
     assert stop.feed(Delta("E", extras={"reasoning": "x"})) == [Delta("", extras={"reasoning": "x"})]
     assert stop.flush() == [Delta("E")]
 
@@ -87,7 +87,7 @@ def test_long_stop_texts_are_found_however_the_text_is_sliced() -> None:
     stops = ("a" * 1000 + "b", "a" * 999 + "c")
     text = "a" * 5000 + "c" + "a" * 10
     for size in (1, 7, 1500, 4000, 6000):
-        stop = Stop(stops)
+        stop = StopSequences(stops)
         events = [
             event for at in range(0, len(text), size) for event in stop.feed(Delta(text[at : at + size]))
         ]
@@ -96,7 +96,7 @@ def test_long_stop_texts_are_found_however_the_text_is_sliced() -> None:
 
 
 def test_a_search_costs_a_step_for_each_character() -> None:
-    stop = Stop(("a" * 1023 + "b",) * 4)
+    stop = StopSequences(("a" * 1023 + "b",) * 4)
     began = time.process_time()
     for _ in range(20_000):
         stop.feed(Delta("a"))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.abilities.usage import Count, total
-from gateway.wire import tokens
-from gateway.wire.events import Delta, Event, Finish, Repair, ToolPiece, Usage
+from gateway.abilities.usage import UsageCounter, total
+from gateway.formats import token_counts
+from gateway.formats.events import Delta, Event, Finish, Repair, ToolPiece, Usage
 
 
-def run(*events: Event, prompt: int = 7, cjk: int = tokens.CJK) -> list[Event]:
-    count = Count(prompt, cjk)
+def run(*events: Event, prompt: int = 7, cjk: int = token_counts.CJK) -> list[Event]:
+    count = UsageCounter(prompt, cjk)
     return [out for event in events for out in count.feed(event)] + count.flush()
 
 
 def test_what_nobody_counted_is_estimated() -> None:
     said = "今天天气 fine"
-    assert run(Delta(said), Finish("stop"))[-1] == Usage(7, tokens.estimate(said), "estimate")
+    assert run(Delta(said), Finish("stop"))[-1] == Usage(7, token_counts.estimate(said), "estimate")
 
 
 def test_the_estimate_is_of_the_whole_text_however_it_was_cut() -> None:
@@ -25,22 +25,22 @@ def test_the_estimate_is_of_the_whole_text_however_it_was_cut() -> None:
 
 
 def test_a_long_text_is_counted_but_not_kept() -> None:
-    count = Count(7, tokens.CJK)
+    count = UsageCounter(7, token_counts.CJK)
     pieces = ["天 fine é" * 100] * 100
     for piece in pieces:
         count.feed(Delta(piece))
         assert sum(map(len, count._texts)) < 5000
-    assert count.flush() == [Usage(7, tokens.estimate("".join(pieces)), "estimate")]
+    assert count.flush() == [Usage(7, token_counts.estimate("".join(pieces)), "estimate")]
 
 
-@pytest.mark.parametrize("cjk", [tokens.V1_CJK, tokens.CJK])
+@pytest.mark.parametrize("cjk", [token_counts.V1_CJK, token_counts.CJK])
 def test_the_estimate_depends_on_the_model(cjk: int) -> None:
     assert run(Delta("字" * 100), cjk=cjk)[-1] == Usage(7, cjk, "estimate")
 
 
 def test_tool_calls_count_by_name_and_arguments() -> None:
     call = Delta(tools=(ToolPiece(0, '{"a":1}', name="weather"), ToolPiece(0, "more")))
-    assert run(call)[-1] == Usage(7, tokens.estimate('weather{"a":1}more'), "estimate")
+    assert run(call)[-1] == Usage(7, token_counts.estimate('weather{"a":1}more'), "estimate")
 
 
 def test_a_backends_count_is_kept_until_the_end() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.api.browsers import EXPOSED, MOST_HOSTS, BrowserRules, require_json_of_browsers
-from gateway.config import Address, Server
+from gateway.config import Address, ServerSettings
 from gateway.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
 from tests.support.asgi import Call, fetch, rig
 from tests.support.servers import Servers, native, streaming, talk, whole
@@ -20,7 +20,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def rules(listen: str = "127.0.0.1:8000", **settings: Any) -> BrowserRules:
-    return BrowserRules(Server(**settings), Address.parse(listen))
+    return BrowserRules(ServerSettings(**settings), Address.parse(listen))
 
 
 def served(host: str, listen: str = "127.0.0.1:8000", **settings: Any) -> bool:

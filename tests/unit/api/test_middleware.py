@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import replies
-from gateway.api.leaving import Leaving
-from gateway.api.life import Life
-from gateway.api.middleware import Reception, Visit, gateway_lines, note_error
+from gateway.api import responses
+from gateway.api.client_guard import ClientGuard
+from gateway.api.lifecycle import Lifecycle
+from gateway.api.middleware import RequestContext, RequestMiddleware, gateway_lines, note_error
 from gateway.errors import BadRequest, Draining, GatewayError, QueueFull, UpstreamTruncated
-from gateway.telemetry.receipt import Attempt, Receipt
-from gateway.wire.events import Usage
+from gateway.formats.events import Usage
+from gateway.telemetry.receipt import AttemptRecord, Receipt
 from tests.support.asgi import Call, begin, fetch
 
 
@@ -25,14 +25,14 @@ class Office:
         self.settled_receipts: list[Receipt] = []
         self.crashes: list[tuple[str, Exception]] = []
         self.now = 100.0
-        self.life = Life()
-        self.app = Reception(
+        self.lifecycle = Lifecycle()
+        self.app = RequestMiddleware(
             app,
             hook=self,
             crash_log=self,
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}new",
-            life=self.life,
+            lifecycle=self.lifecycle,
         )
 
     def settled(self, receipt: Receipt) -> None:
@@ -55,7 +55,7 @@ class Office:
 
 
 async def good(scope: Scope, receive: Receive, send: Send) -> None:
-    await replies.send_whole(send, 200, b"{}", replies.JSON)
+    await responses.send_whole(send, 200, b"{}", responses.JSON)
 
 
 def raising(error: Exception) -> ASGIApp:
@@ -110,8 +110,8 @@ async def test_every_answer_has_the_standing_headers() -> None:
 
 async def test_a_streams_own_cache_control_is_left_alone() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await replies.start_stream(send, [])
-        await replies.end_stream(send, b"data: [DONE]\n\n")
+        await responses.start_stream(send, [])
+        await responses.end_stream(send, b"data: [DONE]\n\n")
 
     assert (await Office(app).fetch()).header("cache-control") == "no-cache"
 
@@ -128,7 +128,7 @@ async def test_the_time_taken_is_told_in_whole_milliseconds() -> None:
 
 async def test_a_gateway_that_is_ending_closes_its_connections() -> None:
     office = Office(good)
-    office.life.drain()
+    office.lifecycle.drain()
     assert (await office.fetch()).header("connection") == "close"
 
 
@@ -169,7 +169,7 @@ async def test_a_crash_is_a_500_that_tells_nothing_and_a_log_that_tells_all() ->
 
 async def test_a_crash_after_the_head_is_logged_and_sends_nothing_more() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await replies.start_stream(send, [])
+        await responses.start_stream(send, [])
         raise ZeroDivisionError
 
     office = Office(app)
@@ -182,7 +182,7 @@ async def test_a_crash_after_the_head_is_logged_and_sends_nothing_more() -> None
 
 async def test_an_error_after_the_head_is_noted_and_sends_nothing_more() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await replies.start_stream(send, [])
+        await responses.start_stream(send, [])
         raise UpstreamTruncated("cut")
 
     office = Office(app)
@@ -219,7 +219,7 @@ async def test_a_good_answer_is_accounted_as_ok() -> None:
 @pytest.mark.parametrize(("status", "outcome"), [(204, "ok"), (404, "client_error"), (500, "internal")])
 async def test_a_bare_status_is_accounted_by_its_class(status: int, outcome: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await replies.send_whole(send, status, b"", [])
+        await responses.send_whole(send, status, b"", [])
 
     office = Office(app)
     await office.fetch()
@@ -250,10 +250,10 @@ async def test_a_client_that_left_is_accounted_with_where_it_was(
     granted: float | None, first_token: float | None, phase: str
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        visit: Visit = scope["visit"]
-        visit.receipt.granted, visit.receipt.first_token = granted, first_token
+        context: RequestContext = scope["visit"]
+        context.receipt.granted, context.receipt.first_token = granted, first_token
         await receive()
-        with Leaving(scope["presence"], Life()):
+        with ClientGuard(scope["presence"], Lifecycle()):
             await asyncio.Event().wait()
 
     office = Office(app)
@@ -306,7 +306,7 @@ def test_a_request_that_came_nowhere_has_nothing_to_tell() -> None:
 
 def test_the_way_of_a_request_is_told() -> None:
     receipt = Receipt("r", "chat", 0, backend="b", queue_seconds=1.2345, ignored=("seed", "logprobs"))
-    receipt.attempts = (Attempt("a", "connect", 0.1), Attempt("b", "ok", 0.1))
+    receipt.attempts = (AttemptRecord("a", "connect", 0.1), AttemptRecord("b", "ok", 0.1))
     receipt.usage = Usage(1, 2, "estimate")
     assert told(receipt) == {
         "x-gateway-backend": "b",
@@ -320,7 +320,7 @@ def test_the_way_of_a_request_is_told() -> None:
 @pytest.mark.parametrize(("retries", "attempts"), [((), "1"), (("connect",), "2")])
 def test_the_try_under_way_counts(retries: tuple[str, ...], attempts: str) -> None:
     receipt = Receipt("r", "chat", 0, backend="b", retries=retries)
-    receipt.attempts = tuple(Attempt("a", "connect", 0.1) for _ in retries)
+    receipt.attempts = tuple(AttemptRecord("a", "connect", 0.1) for _ in retries)
     assert told(receipt)["x-gateway-attempts"] == attempts
 
 

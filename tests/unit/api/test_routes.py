@@ -12,9 +12,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import replies, routes
-from gateway.api.life import Life
-from gateway.api.middleware import Reception
+from gateway.api import responses, routes
+from gateway.api.lifecycle import Lifecycle
+from gateway.api.middleware import RequestMiddleware
 from gateway.errors import ModelNotFound
 from gateway.telemetry.receipt import Receipt
 from tests.support.asgi import Call, fetch
@@ -28,7 +28,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         said = " ".join([self.name, *map(str, scope.get("path_params", {}).values())])
-        await replies.send_whole(send, 200, said.encode(), [])
+        await responses.send_whole(send, 200, said.encode(), [])
 
 
 class Log:
@@ -50,12 +50,12 @@ class Log:
 
 def reception(log: Log) -> Middleware:
     return Middleware(
-        Reception,
+        RequestMiddleware,
         hook=log,
         crash_log=log,
         clock=lambda: 0.0,
         new_id=lambda prefix: f"{prefix}new",
-        life=Life(),
+        lifecycle=Lifecycle(),
     )
 
 
@@ -274,7 +274,7 @@ async def test_a_path_that_stands_in_the_list_leads_to_its_door_without_detours(
             depths.append(len(inspect.stack()))
             await super().__call__(scope, receive, send)
 
-    app = routes.application([routes.Exact("/x", Deep("x"), methods=["POST", "GET"])], reception(Log()))
+    app = routes.application([routes.ExactRoute("/x", Deep("x"), methods=["POST", "GET"])], reception(Log()))
     await fetch(app, method, "/x")
     await fetch(app, "GET", "/x", headers={"x-request-id": "1"})
     await fetch(app, "HEAD", "/x")
@@ -288,7 +288,7 @@ async def test_an_error_of_a_door_is_in_the_envelope_on_both_ways() -> None:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             raise ModelNotFound("none", param="model")
 
-    paths: list[Route] = [routes.Exact(path, Closed(""), methods=["GET"]) for path in ("/x", "/y/{z}")]
+    paths: list[Route] = [routes.ExactRoute(path, Closed(""), methods=["GET"]) for path in ("/x", "/y/{z}")]
     app = routes.application(paths, reception(Log()))
     for path in ("/x", "/y/1"):
         call = await fetch(app, "GET", path)

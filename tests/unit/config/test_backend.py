@@ -1,11 +1,11 @@
 import pytest
 
-from gateway.config import DIALECTS, Backend
+from gateway.config import DIALECTS, BackendSettings
 from gateway.config.backend import DIALECT_KEYS
 
 
-def backend(dialect: str, **fields: object) -> Backend:
-    return Backend.model_validate({"name": "gpu", "url": "http://h", "dialect": dialect, **fields})
+def backend(dialect: str, **fields: object) -> BackendSettings:
+    return BackendSettings.model_validate({"name": "gpu", "url": "http://h", "dialect": dialect, **fields})
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -18,7 +18,7 @@ def test_slots_can_be_set() -> None:
 
 
 def test_keys_of_a_dialect_are_fields_and_name_known_dialects() -> None:
-    assert DIALECT_KEYS.keys() <= Backend.model_fields.keys()
+    assert DIALECT_KEYS.keys() <= BackendSettings.model_fields.keys()
     assert {dialect for takers in DIALECT_KEYS.values() for dialect in takers} <= set(DIALECTS)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.config.fault import Complaint, ConfigError, Fault, KeyPath, faults_in, line_of, spelled
+from gateway.config.fault import ConfigError, ConfigFault, KeyPath, ValueProblem, faults_in, line_of, spelled
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,16 @@ def test_a_missing_key_has_the_line_of_its_table() -> None:
 def test_faults_come_in_file_order_and_once_a_key() -> None:
     lines: dict[KeyPath, int] = {("b",): 2, ("a",): 9}
     faults = faults_in(
-        "c.toml", lines, [Complaint(("a",), "x"), Complaint(("b",), "first"), Complaint(("b",), "second")]
+        "c.toml",
+        lines,
+        [ValueProblem(("a",), "x"), ValueProblem(("b",), "first"), ValueProblem(("b",), "second")],
     )
     assert [str(fault) for fault in faults] == ["c.toml:2: b: first", "c.toml:9: a: x"]
 
 
 def test_an_error_lists_every_fault_on_a_line_of_its_own() -> None:
-    error = ConfigError([Fault("c.toml", 1, "a", "wrong"), Fault("c.toml", 0, "", "cannot be read")])
+    error = ConfigError(
+        [ConfigFault("c.toml", 1, "a", "wrong"), ConfigFault("c.toml", 0, "", "cannot be read")]
+    )
     assert str(error).splitlines() == ["c.toml:1: a: wrong", "c.toml: cannot be read"]
     assert len(error.faults) == 2

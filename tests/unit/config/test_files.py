@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from gateway.config.fault import Complaint
+from gateway.config.fault import ValueProblem
 from gateway.config.files import with_files
 
 
-def read(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Complaint]]:
-    complaints: list[Complaint] = []
+def read(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[ValueProblem]]:
+    complaints: list[ValueProblem] = []
     return with_files(data, folder, complaints), complaints
 
 
@@ -47,7 +47,7 @@ def test_a_useless_secret_file_is_reported(tmp_path: Path, content: bytes | None
 def test_a_secret_beside_its_file_is_one_too_many(tmp_path: Path) -> None:
     _, complaints = read({"backends": [{"api_key": "a", "api_key_file": "k"}]}, tmp_path)
     assert complaints == [
-        Complaint(("backends", 0, "api_key_file"), "api_key is given too; keep one of them")
+        ValueProblem(("backends", 0, "api_key_file"), "api_key is given too; keep one of them")
     ]
 
 

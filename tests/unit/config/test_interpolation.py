@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.config.fault import Complaint
+from gateway.config.fault import ValueProblem
 from gateway.config.interpolation import interpolated
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}"}
@@ -23,7 +23,7 @@ ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}"}
     ],
 )
 def test_texts_are_filled_in(text: str, expected: str) -> None:
-    complaints: list[Complaint] = []
+    complaints: list[ValueProblem] = []
     assert interpolated({"key": text}, ENVIRON, complaints) == {"key": expected}
     assert complaints == []
 
@@ -50,7 +50,7 @@ def test_texts_at_any_depth_are_filled_in_and_the_rest_is_left() -> None:
     ],
 )
 def test_what_cannot_be_filled_in_is_reported_and_left(text: str, mend: str) -> None:
-    complaints: list[Complaint] = []
+    complaints: list[ValueProblem] = []
     assert interpolated({"a": [text]}, ENVIRON, complaints) == {"a": [text]}
     assert [complaint.path for complaint in complaints] == [("a", 0)]
     assert mend in complaints[0].message

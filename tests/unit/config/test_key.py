@@ -3,23 +3,23 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.config import Key
+from gateway.config import KeySettings
 
 DIGEST = sha256(b"abcdefgh").hexdigest()
 
 
 @pytest.mark.parametrize("fields", [{"key": "abcdefgh"}, {"key_sha256": DIGEST.upper()}])
 def test_a_key_and_its_hash_are_compared_by_the_same_digest(fields: dict[str, str]) -> None:
-    assert Key.model_validate({"name": "team", **fields}).digest == DIGEST
+    assert KeySettings.model_validate({"name": "team", **fields}).digest == DIGEST
 
 
 def test_a_key_without_a_secret_has_no_digest() -> None:
     with pytest.raises(ValueError, match="neither key nor key_sha256"):
-        _ = Key(name="team").digest
+        _ = KeySettings(name="team").digest
 
 
 def test_secrets_do_not_show_in_repr() -> None:
-    key = Key.model_validate({"name": "team", "key": "abcdefgh", "key_sha256": DIGEST})
+    key = KeySettings.model_validate({"name": "team", "key": "abcdefgh", "key_sha256": DIGEST})
     assert "abcdefgh" not in repr(key)
     assert DIGEST not in str(key)
 
@@ -42,4 +42,4 @@ def test_secrets_do_not_show_in_repr() -> None:
     ],
 )
 def test_a_key_ends_when_it_says(expires: date | None, end: datetime | None) -> None:
-    assert Key(name="team", expires=expires).expires_at == end
+    assert KeySettings(name="team", expires=expires).expires_at == end

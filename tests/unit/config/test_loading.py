@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.config import Config, ConfigError, Fault, effective, load, parse
-from gateway.config.draft import drafted
-from gateway.config.fault import Complaint
-from gateway.config.wording import section_in
+from gateway.config import Config, ConfigError, ConfigFault, effective, load, parse
+from gateway.config.fault import ValueProblem
+from gateway.config.messages import section_in
+from gateway.config.partial import drafted
 
 GOOD = """
 [[backends]]
@@ -107,7 +107,7 @@ def test_no_message_is_pydantics(value: object, place: tuple[str, str]) -> None:
     table, key = place
     found: object = {key: value}
     data = {table: [found] if table in ("models", "backends", "keys") else found}
-    complaints: list[Complaint] = []
+    complaints: list[ValueProblem] = []
     drafted(data, complaints)
     for complaint in complaints:
         assert not any(word in complaint.message for word in PYDANTIC), complaint
@@ -227,7 +227,7 @@ def test_one_mistake_gives_one_fault(text: str, expected: list[str]) -> None:
     assert faults(text) == expected
 
 
-def faults_of(text: str) -> tuple[Fault, ...]:
+def faults_of(text: str) -> tuple[ConfigFault, ...]:
     try:
         assert effective(read(text))
     except ConfigError as error:

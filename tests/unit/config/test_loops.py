@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Address, Backend, ConfigError, loops, parse
+from gateway.config import Address, BackendSettings, ConfigError, loops, parse
 
 NAME = socket.gethostname()
 
@@ -83,7 +83,7 @@ def test_name_from_the_file_of_hosts_is_known(tmp_path: Path, monkeypatch: pytes
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost Card # one\nnonsense\n\n::1 ip6-localhost\n", encoding="utf-8")
     monkeypatch.setattr(loops, "_HOSTS", hosts)
-    one = Backend.model_validate({"name": "a", "url": "http://card:8000", "dialect": "openai"})
+    one = BackendSettings.model_validate({"name": "a", "url": "http://card:8000", "dialect": "openai"})
     assert loops.leads_to(one, Address("127.0.0.1", 8000))
     assert not loops.leads_to(one, Address("127.0.0.1", 8001))
 

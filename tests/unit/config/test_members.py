@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, Member, effective, expanded, parse, service_host
+from gateway.config import Config, ServiceMember, effective, expanded, parse, service_host
 
 TEXT = """
 [[models]]
@@ -46,7 +46,7 @@ def models(config: Config) -> dict[str, tuple[str, ...]]:
 def test_members_stand_in_the_place_of_their_service_in_the_order_of_their_numbers() -> None:
     written = read()
     assert models(written)["m"] == ("spare", "first", "cards")
-    members = {3: Member("10.0.0.1", ("10.0.0.1",)), 0: Member("10.0.0.2", ("10.0.0.2",))}
+    members = {3: ServiceMember("10.0.0.1", ("10.0.0.1",)), 0: ServiceMember("10.0.0.2", ("10.0.0.2",))}
     config = expanded(written, {"cards": members})
     assert [one.name for one in config.backends] == ["first", "cards-0", "cards-3", "spare"]
     assert models(config) == {
@@ -58,7 +58,7 @@ def test_members_stand_in_the_place_of_their_service_in_the_order_of_their_numbe
 
 
 def test_a_member_is_the_table_at_another_address_under_the_same_name() -> None:
-    (one,) = expanded(read(), {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
+    (one,) = expanded(read(), {"cards": {0: ServiceMember("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
     (service,) = read().services
     assert service_host(service) == "cards.models.svc"
     assert one.url == "https://cards.models.svc:8000/base"
@@ -76,7 +76,7 @@ def test_a_member_is_the_table_at_another_address_under_the_same_name() -> None:
     ],
 )
 def test_an_srv_record_gives_port_and_weight_and_the_host_is_the_domain(url: str, wanted: str) -> None:
-    member = Member("node:8123", ("10.0.0.2",), 8123, 70)
+    member = ServiceMember("node:8123", ("10.0.0.2",), 8123, 70)
     (one,) = expanded(read(url, "srv"), {"cards": {0: member}}).backends[1:2]
     assert (one.url, one.weight) == (wanted, 70)
 
@@ -90,12 +90,12 @@ def test_an_srv_record_gives_port_and_weight_and_the_host_is_the_domain(url: str
     ],
 )
 def test_the_dot_that_ends_a_name_is_for_dns_alone(url: str, wanted: str) -> None:
-    (one,) = expanded(read(url), {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
+    (one,) = expanded(read(url), {"cards": {0: ServiceMember("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
     assert one.url == wanted
 
 
 def test_the_tables_weight_counts_where_records_say_nothing() -> None:
-    (one,) = expanded(read(), {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
+    (one,) = expanded(read(), {"cards": {0: ServiceMember("10.0.0.2", ("10.0.0.2",))}}).backends[1:2]
     assert one.weight == 3
 
 
@@ -108,11 +108,11 @@ def test_a_service_without_members_leaves_its_models() -> None:
 
 def test_a_configuration_without_services_stays_what_it_is() -> None:
     plain = expanded(read(), {})
-    assert expanded(plain, {"cards": {0: Member("10.0.0.2", ("10.0.0.2",))}}) is plain
+    assert expanded(plain, {"cards": {0: ServiceMember("10.0.0.2", ("10.0.0.2",))}}) is plain
 
 
 def test_what_is_found_could_have_been_written_down() -> None:
-    config = expanded(read(), {"cards": {0: Member("10.0.0.2", ("10.0.0.2", "fd00::2"))}})
+    config = expanded(read(), {"cards": {0: ServiceMember("10.0.0.2", ("10.0.0.2", "fd00::2"))}})
     text = effective(config).replace("***", "sk-12345678")
     again = parse(text, file="config.toml", folder=Path(), environ={})
     assert again.backends == config.backends

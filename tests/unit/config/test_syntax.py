@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.syntax import Mistake, mistake
+from gateway.config.syntax import SyntaxMistake, mistake
 
 
-def found(text: str) -> Mistake:
+def found(text: str) -> SyntaxMistake:
     with pytest.raises(tomllib.TOMLDecodeError) as caught:
         tomllib.loads(text)
     return mistake(text, caught.value)

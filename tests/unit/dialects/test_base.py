@@ -10,16 +10,16 @@ from gateway.dialects.base import (
     LATE,
     LATE_USAGE,
     AskWhole,
-    ByEvent,
     Decoder,
     Dialect,
+    EventDecoderAdapter,
     Outgoing,
     Profile,
 )
 from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
-from gateway.wire import sse
-from gateway.wire.events import Delta, Event, Finish, Repair
-from gateway.wire.openai import ChatRequest, read_chat
+from gateway.formats import sse
+from gateway.formats.events import Delta, Event, Finish, Repair
+from gateway.formats.openai import ChatRequest, read_chat
 
 OUTGOING = Outgoing(path="/", body=b"{}", streams=False, prompt=1)
 
@@ -53,7 +53,7 @@ class Saying(Decoder):
     late = 0.5
     cut = True
 
-    def feed(self, event: sse.Event) -> list[Event]:
+    def feed(self, event: sse.SseEvent) -> list[Event]:
         self.done = event.data == "end"
         return []
 
@@ -62,7 +62,7 @@ class Saying(Decoder):
 
 
 def test_a_reader_of_bytes_tells_what_its_decoder_knows_of_the_end() -> None:
-    reader = ByEvent(Saying())
+    reader = EventDecoderAdapter(Saying())
     assert (reader.finished, reader.late, reader.done, reader.cut) == (True, 0.5, False, False)
     reader.feed(b"data: end\n\n")
     assert (reader.done, reader.cut) == (True, True)
@@ -73,7 +73,7 @@ def test_a_reader_that_says_nothing_of_its_end_has_not_finished() -> None:
         finished = Decoder.finished
         late = Decoder.late
 
-    assert (ByEvent(Plain()).finished, ByEvent(Plain()).late) == (False, LATE)
+    assert (EventDecoderAdapter(Plain()).finished, EventDecoderAdapter(Plain()).late) == (False, LATE)
     assert LATE < 0.05 < LATE_USAGE < DOUBTFUL
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from gateway.dialects.base import Profile
-from gateway.dialects.chatglm import ChatGLM
+from gateway.dialects.chatglm import ChatGLMDialect
 from gateway.errors import ContextExceeded
-from gateway.wire.openai import ChatRequest, read_chat
+from gateway.formats.openai import ChatRequest, read_chat
 
 
 def read(*texts: str) -> ChatRequest:
@@ -25,21 +25,21 @@ def read(*texts: str) -> ChatRequest:
     ],
 )
 def test_a_prompt_is_counted_as_the_server_builds_it(texts: list[str], counted: int) -> None:
-    assert ChatGLM().ask(read(*texts), Profile("m"), stream=False).prompt_tokens == counted
+    assert ChatGLMDialect().ask(read(*texts), Profile("m"), stream=False).prompt_tokens == counted
 
 
 def test_the_context_is_2048_tokens() -> None:
     # 1861 tokens and their margin are 2048: no room is left.
     with pytest.raises(ContextExceeded):
-        ChatGLM().ask(read("é" * 1859), Profile("m"), stream=False)
-    out = ChatGLM().ask(read("é" * 1858), Profile("m"), stream=False)
+        ChatGLMDialect().ask(read("é" * 1859), Profile("m"), stream=False)
+    out = ChatGLMDialect().ask(read("é" * 1858), Profile("m"), stream=False)
     assert (out.prompt_tokens, out.total) == (1860, 2048)
 
 
 def test_zero_temperature_is_told_in_a_way_the_server_understands() -> None:
-    body = json.loads(ChatGLM().ask(read("q"), Profile("m"), stream=False).body)
+    body = json.loads(ChatGLMDialect().ask(read("q"), Profile("m"), stream=False).body)
     assert (body["temperature"], body["top_p"]) == (0.1, 0.01)
 
 
 def test_it_answers_one_at_a_time_and_has_no_health_path() -> None:
-    assert (ChatGLM.slots, ChatGLM.probe, ChatGLM.pairs) == (1, "/openapi.json", True)
+    assert (ChatGLMDialect.slots, ChatGLMDialect.probe, ChatGLMDialect.pairs) == (1, "/openapi.json", True)

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from gateway.dialects.base import Profile
-from gateway.dialects.chatglm2 import ChatGLM2
+from gateway.dialects.chatglm2 import ChatGLM2Dialect
 from gateway.errors import ContextExceeded
-from gateway.wire.openai import ChatRequest, read_chat
+from gateway.formats.openai import ChatRequest, read_chat
 
 
 def read(*texts: str) -> ChatRequest:
@@ -25,21 +25,21 @@ def read(*texts: str) -> ChatRequest:
     ],
 )
 def test_a_prompt_is_counted_as_the_server_builds_it(texts: list[str], counted: int) -> None:
-    assert ChatGLM2().ask(read(*texts), Profile("m"), stream=False).prompt_tokens == counted
+    assert ChatGLM2Dialect().ask(read(*texts), Profile("m"), stream=False).prompt_tokens == counted
 
 
 def test_the_context_is_8192_tokens() -> None:
     # 7447 tokens and their margin are 8192: no room is left.
     with pytest.raises(ContextExceeded):
-        ChatGLM2().ask(read("é" * 7431), Profile("m"), stream=False)
-    out = ChatGLM2().ask(read("é" * 7430), Profile("m"), stream=False)
+        ChatGLM2Dialect().ask(read("é" * 7431), Profile("m"), stream=False)
+    out = ChatGLM2Dialect().ask(read("é" * 7430), Profile("m"), stream=False)
     assert (out.prompt_tokens, out.total) == (7446, 8192)
 
 
 def test_zero_temperature_is_told_in_a_way_the_server_understands() -> None:
-    body = json.loads(ChatGLM2().ask(read("q"), Profile("m"), stream=False).body)
+    body = json.loads(ChatGLM2Dialect().ask(read("q"), Profile("m"), stream=False).body)
     assert (body["temperature"], body["top_p"]) == (0.1, 0.01)
 
 
 def test_it_answers_one_at_a_time_and_has_no_health_path() -> None:
-    assert (ChatGLM2.slots, ChatGLM2.probe, ChatGLM2.pairs) == (1, "/openapi.json", True)
+    assert (ChatGLM2Dialect.slots, ChatGLM2Dialect.probe, ChatGLM2Dialect.pairs) == (1, "/openapi.json", True)

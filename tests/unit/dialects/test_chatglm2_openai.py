@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.chatglm2_openai import ChatGLM2OpenAI
+from gateway.dialects.chatglm2_openai import ChatGLM2OpenAIDialect
 from gateway.errors import ContextExceeded
-from gateway.wire import sse
-from gateway.wire.events import Delta, Event, Finish
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import chat_of_pairs, read_chat
+from gateway.formats import sse
+from gateway.formats.events import Delta, Event, Finish
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import chat_of_pairs, read_chat
 
 
 def ask(text: str = "hi", stream: bool = False, profile: Profile | None = None, **members: Any) -> Outgoing:
     chat = read_chat(json.dumps({"messages": [{"role": "user", "content": text}], **members}).encode())
-    return ChatGLM2OpenAI().ask(chat, profile or Profile(model="m"), stream=stream)
+    return ChatGLM2OpenAIDialect().ask(chat, profile or Profile(model="m"), stream=stream)
 
 
-def chunk(delta: dict[str, Any], finish: str | None = None) -> sse.Event:
-    return sse.Event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
+def chunk(delta: dict[str, Any], finish: str | None = None) -> sse.SseEvent:
+    return sse.SseEvent(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
 
 
 def whole(text: str) -> bytes:
@@ -29,7 +29,7 @@ def whole(text: str) -> bytes:
 
 
 def test_the_server_is_asked_one_thing_at_a_time_and_honours_nothing() -> None:
-    dialect = ChatGLM2OpenAI()
+    dialect = ChatGLM2OpenAIDialect()
     assert (dialect.name, dialect.slots, dialect.context) == ("chatglm2-openai", 1, 8192)
     assert (dialect.probe, dialect.honours) == ("/v1/models", frozenset())
 
@@ -42,17 +42,17 @@ def test_the_context_is_8192_tokens_unless_configured() -> None:
 
 def test_an_answer_that_reaches_the_end_of_the_context_was_cut_there() -> None:
     outgoing = ask(profile=Profile(model="m", context=30))
-    assert ChatGLM2OpenAI().answer(outgoing, whole("a" * 52))[-1] == Finish("length")
-    assert ChatGLM2OpenAI().answer(outgoing, whole("a" * 40))[-1] == Finish("stop")
+    assert ChatGLM2OpenAIDialect().answer(outgoing, whole("a" * 52))[-1] == Finish("length")
+    assert ChatGLM2OpenAIDialect().answer(outgoing, whole("a" * 40))[-1] == Finish("stop")
 
 
 def test_a_native_clients_length_counts_the_prompt_in() -> None:
     chat = chat_of_pairs(NativeRequest("hi", max_length=100), "m", empty_halves=False)
-    assert ChatGLM2OpenAI().ask(chat, Profile(model="m"), stream=False).budget == 83
+    assert ChatGLM2OpenAIDialect().ask(chat, Profile(model="m"), stream=False).budget == 83
 
 
 def test_a_stream_is_done_as_soon_as_the_budget_is_used_up() -> None:
-    decoder = ChatGLM2OpenAI().decoder(ask(stream=True, max_tokens=2))
+    decoder = ChatGLM2OpenAIDialect().decoder(ask(stream=True, max_tokens=2))
     events: list[Event] = decoder.feed(chunk({"role": "assistant"}))
     events += decoder.feed(chunk({"content": "a" * 50}))
     assert events == [Delta("a" * 7), Finish("length")]
@@ -62,5 +62,5 @@ def test_a_stream_is_done_as_soon_as_the_budget_is_used_up() -> None:
 
 def test_no_usage_is_made_up_or_believed() -> None:
     answer = json.loads(whole("a")) | {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}
-    events = ChatGLM2OpenAI().answer(ask(), json.dumps(answer).encode())
+    events = ChatGLM2OpenAIDialect().answer(ask(), json.dumps(answer).encode())
     assert events == [Delta("a"), Finish("stop")]

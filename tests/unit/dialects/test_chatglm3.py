@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.chatglm3 import ChatGLM3
-from gateway.dialects.v3_stream import V3Decoder
+from gateway.dialects.chatglm3 import ChatGLM3Dialect
+from gateway.dialects.shared.v3_stream import V3Decoder
 from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamGarbled
-from gateway.wire.events import Delta, Event, Finish, ToolPiece, Usage
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
+from gateway.formats.events import Delta, Event, Finish, ToolPiece, Usage
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import ChatRequest, chat_of_pairs, read_chat
 
 PLAIN = Profile("served-name")
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -22,7 +22,7 @@ def read(**body: Any) -> ChatRequest:
 
 
 def ask(profile: Profile = PLAIN, *, stream: bool = False, **body: Any) -> Outgoing:
-    return ChatGLM3().ask(read(**body), profile, stream=stream)
+    return ChatGLM3Dialect().ask(read(**body), profile, stream=stream)
 
 
 def sent(outgoing: Outgoing) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_the_offered_tools_count_into_the_prompt_once() -> None:
 
 def test_the_context_is_8192_tokens() -> None:
     question = [{"role": "user", "content": "é" * 7440}]
-    out = ChatGLM3().ask(read(messages=question, max_tokens=80000), PLAIN, stream=False)
+    out = ChatGLM3Dialect().ask(read(messages=question, max_tokens=80000), PLAIN, stream=False)
     assert (out.prompt_tokens, out.budget, out.total) == (7446, 746, None)
     with pytest.raises(ContextExceeded):
         ask(messages=[{"role": "user", "content": "é" * 7441}])
@@ -89,9 +89,9 @@ def test_the_context_is_8192_tokens() -> None:
 
 def test_a_native_clients_total_becomes_what_it_leaves() -> None:
     request = chat_of_pairs(NativeRequest("q", max_length=100), "m", empty_halves=False)
-    assert ChatGLM3().ask(request, PLAIN, stream=False).budget == 100 - (3 + 3 + 1)
+    assert ChatGLM3Dialect().ask(request, PLAIN, stream=False).budget == 100 - (3 + 3 + 1)
     large = chat_of_pairs(NativeRequest("q", max_length=80000), "m", empty_halves=False)
-    assert ChatGLM3().ask(large, PLAIN, stream=False).budget == 8192 - (3 + 3 + 1)
+    assert ChatGLM3Dialect().ask(large, PLAIN, stream=False).budget == 8192 - (3 + 3 + 1)
 
 
 def test_trimming_counts_the_system_text_where_it_will_stand() -> None:
@@ -108,7 +108,7 @@ def test_trimming_counts_the_system_text_where_it_will_stand() -> None:
 def answer(content: Any, **more: Any) -> list[Event]:
     out = ask(tools=[TOOL], max_tokens=10)
     message = {"role": "assistant", "content": content, **more.pop("message", {})}
-    return ChatGLM3().answer(out, json.dumps({"choices": [{"message": message}], **more}).encode())
+    return ChatGLM3Dialect().answer(out, json.dumps({"choices": [{"message": message}], **more}).encode())
 
 
 def usage(completion: Any) -> dict[str, Any]:
@@ -184,19 +184,19 @@ def test_a_call_the_server_missed_is_found_in_the_text() -> None:
 )
 def test_what_is_no_answer_is_garbled(body: bytes) -> None:
     with pytest.raises(UpstreamGarbled):
-        ChatGLM3().answer(ask(), body)
+        ChatGLM3Dialect().answer(ask(), body)
 
 
 def test_streams_are_read_with_their_own_budget() -> None:
     out = ask(stream=True, max_tokens=3)
-    decoder = ChatGLM3().decoder(out)
+    decoder = ChatGLM3Dialect().decoder(out)
     assert isinstance(decoder, V3Decoder)
-    assert decoder is not ChatGLM3().decoder(out)
+    assert decoder is not ChatGLM3Dialect().decoder(out)
 
 
 def test_it_answers_one_at_a_time() -> None:
-    assert (ChatGLM3.slots, ChatGLM3.probe, ChatGLM3.pairs) == (1, "/health", False)
-    assert ChatGLM3.honours == frozenset({"tools"})
+    assert (ChatGLM3Dialect.slots, ChatGLM3Dialect.probe, ChatGLM3Dialect.pairs) == (1, "/health", False)
+    assert ChatGLM3Dialect.honours == frozenset({"tools"})
 
 
 @pytest.mark.parametrize("variant", ["auto", "2023-11", "2024-01", "2024-05"])

@@ -7,22 +7,22 @@ import pytest
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.chatglm3_native import ChatGLM3Native
+from gateway.dialects.chatglm3_native import ChatGLM3NativeDialect
 from gateway.errors import UpstreamGarbled
-from gateway.wire.events import Delta
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import chat_of_pairs, read_chat
+from gateway.formats.events import Delta
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import chat_of_pairs, read_chat
 
 
 def ask(*messages: tuple[str, str], **profile: Any) -> Outgoing:
     chat = [{"role": role, "content": content} for role, content in messages or [("user", "hi")]]
-    return ChatGLM3Native().ask(
+    return ChatGLM3NativeDialect().ask(
         read_chat(json.dumps({"messages": chat}).encode()), Profile(model="m", **profile), stream=True
     )
 
 
 def test_it_is_asked_and_probed_as_the_first_api() -> None:
-    dialect = ChatGLM3Native()
+    dialect = ChatGLM3NativeDialect()
     assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == (
         "chatglm3-native",
         1,
@@ -42,7 +42,7 @@ def test_history_is_objects_with_role_and_content_and_never_a_pair() -> None:
 
 def test_native_clients_pairs_become_roles() -> None:
     chat = chat_of_pairs(NativeRequest("r", (("q", "a"), ("", "b"))), "m", empty_halves=False)
-    sent = json.loads(ChatGLM3Native().ask(chat, Profile(model="m"), stream=False).body)
+    sent = json.loads(ChatGLM3NativeDialect().ask(chat, Profile(model="m"), stream=False).body)
     assert [(one["role"], one["content"]) for one in sent["history"]] == [
         ("user", "q"),
         ("assistant", "a"),
@@ -54,12 +54,12 @@ def test_native_clients_pairs_become_roles() -> None:
 @pytest.mark.parametrize("response", [{}, {"name": "x"}, {"name": "f", "parameters": {}}, [], 7, None])
 def test_response_of_any_other_form_is_garbled(response: Any) -> None:
     with pytest.raises(UpstreamGarbled):
-        ChatGLM3Native().answer(ask(), json.dumps({"response": response}).encode())
+        ChatGLM3NativeDialect().answer(ask(), json.dumps({"response": response}).encode())
 
 
 def test_name_and_content_are_one_text() -> None:
     body = json.dumps({"response": {"name": "Steps:", "content": "1. a"}}).encode()
-    assert ChatGLM3Native().answer(ask(), body)[0] == Delta("Steps:\n1. a")
+    assert ChatGLM3NativeDialect().answer(ask(), body)[0] == Delta("Steps:\n1. a")
 
 
 def test_only_pairs_raise_the_doubt_whether_the_server_is_one_of_these() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.budget import with_margin
-from gateway.dialects.chatglm_cpp import ChatGLMCpp
+from gateway.dialects.chatglm_cpp import ChatGLMCppDialect
+from gateway.dialects.shared.budget import with_margin
 from gateway.errors import ContextExceeded
-from gateway.wire import sse
-from gateway.wire.events import Delta, Event, Finish, ToolPiece
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import chat_of_pairs, read_chat
+from gateway.formats import sse
+from gateway.formats.events import Delta, Event, Finish, ToolPiece
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import chat_of_pairs, read_chat
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 
@@ -22,11 +22,11 @@ def ask(
 ) -> Outgoing:
     body = {"messages": [{"role": "user", "content": text}], **(members or {})}
     chat = read_chat(json.dumps(body).encode())
-    return ChatGLMCpp().ask(chat, Profile(model="m", **profile), stream=stream)
+    return ChatGLMCppDialect().ask(chat, Profile(model="m", **profile), stream=stream)
 
 
 def test_the_server_is_asked_one_thing_at_a_time() -> None:
-    dialect = ChatGLMCpp()
+    dialect = ChatGLMCppDialect()
     assert (dialect.name, dialect.slots, dialect.context) == ("chatglm-cpp", 1, 4096)
     assert dialect.probe == "/v1/models"
 
@@ -53,7 +53,7 @@ def whole(content: str, prompt: int, completion: int, **members: Any) -> list[Ev
     outgoing = ask("x" * 8000, members=members, family="chatglm3")
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    return ChatGLMCpp().answer(outgoing, json.dumps({"choices": [choice], "usage": usage}).encode())
+    return ChatGLMCppDialect().answer(outgoing, json.dumps({"choices": [choice], "usage": usage}).encode())
 
 
 def test_finish_goes_by_the_servers_own_count_of_the_prompt() -> None:
@@ -67,13 +67,13 @@ def test_finish_goes_by_the_servers_own_count_of_the_prompt() -> None:
 @pytest.mark.parametrize("pieces", [["\n 你好", "！"], ["\n", " ", "你", "好！"], ["\n你好！"], ["你好！"]])
 def test_leading_newline_is_removed_from_streams_and_whole_answers(family: str, pieces: list[str]) -> None:
     outgoing = ask(stream=True, family=family)
-    decoder = ChatGLMCpp().decoder(outgoing)
+    decoder = ChatGLMCppDialect().decoder(outgoing)
     deltas = [{"role": "assistant"}, *({"content": piece} for piece in pieces)]
-    events = [sse.Event(json.dumps({"choices": [{"delta": delta}]})) for delta in deltas]
+    events = [sse.SseEvent(json.dumps({"choices": [{"delta": delta}]})) for delta in deltas]
     said = [out for event in events for out in decoder.feed(event)]
     assert "".join(one.text for one in said if isinstance(one, Delta)) == "你好！"
     choice = {"message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": "stop"}
-    answer = ChatGLMCpp().answer(outgoing, json.dumps({"choices": [choice]}).encode())
+    answer = ChatGLMCppDialect().answer(outgoing, json.dumps({"choices": [choice]}).encode())
     assert answer[0] == Delta("你好！")
 
 
@@ -102,7 +102,7 @@ def test_tools_are_counted_as_part_of_the_prompt() -> None:
 
 def test_a_native_clients_length_is_sent_as_it_is() -> None:
     chat = chat_of_pairs(NativeRequest("hi", max_length=100), "m", empty_halves=False)
-    outgoing = ChatGLMCpp().ask(chat, Profile(model="m"), stream=False)
+    outgoing = ChatGLMCppDialect().ask(chat, Profile(model="m"), stream=False)
     assert (outgoing.total, outgoing.budget) == (100, 83)
 
 
@@ -117,7 +117,7 @@ def call(name: str) -> dict[str, Any]:
 
 def test_calls_come_without_an_id_which_is_left_to_the_door() -> None:
     outgoing = ask(members={"tools": [TOOL]}, family="chatglm3")
-    assert ChatGLMCpp().answer(outgoing, answer([call("f")])) == [
+    assert ChatGLMCppDialect().answer(outgoing, answer([call("f")])) == [
         Delta(tools=(ToolPiece(0, "{}", None, "f"),)),
         Finish("tool_calls"),
     ]
@@ -125,7 +125,7 @@ def test_calls_come_without_an_id_which_is_left_to_the_door() -> None:
 
 def test_one_wrong_call_makes_text_of_all() -> None:
     outgoing = ask(members={"tools": [TOOL]}, family="chatglm3")
-    events = ChatGLMCpp().answer(outgoing, answer([call("f"), call("g")]))
+    events = ChatGLMCppDialect().answer(outgoing, answer([call("f"), call("g")]))
     assert events == [Delta("raw"), Finish("stop")]
 
 
@@ -144,9 +144,9 @@ def test_a_choice_of_the_old_form_is_reported_by_its_own_name() -> None:
 
 @pytest.mark.parametrize(("events", "reason"), [(20, "length"), (19, "stop")])
 def test_stream_cut_at_its_limit_is_told_by_the_number_of_its_events(events: int, reason: str) -> None:
-    decoder = ChatGLMCpp().decoder(ask(stream=True, members={"max_tokens": 20}, family="chatglm3"))
+    decoder = ChatGLMCppDialect().decoder(ask(stream=True, members={"max_tokens": 20}, family="chatglm3"))
     deltas = [{"role": "assistant"}, *[{"content": "7"}] * events]
     for delta in deltas:
-        decoder.feed(sse.Event(json.dumps({"choices": [{"delta": delta}]})))
-    end = sse.Event(json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+        decoder.feed(sse.SseEvent(json.dumps({"choices": [{"delta": delta}]})))
+    end = sse.SseEvent(json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
     assert decoder.feed(end) == [Finish(reason)]  # type: ignore[arg-type]  # a plain text here

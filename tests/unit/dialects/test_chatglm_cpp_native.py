@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.chatglm_cpp_native import ChatGLMCppNative
+from gateway.dialects.chatglm_cpp_native import ChatGLMCppNativeDialect
 from gateway.errors import ContextExceeded, UpstreamGarbled
-from gateway.wire.events import Finish
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import chat_of_pairs, read_chat
+from gateway.formats.events import Finish
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import chat_of_pairs, read_chat
 
 
 def ask(text: str = "hi", members: dict[str, Any] | None = None, **profile: Any) -> Outgoing:
     body = {"messages": [{"role": "user", "content": text}], **(members or {})}
-    return ChatGLMCppNative().ask(
+    return ChatGLMCppNativeDialect().ask(
         read_chat(json.dumps(body).encode()), Profile(model="m", **profile), stream=True
     )
 
 
 def test_the_server_is_alive_when_it_refuses_a_get() -> None:
-    dialect = ChatGLMCppNative()
+    dialect = ChatGLMCppNativeDialect()
     assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == (
         "chatglm-cpp-native",
         1,
@@ -43,7 +43,7 @@ def test_of_a_prompt_over_the_window_only_what_the_server_keeps_is_counted_into_
 
 
 def test_finish_counts_what_the_server_kept_of_the_prompt() -> None:
-    dialect, outgoing = ChatGLMCppNative(), ask("x" * 4000, {"max_tokens": 100})
+    dialect, outgoing = ChatGLMCppNativeDialect(), ask("x" * 4000, {"max_tokens": 100})
     whole = dialect.answer(outgoing, json.dumps({"response": "y" * 39}).encode())
     assert whole[1] == Finish("stop")
     cut = dialect.answer(outgoing, json.dumps({"response": "y" * 390}).encode())
@@ -65,7 +65,7 @@ def test_a_prompt_the_server_will_cut_is_noted(window: int, notes: tuple[str, ..
 
 def test_a_native_clients_zero_is_not_given_and_its_length_is_clamped() -> None:
     chat = chat_of_pairs(NativeRequest("hi", max_length=80000), "m", empty_halves=True)
-    sent = json.loads(ChatGLMCppNative().ask(chat, Profile(model="m"), stream=False).body)
+    sent = json.loads(ChatGLMCppNativeDialect().ask(chat, Profile(model="m"), stream=False).body)
     assert sent == {"prompt": "hi", "history": [], "max_length": 4096}
 
 
@@ -73,4 +73,4 @@ def test_nothing_ever_streams() -> None:
     outgoing = ask()
     assert not outgoing.streams
     with pytest.raises(UpstreamGarbled):
-        ChatGLMCppNative().decoder(outgoing)
+        ChatGLMCppNativeDialect().decoder(outgoing)

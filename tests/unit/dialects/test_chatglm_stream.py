@@ -6,26 +6,26 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.chatglm_stream import ChatGLMStream
+from gateway.dialects.chatglm_stream import ChatGLMStreamDialect
 from gateway.errors import ContextExceeded, UnsupportedParameter, UpstreamEmpty, UpstreamError
-from gateway.wire import sse, tokens
-from gateway.wire.events import Delta, Finish
-from gateway.wire.openai import read_chat
+from gateway.formats import sse, token_counts
+from gateway.formats.events import Delta, Finish
+from gateway.formats.openai import read_chat
 
 
 def ask(text: str = "hi", **profile: Any) -> Outgoing:
     chat = read_chat(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
-    return ChatGLMStream().ask(chat, Profile(model="m", **profile), stream=True)
+    return ChatGLMStreamDialect().ask(chat, Profile(model="m", **profile), stream=True)
 
 
-def update(response: str, finished: bool = False) -> sse.Event:
-    return sse.Event(json.dumps({"delta": "?", "response": response, "finished": finished}), "delta")
+def update(response: str, finished: bool = False) -> sse.SseEvent:
+    return sse.SseEvent(json.dumps({"delta": "?", "response": response, "finished": finished}), "delta")
 
 
 def test_it_is_a_first_generation_model_that_takes_pairs() -> None:
-    dialect = ChatGLMStream()
+    dialect = ChatGLMStreamDialect()
     assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("chatglm-stream", 1, 2048, "/")
-    assert dialect.cjk == tokens.V1_CJK
+    assert dialect.cjk == token_counts.V1_CJK
     assert dialect.pairs
 
 
@@ -36,7 +36,7 @@ def test_the_context_is_2048_tokens_unless_configured() -> None:
 
 
 def test_the_text_is_taken_from_the_response_and_never_from_the_delta() -> None:
-    decoder = ChatGLMStream().decoder(ask())
+    decoder = ChatGLMStreamDialect().decoder(ask())
     assert decoder.feed(update("ab")) == [Delta("ab")]
     assert decoder.feed(update("abc")) == [Delta("c")]
     assert decoder.feed(update("abc", finished=True)) == [Finish("stop")]
@@ -44,23 +44,23 @@ def test_the_text_is_taken_from_the_response_and_never_from_the_delta() -> None:
 
 
 def test_a_character_that_stays_unfinished_is_given_at_the_end() -> None:
-    decoder = ChatGLMStream().decoder(ask())
+    decoder = ChatGLMStreamDialect().decoder(ask())
     assert decoder.feed(update("a\ufffd\ufffd")) == [Delta("a")]
     assert decoder.feed(update("a\ufffd", finished=True)) == [Delta("\ufffd"), Finish("stop")]
 
 
 def test_an_empty_answer_to_a_prompt_that_fills_the_context_was_cut() -> None:
     prompt = "x" * 694  # 2 + 178 tokens of 200
-    assert ChatGLMStream().decoder(ask(prompt, context=200)).feed(update("", finished=True)) == [
+    assert ChatGLMStreamDialect().decoder(ask(prompt, context=200)).feed(update("", finished=True)) == [
         Finish("length")
     ]
     with pytest.raises(UpstreamEmpty):
-        ChatGLMStream().decoder(ask(prompt, context=300)).feed(update("", finished=True))
+        ChatGLMStreamDialect().decoder(ask(prompt, context=300)).feed(update("", finished=True))
 
 
 def test_a_failure_is_told_without_the_servers_words() -> None:
     with pytest.raises(UpstreamError) as caught:
-        ChatGLMStream().answer(ask(), b'{"success":false,"response":"CUDA secret"}')
+        ChatGLMStreamDialect().answer(ask(), b'{"success":false,"response":"CUDA secret"}')
     assert "secret" not in caught.value.message
 
 
@@ -72,7 +72,7 @@ def talk(pairs: int, *, system: str = "", **profile: Any) -> Outgoing:
             {"role": "assistant", "content": f"a{number}"},
         ]
     chat = read_chat(json.dumps({"messages": [*messages, {"role": "user", "content": "q"}]}).encode())
-    return ChatGLMStream().ask(chat, Profile(model="m", **profile), stream=True)
+    return ChatGLMStreamDialect().ask(chat, Profile(model="m", **profile), stream=True)
 
 
 def test_five_pairs_are_sent_and_nothing_is_reported() -> None:

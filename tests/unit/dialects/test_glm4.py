@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import AskWhole, Outgoing, Profile
-from gateway.dialects.glm4 import GLM4
+from gateway.dialects.glm4 import GLM4Dialect
 from gateway.errors import ContextExceeded, UpstreamTruncated
-from gateway.wire import sse
-from gateway.wire.events import Delta, Finish, ToolPiece
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
+from gateway.formats import sse
+from gateway.formats.events import Delta, Finish, ToolPiece
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import ChatRequest, chat_of_pairs, read_chat
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
@@ -23,15 +23,15 @@ def request(*texts: str, **members: Any) -> ChatRequest:
 
 
 def ask(chat: ChatRequest, stream: bool = False, **profile: Any) -> Outgoing:
-    return GLM4().ask(chat, Profile(model="m", **profile), stream=stream)
+    return GLM4Dialect().ask(chat, Profile(model="m", **profile), stream=stream)
 
 
-def event(delta: dict[str, Any], finish: str | None = None) -> sse.Event:
-    return sse.Event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
+def event(delta: dict[str, Any], finish: str | None = None) -> sse.SseEvent:
+    return sse.SseEvent(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
 
 
 def test_the_server_batches_and_has_tools_but_neither_stop_nor_n() -> None:
-    dialect = GLM4()
+    dialect = GLM4Dialect()
     assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("glm4", 8, 8192, "/health")
     assert dialect.honours == {"tools"}
 
@@ -71,7 +71,7 @@ def test_a_native_client_leaves_its_empty_halves_out_and_counts_the_prompt_in() 
 
 
 def test_streamed_call_is_given_when_it_is_complete() -> None:
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}, "type": "function"}
     rest = {"index": 0, "id": None, "function": {"name": None, "arguments": "{}"}, "type": "function"}
     assert decoder.feed(event({"role": "assistant", "content": None, "tool_calls": [call]})) == []
@@ -82,7 +82,7 @@ def test_streamed_call_is_given_when_it_is_complete() -> None:
     ]
 
 
-def streamed_call(name: str, *arguments: str) -> list[sse.Event]:
+def streamed_call(name: str, *arguments: str) -> list[sse.SseEvent]:
     first = {"index": 0, "id": "c", "function": {"name": name, "arguments": ""}}
     rest = [{"index": 0, "id": None, "function": {"name": None, "arguments": part}} for part in arguments]
     deltas = [{"content": None, "tool_calls": [piece]} for piece in (first, *rest)]
@@ -90,7 +90,7 @@ def streamed_call(name: str, *arguments: str) -> list[sse.Event]:
 
 
 def test_call_that_breaks_off_is_an_error_and_gives_nothing() -> None:
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     assert [decoder.feed(one) for one in streamed_call("f", '{"a')[:-1]] == [[], []]
     with pytest.raises(UpstreamTruncated):
         decoder.end(clean=True)
@@ -124,7 +124,7 @@ CALLS = [
 def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
     name: str, arguments: str, good: bool, size: int
 ) -> None:
-    dialect, outgoing = GLM4(), ask(request(tools=[TOOL]), stream=True)
+    dialect, outgoing = GLM4Dialect(), ask(request(tools=[TOOL]), stream=True)
     decoder = dialect.decoder(outgoing)
     parts = [arguments[place : place + size] for place in range(0, len(arguments), size)]
     said = [out for one in streamed_call(name, *parts) for out in decoder.feed(one)]
@@ -148,7 +148,7 @@ def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
 @pytest.mark.parametrize("blanks", [("", "\n"), ("\n", ""), (" ", " \n\n")])
 def test_blanks_around_the_arguments_make_no_other_call(blanks: tuple[str, str], size: int) -> None:
     arguments = blanks[0] + '{"a": "x"}' + blanks[1]
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     parts = [arguments[place : place + size] for place in range(0, len(arguments), size)]
     said = [out for one in streamed_call("f", *parts) for out in decoder.feed(one)]
     assert said == [Delta(tools=(ToolPiece(0, '{"a": "x"}', "c", "f"),)), Finish("tool_calls")]
@@ -158,38 +158,38 @@ def test_blanks_around_the_arguments_make_no_other_call(blanks: tuple[str, str],
 def test_text_is_a_call_where_the_server_saw_an_empty_line_alone(text: str, is_call: bool) -> None:
     message = {"role": "assistant", "content": text}
     answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    said = GLM4().answer(ask(request(tools=[TOOL])), json.dumps(answer).encode())
+    said = GLM4Dialect().answer(ask(request(tools=[TOOL])), json.dumps(answer).encode())
     call = [Delta(tools=(ToolPiece(0, '{"a": 1}', name="f"),)), Finish("tool_calls")]
     assert said == (call if is_call else [Delta(text), Finish("stop")])
 
 
 def test_arguments_said_again_whole_are_one_call() -> None:
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     said = [out for one in streamed_call("f", '{"a"', ": 1}", '{"a": 1}') for out in decoder.feed(one)]
     assert said == [Delta(tools=(ToolPiece(0, '{"a": 1}', "c", "f"),)), Finish("tool_calls")]
 
 
 def test_arguments_that_are_encoded_twice_are_given_once() -> None:
     twice = json.dumps('{"a": 1}')
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     said = [out for one in streamed_call("f", twice[:4], twice[4:]) for out in decoder.feed(one)]
     assert said == [Delta(tools=(ToolPiece(0, '{"a": 1}', "c", "f"),)), Finish("tool_calls")]
 
 
 def test_cut_call_is_text_that_reached_its_limit() -> None:
-    decoder = GLM4().decoder(ask(request(tools=[TOOL], max_tokens=4), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL], max_tokens=4), stream=True))
     said = [out for one in streamed_call("f", '{"city": "Beijing, the') for out in decoder.feed(one)]
     assert said == [Delta('f\n{"city": "Beijing, the'), Finish("length")]
 
 
 def test_call_without_any_tool_offered_is_text() -> None:
-    decoder = GLM4().decoder(ask(request(), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(), stream=True))
     assert [out for one in streamed_call("f", "{}") for out in decoder.feed(one)][-1] == Finish("stop")
 
 
-@pytest.mark.parametrize("events", [[], [sse.Event("[DONE]")]], ids=["nothing", "only-its-end"])
-def test_empty_stream_with_tools_is_asked_whole(events: list[sse.Event]) -> None:
-    decoder = GLM4().decoder(ask(request(tools=[TOOL]), stream=True))
+@pytest.mark.parametrize("events", [[], [sse.SseEvent("[DONE]")]], ids=["nothing", "only-its-end"])
+def test_empty_stream_with_tools_is_asked_whole(events: list[sse.SseEvent]) -> None:
+    decoder = GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True))
     with pytest.raises(AskWhole) as caught:
         _ = [decoder.feed(one) for one in events] + [decoder.end(clean=True)]
     assert (caught.value.repair, caught.value.remember) == ("short_stream", False)
@@ -197,7 +197,7 @@ def test_empty_stream_with_tools_is_asked_whole(events: list[sse.Event]) -> None
 
 def test_cut_stream_with_tools_is_an_error() -> None:
     with pytest.raises(UpstreamTruncated):
-        GLM4().decoder(ask(request(tools=[TOOL]), stream=True)).end(clean=False)
+        GLM4Dialect().decoder(ask(request(tools=[TOOL]), stream=True)).end(clean=False)
 
 
 def test_stream_of_an_edition_before_july_2024_is_asked_whole_and_remembered() -> None:
@@ -207,14 +207,14 @@ def test_stream_of_an_edition_before_july_2024_is_asked_whole_and_remembered() -
         "object": "chat.completion.chunk",
         "choices": [{"delta": {"content": ""}}],
     }
-    decoder = GLM4().decoder(ask(request(), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(), stream=True))
     with pytest.raises(AskWhole) as caught:
         decoder.feed(event({"role": "assistant", "content": json.dumps(inner)}))
     assert (caught.value.repair, caught.value.remember) == ("no_stream", True)
 
 
 def test_json_that_the_model_writes_is_an_answer() -> None:
-    decoder = GLM4().decoder(ask(request(), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(), stream=True))
     text = '{"model": "x", "object": "chat"}'
     assert decoder.feed(event({"content": text})) == [Delta(text)]
 
@@ -231,7 +231,7 @@ def test_old_answer_with_a_call_of_two_lines_is_its_text() -> None:
     text = "The answer is:\n42"
     message = {"content": text, "function_call": {"name": "The answer is:", "arguments": "42"}}
     answer = {"choices": [{"message": message, "finish_reason": "function_call"}]}
-    assert GLM4().answer(outgoing, json.dumps(answer).encode()) == [Delta(text), Finish("stop")]
+    assert GLM4Dialect().answer(outgoing, json.dumps(answer).encode()) == [Delta(text), Finish("stop")]
 
 
 def test_one_tool_that_is_required_is_sent_by_name_and_several_are_reported() -> None:
@@ -246,5 +246,5 @@ def test_one_tool_that_is_required_is_sent_by_name_and_several_are_reported() ->
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_only_stop_is_ever_corrected(reason: str) -> None:
-    decoder = GLM4().decoder(ask(request(max_tokens=1), stream=True))
+    decoder = GLM4Dialect().decoder(ask(request(max_tokens=1), stream=True))
     assert decoder.feed(event({"content": "a" * 50}, reason))[-1] == Finish(reason)  # type: ignore[arg-type]  # a plain text here

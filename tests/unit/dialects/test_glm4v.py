@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.glm4v import GLM4V
+from gateway.dialects.glm4v import GLM4VDialect
 from gateway.errors import ContextExceeded
-from gateway.wire.openai import read_chat
+from gateway.formats.openai import read_chat
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/AA==", "odd": None}}
 
@@ -21,7 +21,7 @@ def text(value: str) -> dict[str, Any]:
 def ask(*messages: dict[str, Any], **profile: Any) -> Outgoing:
     chat = read_chat(json.dumps({"messages": messages}).encode())
     before = deepcopy(chat.body)
-    outgoing = GLM4V().ask(chat, Profile(model="m", **profile), stream=False)
+    outgoing = GLM4VDialect().ask(chat, Profile(model="m", **profile), stream=False)
     assert chat.body == before
     return outgoing
 
@@ -32,7 +32,7 @@ def sent(outgoing: Outgoing) -> list[dict[str, Any]]:
 
 
 def test_the_server_answers_one_at_a_time_and_is_asked_for_its_models() -> None:
-    dialect = GLM4V()
+    dialect = GLM4VDialect()
     assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("glm4v", 1, 8192, "/v1/models")
     assert dialect.honours == frozenset()
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.dialects.base import Outgoing, Profile
-from gateway.dialects.openai import OpenAI
-from gateway.wire.events import Delta, Usage
-from gateway.wire.native import NativeRequest
-from gateway.wire.openai import ChatRequest, chat_of_pairs, read_chat
+from gateway.dialects.openai import OpenAIDialect
+from gateway.formats.events import Delta, Usage
+from gateway.formats.native import NativeRequest
+from gateway.formats.openai import ChatRequest, chat_of_pairs, read_chat
 from tests.support.opened import opened
 
 QUESTION = {"role": "user", "content": "hi"}
@@ -22,7 +22,7 @@ def request(**members: Any) -> ChatRequest:
 
 
 def ask(chat: ChatRequest, stream: bool = False, **profile: Any) -> Outgoing:
-    return OpenAI().ask(chat, Profile(model="served", **profile), stream=stream)
+    return OpenAIDialect().ask(chat, Profile(model="served", **profile), stream=stream)
 
 
 def body_of(outgoing: Outgoing) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def whole(choice: dict[str, Any], **members: Any) -> bytes:
 
 
 def test_the_server_batches_and_does_stop_n_and_tools_by_itself() -> None:
-    dialect = OpenAI()
+    dialect = OpenAIDialect()
     assert (dialect.name, dialect.slots, dialect.context) == ("openai", 8, None)
     assert dialect.honours == {"stop", "n", "tools"}
     assert dialect.probe == "/v1/models"
@@ -91,21 +91,21 @@ def test_logprobs_and_details_of_usage_pass() -> None:
         "cost": 3,
     }
     raw = whole({"message": {"content": "a"}, "logprobs": {"content": []}}, usage=usage)
-    piece, _, counted = opened(OpenAI().answer(ask(request()), raw))
+    piece, _, counted = opened(OpenAIDialect().answer(ask(request()), raw))
     assert piece == Delta("a", logprobs={"content": []})
     details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": None, "cost": 3}
     assert counted == Usage(9, 2, "backend", details)
 
 
 def test_logprobs_of_a_chunk_pass_even_without_text() -> None:
-    decoder = OpenAI().decoder(replace(ask(request(), stream=True), passes=False))
+    decoder = OpenAIDialect().decoder(replace(ask(request(), stream=True), passes=False))
     chunk = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "logprobs": {"content": [1]}}]}
     assert decoder.feed(f"data: {json.dumps(chunk)}\n\n".encode()) == [Delta(logprobs={"content": [1]})]
 
 
 def test_a_choice_without_an_index_takes_its_place_in_the_list() -> None:
     raw = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"} for text in "ab"]})
-    events = opened(OpenAI().answer(ask(request(n=2)), raw.encode()))
+    events = opened(OpenAIDialect().answer(ask(request(n=2)), raw.encode()))
     assert [(event.choice, event.text) for event in events if isinstance(event, Delta)] == [
         (0, "a"),
         (1, "b"),

@@ -34,7 +34,7 @@ from gateway.errors import (
     UpstreamTLS,
     UpstreamTruncated,
 )
-from gateway.scheduling.fitness import LAST
+from gateway.scheduling.availability import LAST
 from gateway.scheduling.health import (
     CONFIRM,
     LONGEST_PAUSE,
@@ -45,17 +45,17 @@ from gateway.scheduling.health import (
     REST,
     SPREAD,
     STATES,
-    Health,
+    BackendHealth,
+    HealthRules,
     Probe,
-    Rules,
 )
 
 REFUSED = ConnectFailed("", refused=True)
 SILENT = ConnectFailed("")
 RESET = UpstreamReset("")
 BROKEN = UpstreamError("")
-PROBED = Rules()
-ALONE = Rules(interval=None)
+PROBED = HealthRules()
+ALONE = HealthRules(interval=None)
 
 
 class Trial:
@@ -69,11 +69,11 @@ Event: TypeAlias = GatewayError | Probe | Trial | None
 FAILED = Trial(BROKEN)
 
 
-def health(slots: int = 1, rules: Rules = PROBED) -> Health:
-    return Health(slots, rules)
+def health(slots: int = 1, rules: HealthRules = PROBED) -> BackendHealth:
+    return BackendHealth(slots, rules)
 
 
-def play(one: Health, *events: Event, now: float = 0.0) -> Health:
+def play(one: BackendHealth, *events: Event, now: float = 0.0) -> BackendHealth:
     """Let tries (None or their errors, each of another tenant), probes and trials end, all at one moment."""
     for number, event in enumerate(events):
         if isinstance(event, str):
@@ -85,7 +85,7 @@ def play(one: Health, *events: Event, now: float = 0.0) -> Health:
     return one
 
 
-def sick(rules: Rules = PROBED, slots: int = 1) -> Health:
+def sick(rules: HealthRules = PROBED, slots: int = 1) -> BackendHealth:
     return play(health(slots, rules), BROKEN, BROKEN, BROKEN, FAILED)
 
 
@@ -172,7 +172,7 @@ def test_one_request_sent_again_weighs_less_than_different_ones(
 
 
 def test_the_number_of_failures_is_the_operators() -> None:
-    one = play(health(rules=Rules(fall=5)), *[BROKEN] * 4)
+    one = play(health(rules=HealthRules(fall=5)), *[BROKEN] * 4)
     assert not one.doubted
     assert play(one, BROKEN, FAILED).state(0.0) == "sick"
 
@@ -210,7 +210,7 @@ def test_what_still_ends_on_a_backend_that_is_out_is_old_news() -> None:
 
 
 def test_the_first_answered_probe_lets_one_request_in_and_the_second_all() -> None:
-    one = play(health(slots=4, rules=Rules(slow_start=0)), REFUSED)
+    one = play(health(slots=4, rules=HealthRules(slow_start=0)), REFUSED)
     play(one, "ok", now=1.0)
     assert (one.state(1.0), one.usable(1.0), one.slots_now(1.0)) == ("half_open", True, 1)
     assert one.errand_at == 1.0 + CONFIRM
@@ -231,7 +231,7 @@ def test_one_failure_on_trial_puts_it_out_again_for_longer() -> None:
 
 
 def test_a_backend_asked_to_come_back_by_one_sign_needs_no_trial() -> None:
-    assert play(health(rules=Rules(rise=1)), REFUSED, "ok").state(0.0) == "ramping"
+    assert play(health(rules=HealthRules(rise=1)), REFUSED, "ok").state(0.0) == "ramping"
 
 
 def test_only_a_real_answer_brings_a_sick_backend_back() -> None:
@@ -268,7 +268,7 @@ def test_a_trial_that_ends_after_the_verdict_changes_nothing() -> None:
 
 
 def test_rests_double_up_to_the_probe_period_and_are_spread() -> None:
-    one = play(health(rules=Rules(interval=5.0)), REFUSED)
+    one = play(health(rules=HealthRules(interval=5.0)), REFUSED)
     rests = []
     for _ in range(6):
         rests.append(one.errand_at)
@@ -305,7 +305,7 @@ def test_without_probes_a_sick_backend_is_tried_by_users_too() -> None:
 # --- doubts ----------------------------------------------------------------------------------------
 
 
-def doubted(slots: int = 1, rules: Rules = PROBED, *, tenant: str = "one") -> Health:
+def doubted(slots: int = 1, rules: HealthRules = PROBED, *, tenant: str = "one") -> BackendHealth:
     """A backend at which different requests of one tenant have failed."""
     one = health(slots, rules)
     for request in range(20):
@@ -317,7 +317,9 @@ def doubted(slots: int = 1, rules: Rules = PROBED, *, tenant: str = "one") -> He
 @pytest.mark.parametrize(
     "error", [BROKEN, UpstreamGarbled(""), UpstreamTruncated(""), StallTimeout(""), RESET]
 )
-def test_failures_of_one_tenant_alone_never_put_a_backend_out(error: GatewayError, rules: Rules) -> None:
+def test_failures_of_one_tenant_alone_never_put_a_backend_out(
+    error: GatewayError, rules: HealthRules
+) -> None:
     one = health(4, rules)
     for request in range(50):
         one.tried(error, float(request), 0.0, request, "one")
@@ -444,7 +446,7 @@ def test_a_server_that_asks_to_be_left_alone_is_not_probed_before(asked: float, 
 
 
 def test_slots_come_back_one_by_one_over_the_slow_start() -> None:
-    one = play(health(slots=4, rules=Rules(slow_start=8.0)), REFUSED, "ok", "ok")
+    one = play(health(slots=4, rules=HealthRules(slow_start=8.0)), REFUSED, "ok", "ok")
     seen, now = [], 0.0
     while (change := one.next_change(now)) is not None:
         seen.append((now, one.slots_now(now), one.share(now)))
@@ -456,13 +458,13 @@ def test_slots_come_back_one_by_one_over_the_slow_start() -> None:
 
 
 def test_a_single_slot_is_back_at_once_but_behind_the_others() -> None:
-    one = play(health(rules=Rules(slow_start=8.0)), REFUSED, "ok", "ok")
+    one = play(health(rules=HealthRules(slow_start=8.0)), REFUSED, "ok", "ok")
     assert (one.slots_now(0.0), one.next_change(0.0)) == (1, None)
     assert 0 < one.share(0.0) < one.share(4.0) < one.share(8.0) == 1.0
 
 
 def test_a_slow_start_ends_for_good() -> None:
-    one = play(health(slots=2, rules=Rules(slow_start=8.0)), REFUSED, "ok", "ok")
+    one = play(health(slots=2, rules=HealthRules(slow_start=8.0)), REFUSED, "ok", "ok")
     play(one, "ok", now=9.0)
     assert (one.state(9.0), one.slots_now(9.0), one.share(9.0)) == ("up", 2, 1.0)
     assert one.steady
@@ -585,7 +587,7 @@ ERRORS = [
     *CLIENTS,
     None,
 ]
-Step: TypeAlias = Callable[[Health, float, float], None]
+Step: TypeAlias = Callable[[BackendHealth, float, float], None]
 
 
 def tries(errors: list[GatewayError | None]) -> st.SearchStrategy[Step]:
@@ -616,7 +618,7 @@ def rows(*steps: st.SearchStrategy[Step]) -> st.SearchStrategy[list[tuple[Step, 
 
 ANYTHING = rows(tries(ERRORS), probes(PROBES), trials())
 RULES = st.builds(
-    Rules,
+    HealthRules,
     fall=st.integers(1, 5),
     rise=st.integers(1, 4),
     slow_start=st.sampled_from([0.0, 3.0, 10.0]),
@@ -624,7 +626,7 @@ RULES = st.builds(
 )
 
 
-def run(one: Health, row: list[tuple[Step, float, float]]) -> float:
+def run(one: BackendHealth, row: list[tuple[Step, float, float]]) -> float:
     """Play a row of events, each some seconds after the one before; give the time of the last."""
     now = 0.0
     for step, seconds, chance in row:
@@ -634,7 +636,7 @@ def run(one: Health, row: list[tuple[Step, float, float]]) -> float:
     return now
 
 
-def check_verdicts(one: Health, now: float) -> None:
+def check_verdicts(one: BackendHealth, now: float) -> None:
     slots, usable, state = one.slots_now(now), one.usable(now), one.state(now)
     assert state in STATES
     assert usable == (state not in ("down", "sick"))
@@ -648,14 +650,16 @@ def check_verdicts(one: Health, now: float) -> None:
 
 @given(RULES, ANYTHING)
 def test_verdicts_agree_with_each_other_whatever_happens(
-    rules: Rules, row: list[tuple[Step, float, float]]
+    rules: HealthRules, row: list[tuple[Step, float, float]]
 ) -> None:
-    run(Health(4, rules), row)
+    run(BackendHealth(4, rules), row)
 
 
 @given(RULES, ANYTHING)
-def test_every_backend_comes_back_once_it_is_well(rules: Rules, row: list[tuple[Step, float, float]]) -> None:
-    one = Health(4, rules)
+def test_every_backend_comes_back_once_it_is_well(
+    rules: HealthRules, row: list[tuple[Step, float, float]]
+) -> None:
+    one = BackendHealth(4, rules)
     now = run(one, row)
     began = now
     period = rules.interval or LONGEST_REST
@@ -668,7 +672,7 @@ def test_every_backend_comes_back_once_it_is_well(rules: Rules, row: list[tuple[
     assert now - began <= wait + 2.0
 
 
-def comeback(one: Health, now: float, rules: Rules) -> float:
+def comeback(one: BackendHealth, now: float, rules: HealthRules) -> float:
     """What a well server makes happen next: errands succeed, and so does a user's request; give the time."""
     if rules.interval is not None and one.errand_at <= now:
         if one.errand() == "trial":
@@ -682,24 +686,26 @@ def comeback(one: Health, now: float, rules: Rules) -> float:
 
 
 @given(RULES, rows(probes(("busy", "ok"))))
-def test_a_busy_backend_never_goes_out_by_probes(rules: Rules, row: list[tuple[Step, float, float]]) -> None:
-    one = Health(4, rules)
+def test_a_busy_backend_never_goes_out_by_probes(
+    rules: HealthRules, row: list[tuple[Step, float, float]]
+) -> None:
+    one = BackendHealth(4, rules)
     now = run(one, row)
     assert one.state(now) == "up"
 
 
 @given(RULES, rows(tries([*CLIENTS, UpstreamRejected(""), None]), probes(("busy", "ok"))))
-def test_clients_errors_never_count(rules: Rules, row: list[tuple[Step, float, float]]) -> None:
-    one = Health(4, rules)
+def test_clients_errors_never_count(rules: HealthRules, row: list[tuple[Step, float, float]]) -> None:
+    one = BackendHealth(4, rules)
     now = run(one, row)
     assert (one.state(now), one.slots_now(now), one.steady) == ("up", 4, True)
 
 
 @given(RULES, ANYTHING, st.floats(0, 20), st.floats(0, 1, exclude_max=True))
 def test_refused_is_dead_at_once_whatever_was_before(
-    rules: Rules, row: list[tuple[Step, float, float]], seconds: float, chance: float
+    rules: HealthRules, row: list[tuple[Step, float, float]], seconds: float, chance: float
 ) -> None:
-    one = Health(4, rules)
+    one = BackendHealth(4, rules)
     now = run(one, row) + seconds
     one.tried(REFUSED, now, chance)
     assert not one.usable(now)
@@ -717,7 +723,7 @@ def test_repeated_sendings_are_one_miss_less_than_put_it_out_and_have_it_looked_
 
 
 def test_repeated_sendings_are_wiped_out_by_an_answer_and_never_put_out_who_falls_at_once() -> None:
-    one = health(rules=Rules(fall=1))
+    one = health(rules=HealthRules(fall=1))
     one.repeated(1.0)
     assert one.usable(1.0)
     one = health()

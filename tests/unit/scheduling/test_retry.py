@@ -18,11 +18,11 @@ from gateway.errors import (
     UnsupportedParameter,
     UpstreamRejected,
 )
-from gateway.scheduling.retry import LEAST, WINDOW, Budget, Cause, Failure, Verdict, cause, decide
+from gateway.scheduling.retry import LEAST, WINDOW, Cause, Failure, RetryBudget, Verdict, cause, decide
 
 
-def spent(share: float = 0.2, least: float = 1.0) -> Budget:
-    budget = Budget(share, least)
+def spent(share: float = 0.2, least: float = 1.0) -> RetryBudget:
+    budget = RetryBudget(share, least)
     while budget.spend(0.0):
         pass
     return budget
@@ -41,7 +41,7 @@ def spent(share: float = 0.2, least: float = 1.0) -> Budget:
     ],
 )
 def test_the_verdict_names_its_reason(failure: Failure, attempts: int, verdict: Verdict) -> None:
-    assert decide(failure, attempts, Budget(0.2), 0.0) == verdict
+    assert decide(failure, attempts, RetryBudget(0.2), 0.0) == verdict
 
 
 def test_an_empty_budget_forbids_the_retry() -> None:
@@ -49,7 +49,7 @@ def test_an_empty_budget_forbids_the_retry() -> None:
 
 
 def test_only_a_retry_costs_something() -> None:
-    budget = Budget(0.2)
+    budget = RetryBudget(0.2)
     before = budget.left(0.0)
     for failure in (Failure(False, False, 1), Failure(True, True, 1), Failure(True, False, 2)):
         decide(failure, 2, budget, 0.0)
@@ -59,13 +59,13 @@ def test_only_a_retry_costs_something() -> None:
 
 
 def test_a_quiet_gateway_can_retry_at_once() -> None:
-    budget = Budget(0.0)
+    budget = RetryBudget(0.0)
     assert budget.left(0.0) == LEAST * WINDOW
     assert budget.spend(0.0)
 
 
 def test_without_share_and_least_nothing_is_retried() -> None:
-    budget = Budget(0.0, 0.0)
+    budget = RetryBudget(0.0, 0.0)
     budget.earn(0.0)
     assert not budget.spend(0.0)
 
@@ -88,21 +88,21 @@ def test_what_was_spent_comes_back_when_the_window_has_passed() -> None:
 
 
 def test_what_was_earned_is_gone_when_the_window_has_passed() -> None:
-    budget = Budget(1.0, 0.0)
+    budget = RetryBudget(1.0, 0.0)
     budget.earn(3.0)
     assert budget.left(3.0 + WINDOW - 1) == 1
     assert not budget.spend(3.0 + WINDOW)
 
 
 def test_a_long_pause_forgets_everything() -> None:
-    budget = Budget(1.0, 0.0)
+    budget = RetryBudget(1.0, 0.0)
     for _ in range(50):
         budget.earn(1.0)
     assert budget.left(1e6) == 0
 
 
 def test_when_everything_fails_retries_stay_a_share_of_requests() -> None:
-    budget = Budget(0.2)
+    budget = RetryBudget(0.2)
     retries = 0
     for _ in range(1000):
         budget.earn(5.5)
@@ -111,7 +111,7 @@ def test_when_everything_fails_retries_stay_a_share_of_requests() -> None:
 
 
 def test_the_budget_shows_its_counts() -> None:
-    budget = Budget(0.2)
+    budget = RetryBudget(0.2)
     budget.earn(0.0)
     budget.spend(0.0)
     assert repr(budget) == "<Budget 1 retries of 1 requests>"
@@ -124,7 +124,7 @@ steps = st.lists(st.tuples(st.sampled_from([0.0, 0.3, 1.0, 4.0, 11.0, 1000.0]), 
 def test_no_window_has_more_retries_than_its_requests_and_time_allow(
     steps: list[tuple[float, bool]], share: float, least: float
 ) -> None:
-    budget, now = Budget(share, least), 0.0
+    budget, now = RetryBudget(share, least), 0.0
     requests: list[int] = []
     retries: list[int] = []
     for pause, asks in steps:

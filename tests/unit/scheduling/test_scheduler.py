@@ -5,15 +5,15 @@ import sys
 import pytest
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
+from gateway.scheduling.availability import LAST, REST, Rest
 from gateway.scheduling.balancers.base import Balancer
 from gateway.scheduling.balancers.least_busy import LeastBusy
 from gateway.scheduling.balancers.prefix import Prefix
 from gateway.scheduling.balancers.round_robin import RoundRobin
 from gateway.scheduling.balancers.session import Session
 from gateway.scheduling.balancers.weighted import Weighted
-from gateway.scheduling.claim import Claim, Effect, Granted, Refused, Ticket
-from gateway.scheduling.fitness import LAST, REST, Rest
-from gateway.scheduling.scheduler import MOST_REACHES, Fleet, Scheduler
+from gateway.scheduling.scheduler import MOST_REACHES, BackendTable, Scheduler
+from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRefused, SlotRequest, Ticket
 
 
 class House(Scheduler):
@@ -23,7 +23,7 @@ class House(Scheduler):
         self, slots: dict[str, int], models: dict[str, tuple[str, ...]], length: int, size: int
     ) -> None:
         self.rests = {name: Rest(count) for name, count in slots.items()}
-        super().__init__(Fleet(slots, models, fitness=self.rests), length=length, size=size)
+        super().__init__(BackendTable(slots, models, availability=self.rests), length=length, size=size)
 
     def fail(self, backend: str, now: float) -> list[Effect]:
         self.rests[backend].failed(now)
@@ -54,27 +54,27 @@ def ticket(
     priority: int = 0,
     size: int = 0,
 ) -> Ticket:
-    claim = Claim(model, backends or ("a",), tenant, weight, priority, size)
-    return Ticket(number, claim, deadline)
+    slot_request = SlotRequest(model, backends or ("a",), tenant, weight, priority, size)
+    return Ticket(number, slot_request, deadline)
 
 
 def granted(effects: list[Effect]) -> list[tuple[int, str]]:
     """The grants as (ticket, backend); anything else among the effects fails."""
-    found = [effect for effect in effects if isinstance(effect, Granted)]
+    found = [effect for effect in effects if isinstance(effect, SlotGranted)]
     assert len(found) == len(effects), effects
     return [(effect.ticket.number, effect.backend) for effect in found]
 
 
 def refused(effects: list[Effect]) -> list[tuple[int, type]]:
     """The refusals as (ticket, kind); anything else among the effects fails."""
-    found = [effect for effect in effects if isinstance(effect, Refused)]
+    found = [effect for effect in effects if isinstance(effect, SlotRefused)]
     assert len(found) == len(effects), effects
     return [(effect.ticket.number, type(effect.error)) for effect in found]
 
 
-def refusal(effects: list[Effect]) -> Refused:
+def refusal(effects: list[Effect]) -> SlotRefused:
     (effect,) = effects
-    assert isinstance(effect, Refused)
+    assert isinstance(effect, SlotRefused)
     return effect
 
 
@@ -97,14 +97,16 @@ def test_a_last_choice_gets_what_no_other_can_take(balancer: Balancer) -> None:
         def next_change(self, now: float) -> float | None:
             return 5.0 if now < 5 else None
 
-    fleet = Fleet({"a": 2, "b": 2}, {"m": ("a", "b")}, balancers={"m": balancer}, fitness={"a": Last(2)})
+    fleet = BackendTable(
+        {"a": 2, "b": 2}, {"m": ("a", "b")}, balancers={"m": balancer}, availability={"a": Last(2)}
+    )
     one = Scheduler(fleet, length=10)
     for session in "rstuvwxyz":
-        claim = Claim("m", ("a", "b"), affinity=session, prefix=(b"p",))
-        assert one.seize(claim, 0.0) == "b"
+        slot_request = SlotRequest("m", ("a", "b"), affinity=session, prefix=(b"p",))
+        assert one.seize(slot_request, 0.0) == "b"
         one.release("b", 0.0)
-    claims = [Claim("m", ("a", "b"), affinity="s") for _ in range(4)]
-    assert [one.seize(claim, 0.0) for claim in claims] == ["b", "b", "a", "a"]
+    claims = [SlotRequest("m", ("a", "b"), affinity="s") for _ in range(4)]
+    assert [one.seize(slot_request, 0.0) for slot_request in claims] == ["b", "b", "a", "a"]
     one.tick(6.0)
     one.release("a", 6.0)
     assert one.seize(claims[0], 6.0) == "a"
@@ -387,8 +389,8 @@ def test_it_shows_who_is_busy_and_who_waits() -> None:
 
 def test_who_finds_a_free_backend_needs_no_ticket() -> None:
     one = scheduler({"a": 1, "b": 1})
-    claim = Claim("m", ("a", "b"))
-    assert [one.seize(claim, 0) for _ in range(3)] == ["a", "b", None]
+    slot_request = SlotRequest("m", ("a", "b"))
+    assert [one.seize(slot_request, 0) for _ in range(3)] == ["a", "b", None]
 
 
 def test_the_short_way_overtakes_nobody_whose_backend_has_just_rested() -> None:
@@ -396,13 +398,13 @@ def test_the_short_way_overtakes_nobody_whose_backend_has_just_rested() -> None:
     one.fail("b", 0)
     one.arrive(ticket(1, "a"), 0)
     one.arrive(ticket(2, "a", "b"), 0)
-    assert one.seize(Claim("m", ("b",)), REST) is None
+    assert one.seize(SlotRequest("m", ("b",)), REST) is None
     assert granted(one.tick(REST)) == [(2, "b")]
 
 
 def test_a_model_that_is_gone_has_no_backend() -> None:
     one = scheduler()
-    assert one.seize(Claim("gone", ("a",)), 0) is None
+    assert one.seize(SlotRequest("gone", ("a",)), 0) is None
     assert refused(one.arrive(ticket(1, model="gone"), 0)) == [(1, NoBackend)]
 
 
@@ -411,7 +413,7 @@ def test_sets_of_backends_are_not_remembered_without_end() -> None:
     one.arrive(ticket(1, "a"), 0)
     one.arrive(ticket(2, "a"), 0)
     for number in range(2 * MOST_REACHES):
-        one.seize(Claim("m", ("a", f"gone {number}")), 0)
+        one.seize(SlotRequest("m", ("a", f"gone {number}")), 0)
     assert len(one._reaches) <= MOST_REACHES
     assert granted(one.release("a", 1)) == [(2, "a")]
 
@@ -519,7 +521,7 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
     one = scheduler()
     for number in range(4):
         one.arrive(ticket(number), 0)
-    fleet = Fleet({"a": 2, "c": 1}, {"m": ("a", "c")})
+    fleet = BackendTable({"a": 2, "c": 1}, {"m": ("a", "c")})
     assert granted(one.reconfigure(fleet, 1, length=10)) == [(1, "a")]
     assert granted(one.release("a", 2)) == [(2, "a")]
     assert one.depth("m") == 1
@@ -528,34 +530,37 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
 
 def test_those_who_wait_may_have_newcomers_of_a_kind_that_they_could_have() -> None:
     kinds = {("m", "a"): "old", ("m", "b"): "new", ("m", "c"): "new", ("m", "d"): "old", ("n", "d"): "new"}
-    one = Scheduler(Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    one = Scheduler(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
     for number, backend in enumerate(("a", "b", "a", "b")):
         one.arrive(ticket(number, backend), 0)
     models: dict[str, tuple[str, ...]] = {"m": ("c", "d", "a", "b"), "n": ("d",)}
     slots = {"a": 1, "b": 1, "c": 1, "d": 1}
-    assert granted(one.reconfigure(Fleet(slots, models, kinds=kinds), 1, length=10)) == [(3, "c"), (2, "d")]
+    assert granted(one.reconfigure(BackendTable(slots, models, kinds=kinds), 1, length=10)) == [
+        (3, "c"),
+        (2, "d"),
+    ]
     assert not one.waiting
 
 
 def test_those_who_wait_keep_away_from_who_was_there_already_and_not_theirs() -> None:
     kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("m", "c")], "same")
-    one = Scheduler(Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    one = Scheduler(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
     for number in range(2):
         one.arrive(ticket(number, "a"), 0)  # a second try: b has failed it
-    fleet = Fleet({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)
+    fleet = BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)
     assert one.reconfigure(fleet, 1, length=10) == []
-    fleet = Fleet({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds)
+    fleet = BackendTable({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds)
     assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "c")]
 
 
 def test_the_kind_of_a_backend_that_served_another_model_for_a_while_is_not_forgotten() -> None:
     kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("n", "a")], "same")
-    one = Scheduler(Fleet({"a": 1}, {"m": ("a",)}, kinds=kinds), length=10)
+    one = Scheduler(BackendTable({"a": 1}, {"m": ("a",)}, kinds=kinds), length=10)
     for number in range(2):
         one.arrive(ticket(number, "a"), 0)
-    away = Fleet({"a": 1}, {"m": (), "n": ("a",)}, kinds={("n", "a"): "same"})
+    away = BackendTable({"a": 1}, {"m": (), "n": ("a",)}, kinds={("n", "a"): "same"})
     assert one.reconfigure(away, 1, length=10) == []
-    fleet = Fleet({"a": 1, "b": 1}, {"m": ("b",), "n": ("a",)}, kinds=kinds)
+    fleet = BackendTable({"a": 1, "b": 1}, {"m": ("b",), "n": ("a",)}, kinds=kinds)
     assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "b")]
 
 
@@ -563,7 +568,7 @@ def test_a_backend_is_at_work_until_its_last_request_is_over() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
     assert (one.at_work("a"), one.at_work("b"), one.at_work("never")) == (True, False, False)
-    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
     assert one.at_work("a")
     one.release("a", 2)
     assert not one.at_work("a")
@@ -576,7 +581,7 @@ def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
     one.arrive(ticket(2, "a", "b"), 0)
     one.arrive(ticket(3, "b", model="n"), 0)
     one.arrive(ticket(4, "b"), 0)
-    assert refused(one.reconfigure(Fleet({"a": 1}, {"m": ("a",)}), 1, length=10)) == [
+    assert refused(one.reconfigure(BackendTable({"a": 1}, {"m": ("a",)}), 1, length=10)) == [
         (3, NoBackend),
         (4, NoBackend),
     ]
@@ -586,7 +591,7 @@ def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
 def test_a_backend_that_is_gone_is_forgotten_with_its_last_request() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
-    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
     assert one.usable(1) == {"b": True}
     assert one.state("a").busy == 1
     assert one.release("a", 2) == []
@@ -596,11 +601,11 @@ def test_a_backend_that_is_gone_is_forgotten_with_its_last_request() -> None:
 def test_a_backend_that_comes_back_knows_what_it_still_works_on() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
-    one.reconfigure(Fleet({"b": 1}, {"m": ("b",)}), 1, length=10)
-    one.reconfigure(Fleet({"a": 2, "b": 1}, {"m": ("a", "b")}), 2, length=10)
-    assert [one.seize(Claim("m", ("a",)), 2) for _ in range(2)] == ["a", None]
+    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(BackendTable({"a": 2, "b": 1}, {"m": ("a", "b")}), 2, length=10)
+    assert [one.seize(SlotRequest("m", ("a",)), 2) for _ in range(2)] == ["a", None]
     one.release("a", 3)
-    assert one.seize(Claim("m", ("a",)), 3) == "a"
+    assert one.seize(SlotRequest("m", ("a",)), 3) == "a"
 
 
 # --- cost ------------------------------------------------------------------------------------------

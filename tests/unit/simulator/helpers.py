@@ -10,8 +10,8 @@ from typing import Any
 from gateway.simulator.brain import Brain, CannedBrain, EchoBrain
 from gateway.simulator.exchange import Reply, Request, Stream
 from gateway.simulator.options import Options
+from gateway.simulator.pacing import PacedSpeaker
 from gateway.simulator.program import Program
-from gateway.simulator.voice import Voice
 
 
 class Pauses:
@@ -51,7 +51,7 @@ async def turns(count: int = 50) -> None:
 
 def make(program: type[Program], brain: Brain | None = None, **options: Any) -> Program:
     settings = Options(**options)
-    return program(Voice(brain or EchoBrain(settings.piece_size), settings))
+    return program(PacedSpeaker(brain or EchoBrain(settings.piece_size), settings))
 
 
 def canned() -> CannedBrain:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.simulator.exchange import (
-    Present,
+    ClientPresence,
     Request,
     compact,
     detail,
@@ -57,7 +57,7 @@ def test_json_comes_in_the_spelling_of_either_pydantic() -> None:
 
 
 async def test_present_client_never_leaves() -> None:
-    client = Present()
+    client = ClientPresence()
     waiting = asyncio.ensure_future(client.wait_gone())
     await turns()
     assert not client.gone

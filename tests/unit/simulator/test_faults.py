@@ -2,26 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.simulator.faults import ALWAYS, Fault, FaultError, Faults, parse_fault
+from gateway.simulator.faults import ALWAYS, FaultError, SimulatedFault, SimulatedFaults, parse_fault
 
 
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        pytest.param("reset", Fault("reset"), id="kind-alone"),
-        pytest.param("status:503", Fault("status", 503), id="with-value"),
-        pytest.param("slow:0.5*3", Fault("slow", 0.5, 3), id="with-times"),
-        pytest.param("hang*always@/health", Fault("hang", 0, ALWAYS, "/health"), id="always-on-a-path"),
-        pytest.param({"kind": "cut", "value": 2, "times": 2}, Fault("cut", 2, 2), id="object"),
+        pytest.param("reset", SimulatedFault("reset"), id="kind-alone"),
+        pytest.param("status:503", SimulatedFault("status", 503), id="with-value"),
+        pytest.param("slow:0.5*3", SimulatedFault("slow", 0.5, 3), id="with-times"),
+        pytest.param(
+            "hang*always@/health", SimulatedFault("hang", 0, ALWAYS, "/health"), id="always-on-a-path"
+        ),
+        pytest.param({"kind": "cut", "value": 2, "times": 2}, SimulatedFault("cut", 2, 2), id="object"),
         pytest.param(
             {"kind": "close", "times": "always", "path": "any"},
-            Fault("close", 0, ALWAYS, "any"),
+            SimulatedFault("close", 0, ALWAYS, "any"),
             id="object-any",
         ),
-        pytest.param(Fault("empty"), Fault("empty"), id="ready-made"),
+        pytest.param(SimulatedFault("empty"), SimulatedFault("empty"), id="ready-made"),
     ],
 )
-def test_fault_is_read_in_every_spelling(spec: object, fault: Fault) -> None:
+def test_fault_is_read_in_every_spelling(spec: object, fault: SimulatedFault) -> None:
     assert parse_fault(spec) == fault
 
 
@@ -43,32 +45,32 @@ def test_fault_that_cannot_be_understood_says_why(spec: object, complaint: str) 
 
 
 def test_fault_is_used_up_after_its_times() -> None:
-    faults = Faults(["reset*2", "close"])
+    faults = SimulatedFaults(["reset*2", "close"])
     taken = [faults.take("/", generates=True) for _ in range(4)]
     assert [fault.kind if fault else None for fault in taken] == ["reset", "reset", "close", None]
 
 
 def test_fault_for_always_never_wears_off() -> None:
-    faults = Faults(["status:500*always"])
+    faults = SimulatedFaults(["status:500*always"])
     assert all(faults.take("/", generates=True) for _ in range(10))
     faults.clear()
     assert len(faults) == 0
 
 
 def test_fault_without_a_path_spares_requests_that_do_not_generate() -> None:
-    faults = Faults(["reset"])
+    faults = SimulatedFaults(["reset"])
     assert faults.take("/health", generates=False) is None
-    assert faults.take("/v1/chat/completions", generates=True) == Fault("reset")
+    assert faults.take("/v1/chat/completions", generates=True) == SimulatedFault("reset")
 
 
 def test_fault_with_a_path_waits_for_it_behind_others() -> None:
-    faults = Faults(["reset", "status:503@/health", "hang@any"])
-    assert faults.take("/health", generates=False) == Fault("status", 503, 1, "/health")
-    assert faults.take("/v1/models", generates=False) == Fault("hang", path="any")
+    faults = SimulatedFaults(["reset", "status:503@/health", "hang@any"])
+    assert faults.take("/health", generates=False) == SimulatedFault("status", 503, 1, "/health")
+    assert faults.take("/v1/models", generates=False) == SimulatedFault("hang", path="any")
 
 
 def test_one_bad_fault_in_a_list_queues_none() -> None:
-    faults = Faults()
+    faults = SimulatedFaults()
     with pytest.raises(FaultError):
         faults.extend(["reset", "explode"])
     assert len(faults) == 0

@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 from gateway.simulator.exchange import Request
-from gateway.simulator.faults import Faults
+from gateway.simulator.faults import SimulatedFaults
 from gateway.simulator.inspection import PREFIX, Inspection
 from gateway.simulator.recorder import Recorder, RequestRecord
 from tests.unit.simulator.helpers import get, post
 
 
-def make() -> tuple[Inspection, Recorder, Faults]:
-    recorder, faults = Recorder(10), Faults()
+def make() -> tuple[Inspection, Recorder, SimulatedFaults]:
+    recorder, faults = Recorder(10), SimulatedFaults()
     return Inspection("chatglm", recorder, faults), recorder, faults
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.simulator import Options, Simulator
-from gateway.simulator.brain import Prompt
+from gateway.simulator.brain import BrainPrompt
 from gateway.simulator.exchange import ModelError
 from gateway.simulator.llama import LlamaBrain, ModelMissingError, find_model
 
@@ -52,7 +52,7 @@ def model_file(folder: Path) -> Path:
     return path
 
 
-async def said(brain: LlamaBrain, prompt: Prompt) -> list[str]:
+async def said(brain: LlamaBrain, prompt: BrainPrompt) -> list[str]:
     return [piece async for piece in brain.answer(prompt).pieces]
 
 
@@ -60,7 +60,7 @@ async def test_answer_streams_what_the_model_says(monkeypatch: pytest.MonkeyPatc
     server = install(monkeypatch, delta(None), delta("Hel"), delta("lo"), {"choices": [{"delta": {}}]})
     brain = LlamaBrain(model_file(tmp_path), 4)
     history = [["q", "a"], {"role": "observation", "content": "3C"}, {"role": "system", "content": None}]
-    prompt = Prompt("m", "hi", history, {"max_new_tokens": 9000, "temperature": 0.5}, lead="\n ")
+    prompt = BrainPrompt("m", "hi", history, {"max_new_tokens": 9000, "temperature": 0.5}, lead="\n ")
     assert await said(brain, prompt) == ["\n ", "Hel", "lo"]
     assert server.asked == {
         "messages": [
@@ -78,18 +78,18 @@ async def test_answer_streams_what_the_model_says(monkeypatch: pytest.MonkeyPatc
 
 async def test_directive_still_prescribes_the_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch)
-    assert await said(LlamaBrain(model_file(tmp_path), 4), Prompt("m", "@@reply:abcd@@")) == ["abcd"]
+    assert await said(LlamaBrain(model_file(tmp_path), 4), BrainPrompt("m", "@@reply:abcd@@")) == ["abcd"]
 
 
 async def test_error_of_the_model_is_a_model_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, {"message": "context too long"})
     with pytest.raises(ModelError, match="context too long"):
-        await said(LlamaBrain(model_file(tmp_path), 4), Prompt("m", "hi"))
+        await said(LlamaBrain(model_file(tmp_path), 4), BrainPrompt("m", "hi"))
 
 
 async def test_generation_ends_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, *(delta(str(number)) for number in range(9)))
-    pieces = LlamaBrain(model_file(tmp_path), 4).answer(Prompt("m", "hi")).pieces
+    pieces = LlamaBrain(model_file(tmp_path), 4).answer(BrainPrompt("m", "hi")).pieces
     assert await anext(pieces) == "0"
     await pieces.aclose()
     assert [piece async for piece in pieces] == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.simulator.brain import Tool
+from gateway.simulator.brain import BrainTool
 from gateway.simulator.shapes import models_reply, offered, random_id, usage
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -25,19 +25,21 @@ def test_usage_adds_up() -> None:
     [
         pytest.param(
             [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}],
-            [Tool("f", "", SCHEMA)],
+            [BrainTool("f", "", SCHEMA)],
             id="nested",
         ),
         pytest.param(
-            [{"name": "f", "description": "d", "parameters": SCHEMA}], [Tool("f", "d", SCHEMA)], id="flat"
+            [{"name": "f", "description": "d", "parameters": SCHEMA}],
+            [BrainTool("f", "d", SCHEMA)],
+            id="flat",
         ),
-        pytest.param([{"name": "f", "parameters": None}], [Tool("f")], id="null-parameters"),
+        pytest.param([{"name": "f", "parameters": None}], [BrainTool("f")], id="null-parameters"),
         pytest.param([{}, 5], [], id="nothing-with-a-name"),
         pytest.param(None, [], id="none"),
         pytest.param({"some": "object"}, [], id="object"),
     ],
 )
-def test_tools_are_found_in_either_shape(tools: object, found: list[Tool]) -> None:
+def test_tools_are_found_in_either_shape(tools: object, found: list[BrainTool]) -> None:
     assert offered(tools) == found
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from gateway.telemetry.comparison import Comparison, Side
+from gateway.telemetry.comparison import ComparedAnswer, Comparison
 
-SIDE = Side("gpu-0", "ok", "stop", 100, 0.5, 2.0)
+SIDE = ComparedAnswer("gpu-0", "ok", "stop", 100, 0.5, 2.0)
 
 
 def test_both_have_answered_only_if_both_are_whole() -> None:

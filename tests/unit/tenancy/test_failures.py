@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tenancy.failures import FREE, LONGEST, MOST, PACE, TRIAL, Failures
+from gateway.tenancy.failures import FREE, LONGEST, MOST, PACE, TRIAL, AuthFailures
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_the_first_failures_wait_for_nothing_and_the_rest_longer_and_longer_up_to_a_limit() -> None:
-    failures = Failures(Clock())
+    failures = AuthFailures(Clock())
     waits = [failures.delay("10.0.0.1") for _ in range(FREE + 100)]
     assert waits[:FREE] == [0.0] * FREE
     assert waits[FREE : FREE + 3] == pytest.approx([PACE, 2 * PACE, 3 * PACE])
@@ -26,7 +26,7 @@ def test_the_first_failures_wait_for_nothing_and_the_rest_longer_and_longer_up_t
 
 def test_time_gives_failures_back() -> None:
     clock = Clock()
-    failures = Failures(clock)
+    failures = AuthFailures(clock)
     for _ in range(1000):
         failures.delay("10.0.0.1")
     clock.now += LONGEST + FREE * PACE
@@ -35,7 +35,7 @@ def test_time_gives_failures_back() -> None:
 
 def test_a_good_key_that_its_address_has_not_used_waits_as_long_as_a_wrong_one() -> None:
     clock = Clock()
-    failures = Failures(clock)
+    failures = AuthFailures(clock)
     assert failures.trial("10.0.0.1", "old") == 0.0
     for _ in range(FREE + round(TRIAL / PACE) - 1):
         failures.delay("10.0.0.1")
@@ -54,7 +54,7 @@ def test_a_good_key_that_its_address_has_not_used_waits_as_long_as_a_wrong_one()
 
 
 def test_the_table_of_used_keys_is_bounded() -> None:
-    failures = Failures(Clock())
+    failures = AuthFailures(Clock())
     for number in range(2 * MOST):
         failures.trial(f"10.1.{number // 256}.{number % 256}", "team")
     assert len(failures._used) == MOST
@@ -72,14 +72,14 @@ def test_the_table_of_used_keys_is_bounded() -> None:
     ],
 )
 def test_addresses_of_one_network_count_together(one: str, other: str, same: bool) -> None:
-    failures = Failures(Clock())
+    failures = AuthFailures(Clock())
     for _ in range(FREE):
         failures.delay(one)
     assert (failures.delay(other) > 0) is same
 
 
 def test_the_table_is_bounded() -> None:
-    failures = Failures(Clock())
+    failures = AuthFailures(Clock())
     for number in range(2 * MOST):
         failures.delay(f"10.1.{number // 256}.{number % 256}")
     assert len(failures) == MOST

@@ -10,16 +10,16 @@ from unittest import mock
 
 import pytest
 
-from gateway.config import Key
+from gateway.config import KeySettings
 from gateway.errors import ModelNotAllowed, Unauthorized
-from gateway.tenancy.keys import ANONYMOUS, Keyring, Known, Tenant, credential
+from gateway.tenancy.keys import ANONYMOUS, Keyring, KnownKey, Tenant, credential
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 BEARER = b"Bearer sk-12345678"
 
 
 def keyring(**fields: Any) -> Keyring:
-    return Keyring([Key.model_validate({"name": "team", "key": "sk-12345678", **fields})])
+    return Keyring([KeySettings.model_validate({"name": "team", "key": "sk-12345678", **fields})])
 
 
 def basic(text: bytes) -> bytes:
@@ -89,7 +89,10 @@ def test_a_key_may_be_configured_as_its_hash() -> None:
 
 
 def test_each_key_has_its_own_tenant() -> None:
-    keys = [Key.model_validate({"name": f"t{number}", "key": f"sk-number-{number}"}) for number in range(5)]
+    keys = [
+        KeySettings.model_validate({"name": f"t{number}", "key": f"sk-number-{number}"})
+        for number in range(5)
+    ]
     ring = Keyring(keys)
     for number in range(5):
         assert found(ring, f"Bearer sk-number-{number}".encode()).name == f"t{number}"
@@ -161,7 +164,7 @@ def test_a_key_ends_at_its_moment(expires: date, last_good: datetime, first_bad:
 # --- the same connection again ---------------------------------------------------------------------
 
 
-def again(ring: Keyring, before: Known | None, key: bytes = BEARER, now: datetime = NOW) -> Known:
+def again(ring: Keyring, before: KnownKey | None, key: bytes = BEARER, now: datetime = NOW) -> KnownKey:
     return ring.known([(b"authorization", key)], {b"authorization": key}, now.timestamp, before)
 
 
@@ -180,9 +183,9 @@ def test_another_key_on_the_same_connection_is_as_new(key: bytes) -> None:
 
 
 def test_each_key_of_a_connection_has_its_own_tenant() -> None:
-    keys = [Key.model_validate({"name": name, "key": f"sk-{name}-12345678"}) for name in ("a", "b")]
+    keys = [KeySettings.model_validate({"name": name, "key": f"sk-{name}-12345678"}) for name in ("a", "b")]
     ring = Keyring(keys)
-    before: Known | None = None
+    before: KnownKey | None = None
     for name in "abba":
         before = again(ring, before, f"Bearer sk-{name}-12345678".encode())
         assert before.tenant.name == name
@@ -199,7 +202,7 @@ def test_a_key_that_was_known_ends_at_its_moment_too() -> None:
 def test_what_another_ring_knew_counts_for_nothing() -> None:
     before = again(keyring(), None)
     with pytest.raises(Unauthorized):
-        again(Keyring([Key.model_validate({"name": "team", "key": "sk-87654321"})]), before)
+        again(Keyring([KeySettings.model_validate({"name": "team", "key": "sk-87654321"})]), before)
 
 
 def test_a_known_key_is_not_shown() -> None:

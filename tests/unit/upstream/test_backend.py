@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsSettings
 from gateway.dialects import DIALECTS
-from gateway.scheduling.patience import Limits
+from gateway.scheduling.deadlines import DeadlineLimits
 from gateway.upstream.backend import Backend, limits
 from gateway.upstream.transport import GatewayTransport
 from tests.support.servers import Servers, native
@@ -53,8 +53,8 @@ def test_the_model_is_called_as_the_server_knows_it() -> None:
 
 
 def test_limits_are_the_configured_time_outs() -> None:
-    timeouts = Timeouts(connect=1, first_token=2, between_tokens=3, total=4)
-    assert limits(timeouts) == Limits(1, 2, 3, 4)
+    timeouts = TimeoutsSettings(connect=1, first_token=2, between_tokens=3, total=4)
+    assert limits(timeouts) == DeadlineLimits(1, 2, 3, 4)
 
 
 async def test_without_a_transport_of_its_own_it_makes_a_real_one() -> None:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
 from gateway.errors import (
     ConnectFailed,
@@ -30,7 +30,7 @@ from gateway.errors import (
     UpstreamTooLarge,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Limits, Patience
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.upstream import exchange as exchanges
 from gateway.upstream import exchange as module
 from gateway.upstream.client import Client
@@ -40,29 +40,29 @@ ASKED = Outgoing("/v1/chat/completions", b'{"a":1}', False, 1)
 
 
 def client(reply: Reply, api_key: str | None = None) -> Client:
-    calls, transport = Calls.bare("http://a:80"), httpx.MockTransport(reply)
+    calls, transport = CallUrls.bare("http://a:80"), httpx.MockTransport(reply)
     return Client(calls, transport, api_key=api_key, clock=time.monotonic)
 
 
-def patience(
+def deadlines(
     *, first_token: float = 10, between: float = 10, total: float = 10, streams: bool = True
-) -> Patience:
-    return Patience(Limits(1, first_token, between, total), time.monotonic(), streams=streams)
+) -> Deadlines:
+    return Deadlines(DeadlineLimits(1, first_token, between, total), time.monotonic(), streams=streams)
 
 
-async def whole(reply: Reply, limits: Patience | None = None) -> bytes:
+async def whole(reply: Reply, limits: Deadlines | None = None) -> bytes:
     one = client(reply)
     try:
         async with asyncio.timeout(10):
-            return await one.whole(ASKED, limits or patience())
+            return await one.whole(ASKED, limits or deadlines())
     finally:
         await one.aclose()
 
 
-async def stream(reply: Reply, limits: Patience | None = None, *, begun: bool = False) -> list[bytes]:
+async def stream(reply: Reply, limits: Deadlines | None = None, *, begun: bool = False) -> list[bytes]:
     one = client(reply)
     try:
-        async with asyncio.timeout(10), aclosing(one.exchange(ASKED, limits or patience())) as exchange:
+        async with asyncio.timeout(10), aclosing(one.exchange(ASKED, limits or deadlines())) as exchange:
             await exchange.begin()
             chunks: list[bytes] = []
             while chunk := await exchange.read(begun=begun):
@@ -269,30 +269,30 @@ async def test_a_refused_connection_says_when_to_come_back() -> None:
 
 async def test_a_silent_server_is_given_up_at_the_first_token_limit() -> None:
     with pytest.raises(FirstTokenTimeout):
-        await stream(held(asyncio.Event(), answering({})), patience(first_token=0.05))
+        await stream(held(asyncio.Event(), answering({})), deadlines(first_token=0.05))
 
 
 async def test_a_server_that_sends_only_its_head_is_given_up_too() -> None:
     with pytest.raises(FirstTokenTimeout):
-        await stream(streaming(until=asyncio.Event()), patience(first_token=0.05))
+        await stream(streaming(until=asyncio.Event()), deadlines(first_token=0.05))
 
 
 async def test_a_stream_that_pauses_is_given_up_once_it_has_begun() -> None:
     with pytest.raises(StallTimeout):
-        await stream(streaming(b"one", until=asyncio.Event(), at=1), patience(between=0.05), begun=True)
+        await stream(streaming(b"one", until=asyncio.Event(), at=1), deadlines(between=0.05), begun=True)
 
 
 async def test_a_stream_that_pauses_before_content_waits_for_the_first_token() -> None:
     with pytest.raises(FirstTokenTimeout):
         await stream(
-            streaming(b": ping\n\n", until=asyncio.Event(), at=1), patience(first_token=0.05, between=0.01)
+            streaming(b": ping\n\n", until=asyncio.Event(), at=1), deadlines(first_token=0.05, between=0.01)
         )
 
 
 async def test_a_whole_answer_may_be_silent_until_the_total_limit() -> None:
     with pytest.raises(TotalTimeout):
         await whole(
-            held(asyncio.Event(), answering({})), patience(first_token=0.001, total=0.05, streams=False)
+            held(asyncio.Event(), answering({})), deadlines(first_token=0.001, total=0.05, streams=False)
         )
 
 
@@ -306,7 +306,7 @@ async def test_a_drop_at_a_time_does_not_outlast_the_total_limit() -> None:
         return httpx.Response(200, content=drops())
 
     with pytest.raises(TotalTimeout):
-        await stream(reply, patience(between=5, total=0.1), begun=True)
+        await stream(reply, deadlines(between=5, total=0.1), begun=True)
 
 
 # --- closing ---------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ async def test_leaving_a_stream_closes_it() -> None:
         return httpx.Response(200, stream=Body())
 
     one = client(reply)
-    async with aclosing(one.exchange(ASKED, patience())) as exchange:
+    async with aclosing(one.exchange(ASKED, deadlines())) as exchange:
         await exchange.begin()
         assert await exchange.read(begun=True) == b"one"
         assert not closed.is_set()

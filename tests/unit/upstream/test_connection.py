@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outbox import Outbox
-from gateway.upstream import tuning
+from gateway.upstream import socket_options
 from gateway.upstream.connection import (
     HEARD,
     HIGH_WATER,
@@ -22,7 +21,7 @@ from gateway.upstream.connection import (
     READ,
     REFUSED,
     SILENT,
-    Connection,
+    BackendConnection,
     ConnectionFault,
     Cut,
     Garbled,
@@ -32,6 +31,7 @@ from gateway.upstream.connection import (
     Taker,
     Unanswered,
 )
+from gateway.write_batcher import WriteBatcher
 from tests.support.outboxes import AtOnce
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -69,21 +69,23 @@ class Notes(asyncio.Transport):
         self.aborted = True
 
 
-def made(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, Notes, list[Connection]]:
-    lost: list[Connection] = []
-    connection = Connection(lost.append, loop=loop, outbox=AtOnce())
+def made(
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> tuple[BackendConnection, Notes, list[BackendConnection]]:
+    lost: list[BackendConnection] = []
+    connection = BackendConnection(lost.append, loop=loop, write_batcher=AtOnce())
     notes = Notes()
     connection.connection_made(notes)
     return connection, notes, lost
 
 
-def asked(loop: asyncio.AbstractEventLoop | None = None) -> tuple[Connection, Notes]:
+def asked(loop: asyncio.AbstractEventLoop | None = None) -> tuple[BackendConnection, Notes]:
     connection, notes, _ = made(loop)
     connection.start(b"GET / HTTP/1.1\r\n\r\n")
     return connection, notes
 
 
-def receive(connection: Connection, data: bytes) -> None:
+def receive(connection: BackendConnection, data: bytes) -> None:
     """Let the connection read `data` as an event loop does: into its buffer, until that or the data ends."""
     while data:
         buffer = connection.get_buffer(-1)
@@ -93,7 +95,7 @@ def receive(connection: Connection, data: bytes) -> None:
         connection.buffer_updated(count)
 
 
-async def whole(connection: Connection) -> bytes:
+async def whole(connection: BackendConnection) -> bytes:
     await connection.wait_head()
     pieces = []
     while piece := await connection.wait_piece():
@@ -203,7 +205,7 @@ async def test_a_reader_who_waits_learns_of_the_end() -> None:
     assert reading.result()
 
 
-async def expect_cut(connection: Connection) -> bool:
+async def expect_cut(connection: BackendConnection) -> bool:
     with pytest.raises(Cut):
         await connection.wait_piece()
     return True
@@ -241,9 +243,9 @@ async def test_a_connection_seen_closed_is_stale_and_nothing_is_written(end: str
     assert notes.written == []
 
 
-async def held() -> tuple[Connection, Notes]:
+async def held() -> tuple[BackendConnection, Notes]:
     """A connection whose request is still in the outbox."""
-    connection, notes = Connection(lambda _: None, outbox=Outbox(math.inf)), Notes()
+    connection, notes = BackendConnection(lambda _: None, write_batcher=WriteBatcher(math.inf)), Notes()
     connection.connection_made(notes)
     connection.start(b"head", b"body")
     assert notes.written == []
@@ -280,7 +282,7 @@ async def test_a_request_leaves_at_the_end_of_the_turn_and_its_end_counts_from_t
 
 
 async def test_the_rest_of_a_large_body_comes_behind_its_beginning() -> None:
-    connection, notes = Connection(lambda _: None, outbox=Outbox(math.inf)), Notes()
+    connection, notes = BackendConnection(lambda _: None, write_batcher=WriteBatcher(math.inf)), Notes()
     connection.connection_made(notes)
     body = bytes(range(256)) * (ONE_WRITE // 100)
     connection.start(b"head", body)
@@ -388,7 +390,7 @@ async def test_the_head_after_interim_ones_is_the_one_that_counts(size: int) -> 
 # --- waiting for all of an answer -------------------------------------------------------------------------
 
 
-async def ready(connection: Connection) -> bool:
+async def ready(connection: BackendConnection) -> bool:
     """Whether who waits for the head is woken by what has come."""
     waiting = asyncio.get_running_loop().create_task(connection.wait_head())
     await asyncio.sleep(0)
@@ -546,7 +548,7 @@ async def test_an_exchange_without_a_limit_is_not_ended_by_the_timer_of_the_one_
 
 
 async def test_a_closed_connection_leaves_no_timer() -> None:
-    for end in (Connection.abort, lambda one: one.connection_lost(None)):
+    for end in (BackendConnection.abort, lambda one: one.connection_lost(None)):
         connection, _ = asked()
         connection.limit(asyncio.get_running_loop().time() + 60)
         end(connection)
@@ -558,7 +560,7 @@ def test_the_socket_itself_is_asked_whether_it_was_closed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        connection = Connection(lambda _: None, ours, loop)
+        connection = BackendConnection(lambda _: None, ours, loop)
         assert connection.quiet()
         theirs.close()
         assert not connection.quiet()
@@ -589,7 +591,7 @@ def outcome(data: bytes, cuts: list[int], *, closed: bool) -> tuple[int, bytes, 
         loop.close()
 
 
-async def read_into(connection: Connection, body: bytearray) -> None:
+async def read_into(connection: BackendConnection, body: bytearray) -> None:
     async with asyncio.timeout(0):
         await connection.wait_head()
         while piece := await connection.wait_piece():
@@ -647,7 +649,7 @@ def test_garbage_is_refused_or_waited_for_and_never_a_crash(
 # --- a body that flows -------------------------------------------------------------------------------
 
 
-def flowing(taker: Taker) -> tuple[Connection, asyncio.Future[None], Notes]:
+def flowing(taker: Taker) -> tuple[BackendConnection, asyncio.Future[None], Notes]:
     """A connection whose answer has begun, and whoever waits for what `taker` does not take."""
     connection, notes = asked()
     receive(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -793,10 +795,10 @@ class Acknowledging:
 QUICKACK = 12
 
 
-def acknowledging(monkeypatch: pytest.MonkeyPatch) -> tuple[Connection, Acknowledging]:
-    monkeypatch.setattr(tuning, "_QUICKACK", QUICKACK)
+def acknowledging(monkeypatch: pytest.MonkeyPatch) -> tuple[BackendConnection, Acknowledging]:
+    monkeypatch.setattr(socket_options, "_QUICKACK", QUICKACK)
     sock = Acknowledging()
-    connection = Connection(lambda _: None, cast("socket.socket", sock), outbox=AtOnce())
+    connection = BackendConnection(lambda _: None, cast("socket.socket", sock), write_batcher=AtOnce())
     connection.connection_made(Notes())
     connection.start(b"head")
     return connection, sock
@@ -833,12 +835,12 @@ async def test_of_a_stream_the_first_reads_are_acknowledged_at_once_and_no_more(
         taken.append(piece)
         return HEARD
 
-    for place in range(3 * tuning.FIRST_READS):
+    for place in range(3 * socket_options.FIRST_READS):
         if place == 2:
             connection.take()
             connection.flow(take, math.inf, math.inf)
         receive(connection, b"5\r\nhello\r\n")
-    assert (len(taken), sock.acks) == (3 * tuning.FIRST_READS - 2, tuning.FIRST_READS)
+    assert (len(taken), sock.acks) == (3 * socket_options.FIRST_READS - 2, socket_options.FIRST_READS)
 
 
 async def test_nothing_is_acknowledged_while_more_is_waiting_or_after_garbage(

@@ -9,7 +9,7 @@ import ssl
 
 import pytest
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import BackendConnection
 from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin, _told_apart
 from gateway.upstream.resolver import Address, Resolver
 
@@ -18,7 +18,7 @@ def never() -> ssl.SSLContext:
     raise AssertionError("a context that nobody needs was made")
 
 
-def ignore(connection: Connection) -> None:
+def ignore(connection: BackendConnection) -> None:
     raise AssertionError(f"{connection} was never opened")
 
 

@@ -22,16 +22,16 @@ from gateway.errors import (
     UpstreamReset,
     UpstreamTruncated,
 )
-from gateway.scheduling.patience import Limits, Patience
-from gateway.upstream.connection import HEARD, HIGH_WATER, REFUSED, Connection, Taken
-from gateway.upstream.exchange import Straight
-from gateway.upstream.message import Route
-from gateway.upstream.pool import Pool, Statistics
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
+from gateway.upstream.connection import HEARD, HIGH_WATER, REFUSED, BackendConnection, Taken
+from gateway.upstream.exchange import DirectExchange
+from gateway.upstream.pool import ConnectionPool, PoolStatistics
+from gateway.upstream.request_head import RequestRoute
 from tests.unit.upstream.test_connection import CHUNKED, OK, SIZED, receive
 from tests.unit.upstream.test_pool import Imagined, pool_of
 
-NOTHING = Statistics(open=0, idle=0, waiting=0)
-ROUTE = Route(httpx.Request("POST", "http://h/x"))
+NOTHING = PoolStatistics(open=0, idle=0, waiting=0)
+ROUTE = RequestRoute(httpx.Request("POST", "http://h/x"))
 
 
 def always() -> bool:
@@ -39,7 +39,7 @@ def always() -> bool:
 
 
 def exchange_over(
-    pool: Pool,
+    pool: ConnectionPool,
     *,
     whole: bool = False,
     lasting: bool = False,
@@ -47,12 +47,16 @@ def exchange_over(
     first_token: float = 10,
     between: float = 10,
     total: float = 10,
-) -> Straight:
-    patience = Patience(Limits(connect, first_token, between, total), time.monotonic(), streams=not whole)
-    return Straight(pool, ROUTE, b"{}", patience, time.monotonic, again=always, whole=whole, lasting=lasting)
+) -> DirectExchange:
+    deadlines = Deadlines(
+        DeadlineLimits(connect, first_token, between, total), time.monotonic(), streams=not whole
+    )
+    return DirectExchange(
+        pool, ROUTE, b"{}", deadlines, time.monotonic, again=always, whole=whole, lasting=lasting
+    )
 
 
-async def begun(exchange: Straight, dialer: Imagined, data: bytes) -> Connection:
+async def begun(exchange: DirectExchange, dialer: Imagined, data: bytes) -> BackendConnection:
     """Begin the exchange with an answer that starts with `data`."""
     async with asyncio.TaskGroup() as group:
         group.create_task(exchange.begin())
@@ -62,7 +66,7 @@ async def begun(exchange: Straight, dialer: Imagined, data: bytes) -> Connection
     return dialer.made[-1]
 
 
-def over(exchange: Straight) -> bool:
+def over(exchange: DirectExchange) -> bool:
     return exchange.ended
 
 
@@ -70,13 +74,13 @@ async def test_an_answer_that_came_with_its_head_frees_the_connection_before_it_
     pool, dialer = pool_of()
     exchange = exchange_over(pool)
     await begun(exchange, dialer, SIZED)
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
     assert not over(exchange)
     assert await exchange.read(begun=False) == b"hello"
     assert over(exchange)
     assert await exchange.read(begun=False) == b""
     await exchange.aclose()
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_pieces_are_given_as_they_come_and_the_last_one_frees_the_connection() -> None:
@@ -93,7 +97,7 @@ async def test_pieces_are_given_as_they_come_and_the_last_one_frees_the_connecti
     assert await exchange.read(begun=True) == b""
     assert over(exchange)
     assert connection.reusable()
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_a_body_left_before_its_end_closes_the_connection_once() -> None:
@@ -130,7 +134,7 @@ async def test_a_whole_answer_larger_than_the_mark_is_read_to_its_end() -> None:
         receive(connection, b"x" * min(HIGH_WATER, size - len(got)))
         got += await reading
     assert got == b"x" * size
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ async def test_waiting_for_a_connection_ends_at_whichever_limit_comes_first(
 def hold(dialer: Imagined) -> None:
     """Make the dialer open nothing, and give up after the seconds it is given."""
 
-    async def never(lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+    async def never(lost: Callable[[BackendConnection], None], seconds: float | None) -> BackendConnection:
         async with asyncio.timeout(seconds):
             await asyncio.Event().wait()
         raise AssertionError("unreachable")
@@ -249,11 +253,11 @@ async def test_whoever_is_cancelled_and_leaves_keeps_nothing_busy(steps: int) ->
 # --- answers that are awaited although nobody wants them --------------------------------------------
 
 
-def working(exchange: Straight) -> bool:
+def working(exchange: DirectExchange) -> bool:
     return exchange.underway
 
 
-async def left(exchange: Straight, turns: int = 3) -> None:
+async def left(exchange: DirectExchange, turns: int = 3) -> None:
     """Ask for the whole answer, and leave after so many turns of the loop."""
     task = asyncio.get_running_loop().create_task(exchange.wait_whole())
     for _ in range(turns):
@@ -277,7 +281,7 @@ async def test_a_request_that_has_left_is_underway_when_its_client_leaves() -> N
     receive(connection, SIZED[-2:])
     await rest
     assert not working(exchange)
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_a_request_that_does_not_last_is_left_with_its_client() -> None:
@@ -299,7 +303,7 @@ async def test_an_answer_that_takes_too_long_is_still_underway_where_it_lasts() 
     await asyncio.sleep(0)
     receive(dialer.made[0], SIZED)
     await rest
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_what_has_not_left_when_its_time_is_over_does_not_last() -> None:
@@ -309,7 +313,7 @@ async def test_what_has_not_left_when_its_time_is_over_does_not_last() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     (connection,) = dialer.made
-    connection._turn = connection._outbox.turn  # as if the write were still held
+    connection._turn = connection._write_batcher.turn  # as if the write were still held
     with pytest.raises(TotalTimeout):
         await waiting
     assert not exchange.underway

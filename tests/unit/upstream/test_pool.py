@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import BackendConnection
 from gateway.upstream.dialer import Dialer, Origin
-from gateway.upstream.pool import Pool, PoolFull, Statistics
+from gateway.upstream.pool import ConnectionPool, PoolFull, PoolStatistics
 from tests.support.outboxes import AtOnce
 from tests.unit.upstream.test_connection import SIZED, Notes, receive
 
@@ -20,40 +20,42 @@ class Imagined(Dialer):
 
     def __init__(self) -> None:
         super().__init__(Origin("http", "h", 80), ssl.create_default_context)
-        self.made: list[Connection] = []
+        self.made: list[BackendConnection] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails: Exception | None = None
 
-    async def wait_connection(self, lost: Callable[[Connection], None], seconds: float | None) -> Connection:
+    async def wait_connection(
+        self, lost: Callable[[BackendConnection], None], seconds: float | None
+    ) -> BackendConnection:
         async with asyncio.timeout(seconds):
             await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        connection = Connection(lost, outbox=AtOnce())
+        connection = BackendConnection(lost, write_batcher=AtOnce())
         connection.connection_made(Notes())
         self.made.append(connection)
         return connection
 
 
-def pool_of(most: int = 2, keepalive: float = 60.0) -> tuple[Pool, Imagined]:
+def pool_of(most: int = 2, keepalive: float = 60.0) -> tuple[ConnectionPool, Imagined]:
     dialer = Imagined()
-    return Pool(dialer, most=most, keepalive=keepalive), dialer
+    return ConnectionPool(dialer, most=most, keepalive=keepalive), dialer
 
 
-async def get(pool: Pool, *, place: float | None = 0.01, fresh: bool = False) -> Connection:
+async def get(pool: ConnectionPool, *, place: float | None = 0.01, fresh: bool = False) -> BackendConnection:
     taken = None if fresh else pool.take()
     return taken or await pool.wait_connection(place=place, connect=1, fresh=fresh)
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: BackendConnection) -> None:
     """One good exchange, after which the connection may be used again."""
     connection.start(b"head")
     receive(connection, SIZED)
     connection.take()
 
 
-async def used(pool: Pool, count: int) -> list[Connection]:
+async def used(pool: ConnectionPool, count: int) -> list[BackendConnection]:
     connections = [await get(pool) for _ in range(count)]
     for connection in connections:
         serve(connection)
@@ -64,7 +66,7 @@ async def used(pool: Pool, count: int) -> list[Connection]:
 async def test_the_connection_used_last_is_used_first() -> None:
     pool, _ = pool_of()
     _, last = await used(pool, 2)
-    assert pool.statistics() == Statistics(open=2, idle=2, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=2, idle=2, waiting=0)
     assert pool.take() is last
     assert repr(pool) == "<Pool 2 open of 2, 1 idle, 0 waiting>"
 
@@ -72,7 +74,7 @@ async def test_the_connection_used_last_is_used_first() -> None:
 async def test_a_server_that_closes_an_idle_connection_is_told_of_and_none_that_we_close() -> None:
     told: list[str] = []
     dialer = Imagined()
-    pool = Pool(dialer, most=3, keepalive=60.0, deserted=lambda: told.append("deserted"))
+    pool = ConnectionPool(dialer, most=3, keepalive=60.0, deserted=lambda: told.append("deserted"))
     idle, dropped, busy = [await get(pool) for _ in range(3)]
     for connection in (idle, dropped):
         serve(connection)
@@ -89,7 +91,7 @@ async def test_one_that_was_lost_while_idle_is_passed_over() -> None:
     pool, _ = pool_of()
     first, last = await used(pool, 2)
     last.connection_lost(None)
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
     assert pool.take() is first
     assert pool.take() is None
 
@@ -100,7 +102,7 @@ async def test_one_that_cannot_serve_again_is_closed() -> None:
     connection.start(b"head")
     pool.give_back(connection)
     assert connection.closed
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
 async def test_discarding_twice_gives_one_place_back() -> None:
@@ -120,7 +122,7 @@ async def test_whoever_waits_gets_the_next_free_connection_in_turn() -> None:
         first = group.create_task(get(pool, place=5))
         second = group.create_task(get(pool, place=5))
         await asyncio.sleep(0)
-        assert pool.statistics() == Statistics(open=1, idle=0, waiting=2)
+        assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=2)
         serve(held)
         pool.give_back(held)
         assert await first is held
@@ -139,7 +141,7 @@ async def test_whoever_waits_gets_the_place_of_a_connection_that_is_closed() -> 
         await asyncio.sleep(0)
         pool.discard(held)
     assert waiting.result() is dialer.made[1]
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 async def test_waiting_for_a_place_ends_in_time() -> None:
@@ -147,7 +149,7 @@ async def test_waiting_for_a_place_ends_in_time() -> None:
     await get(pool)
     with pytest.raises(PoolFull):
         await get(pool, place=0.01)
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 async def test_a_failed_dial_gives_its_place_to_whoever_waits() -> None:
@@ -162,10 +164,10 @@ async def test_a_failed_dial_gives_its_place_to_whoever_waits() -> None:
         dialer.gate.set()
     assert failing.result()
     assert waiting.result()
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
-async def refused(pool: Pool) -> bool:
+async def refused(pool: ConnectionPool) -> bool:
     with pytest.raises(ConnectionRefusedError):
         await get(pool, place=5)
     return True
@@ -185,7 +187,7 @@ async def test_a_turn_given_to_somebody_who_was_cancelled_is_not_lost(turn: str)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     kept = int(turn == "connection")
-    assert pool.statistics() == Statistics(open=kept, idle=kept, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=kept, idle=kept, waiting=0)
 
 
 async def test_whoever_is_cancelled_while_waiting_is_forgotten() -> None:
@@ -197,7 +199,7 @@ async def test_whoever_is_cancelled_while_waiting_is_forgotten() -> None:
     serve(held)
     pool.give_back(held)  # before the cancelled task has run
     await asyncio.gather(waiting, return_exceptions=True)
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_a_fresh_connection_takes_the_place_of_an_idle_one() -> None:
@@ -206,7 +208,7 @@ async def test_a_fresh_connection_takes_the_place_of_an_idle_one() -> None:
     fresh = await get(pool, fresh=True)
     assert fresh is dialer.made[1]
     assert old.closed
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 async def test_whoever_waits_for_a_fresh_connection_takes_the_place_of_the_one_handed_over() -> None:
@@ -219,7 +221,7 @@ async def test_whoever_waits_for_a_fresh_connection_takes_the_place_of_the_one_h
         pool.give_back(held)
     assert waiting.result() is dialer.made[1]
     assert held.closed
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 async def test_a_connection_lost_on_its_way_to_whoever_waits_is_replaced() -> None:
@@ -232,7 +234,7 @@ async def test_a_connection_lost_on_its_way_to_whoever_waits_is_replaced() -> No
         pool.give_back(held)
         held.connection_lost(None)
     assert waiting.result() is dialer.made[1]
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 async def test_idle_connections_are_closed_when_they_are_old() -> None:
@@ -242,7 +244,7 @@ async def test_idle_connections_are_closed_when_they_are_old() -> None:
         while pool.statistics().idle:  # noqa: ASYNC110 - nothing tells of it, as nobody else wants to know
             await asyncio.sleep(0.005)
     assert all(connection.closed for connection in connections)
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
 async def test_an_old_connection_is_not_used_though_the_sweep_has_not_come_by() -> None:
@@ -272,7 +274,7 @@ async def test_a_closed_pool_keeps_nothing() -> None:
     serve(busy)
     pool.give_back(busy)
     assert busy.closed
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
 # --- connections that are opened before they are wanted ----------------------------------------------
@@ -291,11 +293,11 @@ async def test_a_connection_is_prepared_once_and_taken_by_the_next() -> None:
     pool.prepare()  # there is one already
     await settle()
     (made,) = dialer.made
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
     assert pool.take() is made
     made.start(b"head")
     pool.discard(made)
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
 async def test_nothing_is_prepared_beyond_the_most_there_may_be() -> None:
@@ -315,7 +317,7 @@ async def test_whoever_waits_meanwhile_gets_what_was_prepared() -> None:
     await settle()
     dialer.gate.set()
     assert await waiting is dialer.made[0]
-    assert pool.statistics() == Statistics(open=1, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=0, waiting=0)
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError(), ssl.SSLError()], ids=repr)
@@ -324,11 +326,11 @@ async def test_what_cannot_be_prepared_gives_its_place_back_and_is_no_news(error
     dialer.fails = error
     pool.prepare()
     await settle()
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
     dialer.fails = None
     pool.prepare()
     await settle()
-    assert pool.statistics() == Statistics(open=1, idle=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=1, idle=1, waiting=0)
 
 
 async def test_what_was_prepared_for_nobody_is_closed_like_others() -> None:
@@ -337,7 +339,7 @@ async def test_what_was_prepared_for_nobody_is_closed_like_others() -> None:
     async with asyncio.timeout(30):
         while not (dialer.made and dialer.made[0].closed):  # noqa: ASYNC110 - nobody is told when an idle one is closed
             await asyncio.sleep(0.005)
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
@@ -352,4 +354,4 @@ async def test_a_pool_that_closes_prepares_nothing(turns: int) -> None:
     dialer.gate.set()
     await settle()
     assert dialer.made == []
-    assert pool.statistics() == Statistics(open=0, idle=0, waiting=0)
+    assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0)

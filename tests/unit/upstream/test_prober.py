@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
+from gateway.background import Background
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Outgoing, Profile
 from gateway.errors import OutOfDescriptors, UpstreamError, UpstreamReset
-from gateway.scheduling.health import Health, Rules
+from gateway.scheduling.health import BackendHealth, HealthRules
 from gateway.simulator import Options, Simulator
 from gateway.telemetry.receipt import Hooks
 from gateway.upstream.backend import Backend, limits
-from gateway.upstream.background import Background
 from gateway.upstream.client import Probed
-from gateway.upstream.prober import Check, Prober, trial_for
-from gateway.upstream.ward import Ward
+from gateway.upstream.health_monitor import HealthMonitor
+from gateway.upstream.prober import Prober, ProbeTarget, trial_for
 from tests.support.fleet import SERVERS, Server
 from tests.support.peer import Talk, answering, free_port, peer
 from tests.support.stack import configured, wait_until
@@ -35,16 +35,18 @@ ANSWER = b'{"response": "2", "history": [], "status": 200, "t": 1}'
 class House:
     """A prober of one backend, `a`, over a ward; it hands out the slots itself."""
 
-    def __init__(self, url: str, dialect: str, rules: Rules, **check: Any) -> None:
+    def __init__(self, url: str, dialect: str, rules: HealthRules, **check: Any) -> None:
         settings = configured({"a": (url, dialect)}, **check.pop("backend", {}))
         self.backend = Backend(settings.backends[0], clock=time.monotonic, transport=None)
-        self.health = Health(1, rules, time.monotonic())
-        self.ward = Ward({"a": self.health}, clock=time.monotonic, chance=lambda: 0.0, hook=Hooks())
+        self.health = BackendHealth(1, rules, time.monotonic())
+        self.health_monitor = HealthMonitor(
+            {"a": self.health}, clock=time.monotonic, chance=lambda: 0.0, hook=Hooks()
+        )
         self.ends: list[str] = []
         self.busy = 0
         self.crashes: list[BaseException] = []
         profile = self.backend.profile(settings.names["m"])
-        self.check = Check(
+        self.check = ProbeTarget(
             path=check.get("path", self.backend.dialect.probe),
             timeout=check.get("timeout", 5.0),
             trial=check.get("trial", trial_for(self.backend.dialect, profile)),
@@ -54,7 +56,7 @@ class House:
         self.prober = Prober(
             {"a": self.backend},
             {"a": self.check},
-            self.ward,
+            self.health_monitor,
             time.monotonic,
             lambda _, end: self.ends.append(end),
             lambda _, error: self.crashes.append(error),
@@ -77,7 +79,7 @@ class House:
     @property
     def state(self) -> str:
         """How the backend is."""
-        return self.ward.state("a")
+        return self.health_monitor.state("a")
 
     async def wait_state(self, state: str) -> None:
         """Wait until the backend is so."""
@@ -91,10 +93,15 @@ class House:
 
 @asynccontextmanager
 async def probing(
-    url: str, dialect: str = "chatglm2", *, started: bool = True, rules: Rules | None = None, **check: Any
+    url: str,
+    dialect: str = "chatglm2",
+    *,
+    started: bool = True,
+    rules: HealthRules | None = None,
+    **check: Any,
 ) -> AsyncIterator[House]:
     """A prober at work, on a backend that is looked at every 10 ms."""
-    house = House(url, dialect, rules or Rules(interval=0.01, slow_start=0), **check)
+    house = House(url, dialect, rules or HealthRules(interval=0.01, slow_start=0), **check)
     background = Background()
     if started:
         house.prober.start(house, background)
@@ -211,7 +218,7 @@ async def test_a_backend_at_work_for_us_is_left_alone() -> None:
 async def test_a_probe_that_times_out_while_work_came_says_nothing(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    rules, background = Rules(fall=1, interval=0.01), Background()
+    rules, background = HealthRules(fall=1, interval=0.01), Background()
     async with peer(silent) as server, probing(server.url, timeout=0.02, rules=rules, started=False) as house:
         probe = house.backend.client.probe
 
@@ -219,7 +226,7 @@ async def test_a_probe_that_times_out_while_work_came_says_nothing(
             if what == "began":  # after the look at the slots, before the limit: however slow the machine is
                 house.busy = 1
             else:
-                house.ward.tried("a", None)
+                house.health_monitor.tried("a", None)
             return await probe(path)
 
         monkeypatch.setattr(house.backend.client, "probe", beside_work)
@@ -230,12 +237,14 @@ async def test_a_probe_that_times_out_while_work_came_says_nothing(
 
 
 async def test_a_connection_that_broke_is_looked_into_though_the_backend_works() -> None:
-    async with probing(f"http://127.0.0.1:{free_port()}", started=False, rules=Rules(interval=60)) as house:
-        house.ward.skipped("a")
+    async with probing(
+        f"http://127.0.0.1:{free_port()}", started=False, rules=HealthRules(interval=60)
+    ) as house:
+        house.health_monitor.skipped("a")
         house.busy = 1
         background = Background()
         house.prober.start(house, background)
-        house.ward.tried("a", UpstreamReset(""))
+        house.health_monitor.tried("a", UpstreamReset(""))
         await house.wait_state("down")
         await background.aclose()
     assert house.ends == ["refused"]
@@ -247,8 +256,8 @@ async def test_a_connection_that_broke_is_looked_into_though_the_backend_works()
 def make_sick(house: House) -> None:
     """Let three different requests fail, and a trial."""
     for _ in range(3):
-        house.ward.tried("a", BROKEN)
-    house.ward.trialled("a", BROKEN)
+        house.health_monitor.tried("a", BROKEN)
+    house.health_monitor.trialled("a", BROKEN)
     assert house.state == "sick"
 
 
@@ -304,8 +313,8 @@ async def test_where_no_trial_can_be_made_a_user_is_let_through() -> None:
     async with Simulator(Options()) as simulator, probing(simulator.url, trial=None) as house:
         make_sick(house)
         await house.wait_state("half_open")
-        house.ward.tried("a", None)
-        house.ward.tried("a", None)
+        house.health_monitor.tried("a", None)
+        house.health_monitor.tried("a", None)
         assert house.state == "up"
         assert simulator.started == 0
 
@@ -325,21 +334,21 @@ def test_a_model_that_cannot_take_even_a_trial_has_none() -> None:
 async def test_backends_without_probes_are_left_alone() -> None:
     async with peer(answering(OK)) as server, probing(server.url, started=False) as house:
         background = Background()
-        Prober({"a": house.backend}, {}, house.ward, time.monotonic, lambda *_: None, lambda *_: None).start(
-            house, background
-        )
+        Prober(
+            {"a": house.backend}, {}, house.health_monitor, time.monotonic, lambda *_: None, lambda *_: None
+        ).start(house, background)
         assert len(background) == 0
         make_sick(house)
         assert server.seen == 0
 
 
 async def test_a_backend_without_probes_is_tried_out_when_requests_fail() -> None:
-    rules = Rules(interval=None, slow_start=0)
+    rules = HealthRules(interval=None, slow_start=0)
     async with peer(answering(OK, OK)) as server, probing(server.url, rules=rules, probed=False) as house:
         await house.prober.wait_first_looks(20)  # there are none to wait for
         assert (server.seen, house.ends) == (0, [])
         for request in range(3):
-            house.ward.tried("a", BROKEN, request, "one")
+            house.health_monitor.tried("a", BROKEN, request, "one")
         assert await house.wait_ends(1) == ["trial_failed"]  # an empty answer is none
         assert (house.state, house.health.reason) == ("sick", "bad_payload")
 
@@ -352,8 +361,8 @@ async def test_after_a_reload_those_are_probed_that_are_there() -> None:
     ):
         await house.wait_ends(1)
         background = Background()
-        fresh = House(new.url, "chatglm2", Rules())
-        house.ward.reconfigure({"b": (1, Rules(interval=0.01))})
+        fresh = House(new.url, "chatglm2", HealthRules())
+        house.health_monitor.reconfigure({"b": (1, HealthRules(interval=0.01))})
         house.prober.reconfigure({"b": fresh.backend}, {"b": house.check}, Idle(), background)
         await wait_until(lambda: new.seen == 1)
         await background.aclose()
@@ -373,7 +382,7 @@ async def test_a_trial_goes_on_while_others_change() -> None:
 
     async with peer(script) as here, probing(here.url) as house:
         for _ in range(3):
-            house.ward.tried("a", BROKEN)
+            house.health_monitor.tried("a", BROKEN)
         await wait_until(lambda: house.busy == 1)
         watch = house.prober._watches["a"]
         background = Background()
@@ -405,7 +414,7 @@ async def test_it_names_whom_it_looks_after() -> None:
     async with probing("http://127.0.0.1:9", started=False) as house:
         assert repr(house.prober) == "<Prober of a>"
         assert (
-            repr(Prober({}, {}, house.ward, time.monotonic, lambda *_: None, lambda *_: None))
+            repr(Prober({}, {}, house.health_monitor, time.monotonic, lambda *_: None, lambda *_: None))
             == "<Prober of nobody>"
         )
 
@@ -416,7 +425,7 @@ async def test_it_names_whom_it_looks_after() -> None:
 async def test_a_doubted_backend_that_answers_its_trial_stays_in() -> None:
     async with Simulator(Options()) as simulator, probing(simulator.url) as house:
         for _ in range(3):
-            house.ward.tried("a", BROKEN, tenant="one")
+            house.health_monitor.tried("a", BROKEN, tenant="one")
         assert (house.state, house.health.doubted) == ("up", True)
         await wait_until(lambda: not house.health.doubted)
         assert (simulator.started, house.state) == (1, "up")
@@ -429,7 +438,7 @@ async def test_a_doubted_backend_that_fails_its_trial_is_out() -> None:
         probing(simulator.url) as house,
     ):
         for _ in range(3):
-            house.ward.tried("a", BROKEN, tenant="one")
+            house.health_monitor.tried("a", BROKEN, tenant="one")
         await house.wait_state("sick")
     assert "trial_failed" in house.ends
 
@@ -438,9 +447,9 @@ async def test_a_trial_that_finds_no_slot_has_the_next_reserved() -> None:
     async with Simulator(Options()) as simulator, probing(simulator.url) as house:
         house.busy = 1
         for _ in range(3):
-            house.ward.tried("a", BROKEN)
+            house.health_monitor.tried("a", BROKEN)
         await wait_until(lambda: house.health.slots_now(time.monotonic()) == 0)
-        assert house.ward.up("a")
+        assert house.health_monitor.up("a")
         house.busy = 0
         await wait_until(lambda: not house.health.doubted)
         assert (simulator.started, house.health.slots_now(time.monotonic())) == (1, 1)
@@ -494,7 +503,9 @@ async def test_retry_after_of_a_probe_is_honoured() -> None:
 async def test_what_our_own_system_lacks_says_nothing_of_a_backend(
     sick: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with probing("http://127.0.0.1:1", rules=Rules(fall=1, interval=0.01), started=False) as house:
+    async with probing(
+        "http://127.0.0.1:1", rules=HealthRules(fall=1, interval=0.01), started=False
+    ) as house:
 
         async def lacks(*_: object, **__: object) -> bytes:
             raise OutOfDescriptors("none left")
@@ -502,13 +513,15 @@ async def test_what_our_own_system_lacks_says_nothing_of_a_backend(
         monkeypatch.setattr(house.backend.client, "probe", lacks)
         monkeypatch.setattr(house.backend.client, "whole", lacks)
         if sick:
-            house.ward.tried("a", UpstreamError(""))
-        state, rests = house.state, house.ward.healths["a"]._rests
+            house.health_monitor.tried("a", UpstreamError(""))
+        state, rests = house.state, house.health_monitor.healths["a"]._rests
         background = Background()
         house.prober.start(house, background)
         if sick:
-            await wait_until(lambda: house.ward.healths["a"].errand_at > house.ward._clock())
+            await wait_until(
+                lambda: house.health_monitor.healths["a"].errand_at > house.health_monitor._clock()
+            )
         else:
             assert await house.wait_ends(3) == ["busy"] * 3
-        assert (house.state, house.ward.healths["a"]._rests, house.busy) == (state, rests, 0)
+        assert (house.state, house.health_monitor.healths["a"]._rests, house.busy) == (state, rests, 0)
         await background.aclose()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.calls import Calls
+from gateway.config.call_urls import CallUrls
 from gateway.dialects.base import Outgoing
 from gateway.errors import ConnectFailed, UpstreamTLS
-from gateway.scheduling.patience import Limits, Patience
+from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.upstream.client import Client
 from gateway.upstream.transport import KEEPALIVE, make_transport
 from tests.support.wires import wire
@@ -30,11 +30,11 @@ def context_of(ca_file: str | None = None) -> ssl.SSLContext:
 
 async def fetch(url: str, ca_file: str | None = None, connect: float = 5) -> bytes:
     transport = make_transport(slots=1, ca_file=ca_file, cert_file=None, key_file=None)
-    one = Client(Calls.bare(url), transport, api_key=None, clock=time.monotonic)
-    patience = Patience(Limits(connect, 10, 10, 10), time.monotonic(), streams=False)
+    one = Client(CallUrls.bare(url), transport, api_key=None, clock=time.monotonic)
+    deadlines = Deadlines(DeadlineLimits(connect, 10, 10, 10), time.monotonic(), streams=False)
     try:
         async with asyncio.timeout(20):
-            return await one.whole(Outgoing("/", b"{}", False, 1), patience)
+            return await one.whole(Outgoing("/", b"{}", False, 1), deadlines)
     finally:
         await one.aclose()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.config.model import Balance
 from gateway.scheduling.balancers import BALANCERS, Balancer, balancer
 from gateway.scheduling.balancers.base import CLEARLY_SLOWER, emptiest
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 
 
 @dataclass
@@ -41,25 +41,25 @@ class Cards:
         self.cards = list(cards) or [Card(name, place) for place, name in enumerate("abcd")]
         self.grants = 0
 
-    def take(self, claim: Claim | None = None) -> Card | None:
+    def take(self, slot_request: SlotRequest | None = None) -> Card | None:
         """Give the next request a card, as the scheduler does; None where it would have to wait."""
-        claim = claim or self.claim()
+        slot_request = slot_request or self.slot_request()
         free = [card for card in self.cards if card.usable and card.busy < card.slots]
         if not free:
             return None
-        chosen = self.policy.choose(free, claim, self.cards) if len(free) > 1 else free[0]
+        chosen = self.policy.choose(free, slot_request, self.cards) if len(free) > 1 else free[0]
         assert chosen in free
         chosen.busy += 1
         self.grants = chosen.granted = self.grants + 1
         if self.policy.learns:
-            self.policy.took(claim, chosen)
+            self.policy.took(slot_request, chosen)
         return chosen
 
-    def claim(self, affinity: str = "", prefix: tuple[bytes, ...] = ()) -> Claim:
+    def slot_request(self, affinity: str = "", prefix: tuple[bytes, ...] = ()) -> SlotRequest:
         names = tuple(card.name for card in self.cards)
-        return Claim("m", names, affinity=affinity, prefix=prefix)
+        return SlotRequest("m", names, affinity=affinity, prefix=prefix)
 
-    def one_by_one(self, count: int, claims: Callable[[int], Claim] | None = None) -> list[str]:
+    def one_by_one(self, count: int, claims: Callable[[int], SlotRequest] | None = None) -> list[str]:
         """Requests that never meet: which cards they got."""
         names = []
         for number in range(count):
@@ -81,7 +81,7 @@ def chance() -> Callable[[], float]:
 def test_it_takes_a_free_card_as_long_as_there_is_one(name: str) -> None:
     cards = Cards(balancer(name, chance()), *[Card(str(n), n, slots=1 + n % 3) for n in range(6)])
     for number in range(12):
-        assert cards.take(cards.claim("same", (b"same", str(number).encode()))) is not None
+        assert cards.take(cards.slot_request("same", (b"same", str(number).encode()))) is not None
     assert cards.take() is None
     assert [card.busy for card in cards.cards] == [card.slots for card in cards.cards]
 
@@ -94,7 +94,7 @@ def test_whatever_happens_it_chooses_among_the_free(name: str, events: list[tupl
     for kind, which in events:
         card = cards.cards[which % 4]
         if kind < 6:
-            cards.take(cards.claim(f"s{which}", (b"x", str(which).encode())))
+            cards.take(cards.slot_request(f"s{which}", (b"x", str(which).encode())))
         elif kind < 9:
             card.busy = max(0, card.busy - 1)
         else:
@@ -113,7 +113,7 @@ def test_requests_without_affinity_reach_every_card(name: str) -> None:
 def test_a_card_that_cannot_be_asked_gets_nothing(name: str) -> None:
     cards = Cards(balancer(name, chance()))
     cards.cards[1].usable = False
-    taken = cards.one_by_one(40, lambda number: cards.claim(f"s{number}", (str(number).encode(),)))
+    taken = cards.one_by_one(40, lambda number: cards.slot_request(f"s{number}", (str(number).encode(),)))
     assert "b" not in taken
 
 

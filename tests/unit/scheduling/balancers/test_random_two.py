@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from gateway.scheduling.balancers.random_two import RandomTwo
-from gateway.scheduling.claim import Claim
+from gateway.scheduling.slot_request import SlotRequest
 from tests.unit.scheduling.balancers.test_base import Card, Cards
 
 
@@ -22,13 +22,13 @@ def test_chance_names_two_and_the_emptier_wins(numbers: tuple[float, float], cho
     row = iter(numbers)
     cards = [Card(name, busy=busy, slots=8) for name, busy in zip("abcd", (3, 2, 5, 6), strict=True)]
     cards[0].busy = 1 if chosen == "a" else 3
-    assert RandomTwo(lambda: next(row)).choose(cards, Claim("m", ()), cards).name == chosen
+    assert RandomTwo(lambda: next(row)).choose(cards, SlotRequest("m", ()), cards).name == chosen
 
 
 def test_the_fullest_card_is_never_chosen() -> None:
     policy = RandomTwo(random.Random(3).random)
     cards = [Card(name, busy=busy, slots=8) for name, busy in zip("abcd", (0, 0, 0, 7), strict=True)]
-    counts = Counter(policy.choose(cards, Claim("m", ()), cards).name for _ in range(300))
+    counts = Counter(policy.choose(cards, SlotRequest("m", ()), cards).name for _ in range(300))
     assert set(counts) == {"a", "b", "c"}
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAI, ChatGLM2OpenAIOnPydantic2
+from gateway.simulator.dialects.chatglm2_openai import ChatGLM2OpenAIOnPydantic2, ChatGLM2OpenAIProgram
 from gateway.simulator.exchange import CutError, ModelError
 from tests.unit.simulator.helpers import chat, deltas, events, get, make, whole
 
@@ -25,14 +25,14 @@ from tests.unit.simulator.helpers import chat, deltas, events, get, make, whole
 async def test_messages_reach_the_model_as_the_server_maps_them(
     messages: list[tuple[str, str]], prompt: str, history: list[list[str]]
 ) -> None:
-    _, reply = await whole(make(ChatGLM2OpenAI), chat(*messages))
+    _, reply = await whole(make(ChatGLM2OpenAIProgram), chat(*messages))
     heard = json.loads(reply["choices"][0]["message"]["content"])
     assert (heard["prompt"], heard["history"]) == (prompt, history)
 
 
 async def test_reply_has_neither_id_nor_usage() -> None:
     _, reply = await whole(
-        make(ChatGLM2OpenAI), chat(("user", "@@reply:hi@@"), temperature=0.1, max_length=7)
+        make(ChatGLM2OpenAIProgram), chat(("user", "@@reply:hi@@"), temperature=0.1, max_length=7)
     )
     assert list(reply) == ["model", "object", "choices", "created"]
 
@@ -47,11 +47,11 @@ async def test_reply_has_neither_id_nor_usage() -> None:
     ],
 )
 async def test_unfit_messages_are_refused(messages: list[tuple[str, str]], status: int) -> None:
-    assert (await whole(make(ChatGLM2OpenAI), chat(*messages)))[0] == status
+    assert (await whole(make(ChatGLM2OpenAIProgram), chat(*messages)))[0] == status
 
 
 async def test_stream_is_a_role_pieces_an_end_and_done() -> None:
-    found = await deltas(make(ChatGLM2OpenAI), chat(("user", "@@reply:hello@@"), stream=True))
+    found = await deltas(make(ChatGLM2OpenAIProgram), chat(("user", "@@reply:hello@@"), stream=True))
     assert [choice["delta"] for choice in found[:-1]] == [
         {"role": "assistant"},
         {"content": "hell"},
@@ -63,7 +63,7 @@ async def test_stream_is_a_role_pieces_an_end_and_done() -> None:
 
 async def test_model_error_comes_after_the_first_chunk() -> None:
     with pytest.raises(ModelError):
-        await events(make(ChatGLM2OpenAI), chat(("user", "@@raise@@"), stream=True))
+        await events(make(ChatGLM2OpenAIProgram), chat(("user", "@@raise@@"), stream=True))
 
 
 async def test_stream_on_pydantic_2_dies_without_a_chunk() -> None:
@@ -75,5 +75,5 @@ async def test_stream_on_pydantic_2_dies_without_a_chunk() -> None:
 
 
 async def test_models_page_shows_a_borrowed_name() -> None:
-    _, page = await whole(make(ChatGLM2OpenAI), get("/v1/models"))
+    _, page = await whole(make(ChatGLM2OpenAIProgram), get("/v1/models"))
     assert page["data"][0]["id"] == "gpt-3.5-turbo"

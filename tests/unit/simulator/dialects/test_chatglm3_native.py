@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from gateway.simulator.dialects.chatglm3_native import ChatGLM3Native, GLM4Native
+from gateway.simulator.dialects.chatglm3_native import ChatGLM3NativeProgram, GLM4Native
 from tests.unit.simulator.helpers import make, post, whole
 
-PROGRAMS = pytest.mark.parametrize("program", [ChatGLM3Native, GLM4Native])
+PROGRAMS = pytest.mark.parametrize("program", [ChatGLM3NativeProgram, GLM4Native])
 HISTORY = [{"role": "user", "content": "q"}, {"role": "assistant", "metadata": "", "content": "a"}]
 
 
 @PROGRAMS
-async def test_answer_joins_a_history_of_roles(program: type[ChatGLM3Native]) -> None:
+async def test_answer_joins_a_history_of_roles(program: type[ChatGLM3NativeProgram]) -> None:
     body = {"prompt": "@@reply:hello@@", "history": HISTORY}
     status, reply = await whole(make(program), post("/", body))
     assert status == 200
@@ -26,7 +26,7 @@ async def test_answer_joins_a_history_of_roles(program: type[ChatGLM3Native]) ->
 
 
 @PROGRAMS
-async def test_zero_and_null_mean_not_given(program: type[ChatGLM3Native]) -> None:
+async def test_zero_and_null_mean_not_given(program: type[ChatGLM3NativeProgram]) -> None:
     body = {"prompt": "b", "history": None, "max_length": 0, "temperature": 0}
     _, reply = await whole(make(program), post("/", body))
     heard = json.loads(reply["response"])
@@ -46,14 +46,16 @@ async def test_zero_and_null_mean_not_given(program: type[ChatGLM3Native]) -> No
         pytest.param({"role": "user", "content": "x"}, id="one-object"),
     ],
 )
-async def test_history_of_any_other_form_is_a_500(program: type[ChatGLM3Native], history: object) -> None:
+async def test_history_of_any_other_form_is_a_500(
+    program: type[ChatGLM3NativeProgram], history: object
+) -> None:
     body = {"prompt": "x", "history": history}
     assert await whole(make(program), post("/", body)) == (500, "Internal Server Error")
 
 
 @PROGRAMS
 async def test_first_line_that_is_not_empty_makes_the_response_an_object(
-    program: type[ChatGLM3Native],
+    program: type[ChatGLM3NativeProgram],
 ) -> None:
     body = {"prompt": "@@raw@@ @@reply:A list:\\n1. a@@"}
     _, reply = await whole(make(program), post("/", body))
@@ -62,5 +64,5 @@ async def test_first_line_that_is_not_empty_makes_the_response_an_object(
 
 async def test_answer_of_one_line_is_a_500_on_chatglm3_and_an_answer_on_glm4() -> None:
     body = {"prompt": "@@raw@@ @@reply:hello@@"}
-    assert (await whole(make(ChatGLM3Native), post("/", body)))[0] == 500
+    assert (await whole(make(ChatGLM3NativeProgram), post("/", body)))[0] == 500
     assert (await whole(make(GLM4Native), post("/", body)))[1]["response"] == "hello"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.simulator.dialects.glm4 import GLM4
+from gateway.simulator.dialects.glm4 import GLM4Program
 from tests.unit.simulator.helpers import canned, chat, deltas, get, make, post, whole
 
 TOOLS = [
@@ -14,7 +14,7 @@ TOOLS = [
 
 
 async def test_canned_model_calls_a_tool_in_the_shape_of_openai() -> None:
-    _, reply = await whole(make(GLM4, canned()), chat(("user", "北京天气"), tools=TOOLS))
+    _, reply = await whole(make(GLM4Program, canned()), chat(("user", "北京天气"), tools=TOOLS))
     (choice,) = reply["choices"]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     assert choice["message"]["tool_calls"][0]["function"] == {
@@ -24,7 +24,7 @@ async def test_canned_model_calls_a_tool_in_the_shape_of_openai() -> None:
 
 
 async def test_streamed_call_ends_without_done() -> None:
-    items = await deltas(make(GLM4, canned()), chat(("user", "北京天气"), tools=TOOLS, stream=True))
+    items = await deltas(make(GLM4Program, canned()), chat(("user", "北京天气"), tools=TOOLS, stream=True))
     calls = [item["delta"]["tool_calls"][0]["function"] for item in items[:-1]]
     assert calls[0] == {"name": "get_weather", "arguments": ""}
     assert json.loads("".join(call["arguments"] for call in calls)) == {"city": "北京"}
@@ -32,7 +32,7 @@ async def test_streamed_call_ends_without_done() -> None:
 
 
 async def test_plain_stream_finishes_in_its_last_piece() -> None:
-    items = await deltas(make(GLM4), chat(("user", "@@reply:hello@@"), stream=True))
+    items = await deltas(make(GLM4Program), chat(("user", "@@reply:hello@@"), stream=True))
     assert [(item["delta"]["content"], item["finish_reason"]) for item in items[:-1]] == [
         ("\nhel", None),
         ("lo", "stop"),
@@ -41,17 +41,17 @@ async def test_plain_stream_finishes_in_its_last_piece() -> None:
 
 
 async def test_stream_that_is_cut_by_its_budget_says_length() -> None:
-    items = await deltas(make(GLM4), chat(("user", "@@reply:hello@@"), stream=True, max_tokens=4))
+    items = await deltas(make(GLM4Program), chat(("user", "@@reply:hello@@"), stream=True, max_tokens=4))
     assert (items[-2]["delta"]["content"], items[-2]["finish_reason"]) == ("\nhel", "length")
 
 
 async def test_plain_answer_with_tools_is_one_chunk() -> None:
-    items = await deltas(make(GLM4, canned()), chat(("user", "hello"), tools=TOOLS, stream=True))
+    items = await deltas(make(GLM4Program, canned()), chat(("user", "hello"), tools=TOOLS, stream=True))
     assert len(items) == 2
 
 
 async def test_tool_choice_none_hides_the_tools() -> None:
-    _, reply = await whole(make(GLM4), chat(("user", "hi"), tools=TOOLS, tool_choice="none"))
+    _, reply = await whole(make(GLM4Program), chat(("user", "hi"), tools=TOOLS, tool_choice="none"))
     assert json.loads(reply["choices"][0]["message"]["content"])["history"] == []
 
 
@@ -63,7 +63,7 @@ async def test_tool_choice_none_hides_the_tools() -> None:
     ],
 )
 async def test_system_text_is_doubled_or_lost(tools: object, contents: list[object]) -> None:
-    _, reply = await whole(make(GLM4), chat(("system", "S"), ("user", "hi"), tools=tools))
+    _, reply = await whole(make(GLM4Program), chat(("system", "S"), ("user", "hi"), tools=tools))
     history = json.loads(reply["choices"][0]["message"]["content"])["history"]
     assert [entry["content"] for entry in history] == contents
 
@@ -79,12 +79,12 @@ async def test_system_text_is_doubled_or_lost(tools: object, contents: list[obje
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_unfit_messages_are_refused(messages: list[tuple[str, str]], status: int, stream: bool) -> None:
-    assert (await whole(make(GLM4), chat(*messages, stream=stream)))[0] == status
+    assert (await whole(make(GLM4Program), chat(*messages, stream=stream)))[0] == status
 
 
 async def test_health_and_models_are_there() -> None:
-    assert await whole(make(GLM4), get("/health")) == (200, None)
-    _, page = await whole(make(GLM4), get("/v1/models"))
+    assert await whole(make(GLM4Program), get("/health")) == (200, None)
+    _, page = await whole(make(GLM4Program), get("/v1/models"))
     assert page["data"][0]["id"] == "glm-4"
 
 
@@ -101,10 +101,10 @@ async def test_health_and_models_are_there() -> None:
 )
 async def test_value_that_vllm_refuses_is_a_500(members: dict[str, Any]) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **members}
-    assert (await whole(make(GLM4), post("/v1/chat/completions", body)))[0] == 500
+    assert (await whole(make(GLM4Program), post("/v1/chat/completions", body)))[0] == 500
 
 
 @pytest.mark.parametrize("member", ["tools", "tool_choice"])
 async def test_tools_of_another_type_are_a_422(member: str) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], member: 7}
-    assert (await whole(make(GLM4), post("/v1/chat/completions", body)))[0] == 422
+    assert (await whole(make(GLM4Program), post("/v1/chat/completions", body)))[0] == 422

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from gateway.simulator.dialects.glm4v import GLM4V
+from gateway.simulator.dialects.glm4v import GLM4VProgram
 from gateway.simulator.exchange import ModelError, Stream
 from tests.unit.simulator.helpers import chat, deltas, events, get, make, post, whole
 
 
 async def test_reply_never_finishes_and_counts_backwards() -> None:
-    _, reply = await whole(make(GLM4V), chat(("user", "@@reply:hello@@")))
+    _, reply = await whole(make(GLM4VProgram), chat(("user", "@@reply:hello@@")))
     assert reply["choices"] == [
         {"index": 0, "message": {"role": "assistant", "content": "hello", "name": None}}
     ]
@@ -18,7 +18,7 @@ async def test_reply_never_finishes_and_counts_backwards() -> None:
 
 
 async def test_stream_ends_in_an_empty_delta_without_done() -> None:
-    items = await deltas(make(GLM4V), chat(("user", "@@reply:hello@@"), stream=True))
+    items = await deltas(make(GLM4VProgram), chat(("user", "@@reply:hello@@"), stream=True))
     assert items[-1] == {"index": 0, "delta": {}}
 
 
@@ -35,32 +35,32 @@ async def test_stream_ends_in_an_empty_delta_without_done() -> None:
 )
 async def test_parts_are_joined_or_refused(content: object, status: int) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": content}]}
-    assert (await whole(make(GLM4V), post("/v1/chat/completions", body)))[0] == status
+    assert (await whole(make(GLM4VProgram), post("/v1/chat/completions", body)))[0] == status
 
 
 async def test_system_text_is_an_error_of_the_model() -> None:
-    assert (await whole(make(GLM4V), chat(("system", "S"), ("user", "q"))))[0] == 500
+    assert (await whole(make(GLM4VProgram), chat(("system", "S"), ("user", "q"))))[0] == 500
     with pytest.raises(ModelError):
-        await events(make(GLM4V), chat(("system", "S"), ("user", "q"), stream=True))
+        await events(make(GLM4VProgram), chat(("system", "S"), ("user", "q"), stream=True))
 
 
 async def test_there_is_a_models_page_and_no_health() -> None:
-    assert (await whole(make(GLM4V), get("/health")))[0] == 404
-    assert (await whole(make(GLM4V), get("/v1/models")))[0] == 200
+    assert (await whole(make(GLM4VProgram), get("/health")))[0] == 404
+    assert (await whole(make(GLM4VProgram), get("/v1/models")))[0] == 200
 
 
 async def test_last_assistant_is_refused() -> None:
-    assert await whole(make(GLM4V), chat(("assistant", "a"))) == (400, {"detail": "Invalid request"})
+    assert await whole(make(GLM4VProgram), chat(("assistant", "a"))) == (400, {"detail": "Invalid request"})
 
 
 async def test_whole_answer_holds_the_loop_and_a_stream_does_not() -> None:
-    program = make(GLM4V)
+    program = make(GLM4VProgram)
     whole_answer = asyncio.ensure_future(program.answer(chat(("user", "@@sleep:60@@"))))
     await asyncio.sleep(0)
     assert program.gate.busy
     whole_answer.cancel()
     await asyncio.wait({whole_answer})
-    stream = await make(GLM4V).answer(chat(("user", "@@sleep:60@@"), stream=True))
+    stream = await make(GLM4VProgram).answer(chat(("user", "@@sleep:60@@"), stream=True))
     assert isinstance(stream, Stream)
     assert stream.linger is None  # it runs on to its end without its client
     await stream.events.aclose()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.simulator.dialects.openai import OpenAI
+from gateway.simulator.dialects.openai import OpenAIProgram
 from gateway.simulator.exchange import ModelError
 from tests.unit.simulator.helpers import canned, chat, events, get, make, post, whole
 
@@ -15,13 +15,13 @@ TOOLS = [
 
 
 async def chunks(*messages: tuple[str, str], **fields: object) -> list[Any]:
-    found = await events(make(OpenAI, canned()), chat(*messages, stream=True, **fields))
+    found = await events(make(OpenAIProgram, canned()), chat(*messages, stream=True, **fields))
     assert found[-1] == "data: [DONE]"
     return [json.loads(event.removeprefix("data: ")) for event in found[:-1]]
 
 
 async def test_reply_is_complete_and_counts_characters() -> None:
-    _, reply = await whole(make(OpenAI), chat(("system", "S"), ("user", "@@reply:hello@@")))
+    _, reply = await whole(make(OpenAIProgram), chat(("system", "S"), ("user", "@@reply:hello@@")))
     assert list(reply) == ["id", "object", "created", "model", "choices", "usage"]
     message = {"role": "assistant", "content": "hello", "tool_calls": []}
     assert reply["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
@@ -29,7 +29,7 @@ async def test_reply_is_complete_and_counts_characters() -> None:
 
 
 async def test_every_choice_is_a_generation_of_its_own() -> None:
-    _, reply = await whole(make(OpenAI), chat(("user", "@@reply:hello@@"), n=3))
+    _, reply = await whole(make(OpenAIProgram), chat(("user", "@@reply:hello@@"), n=3))
     assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2]
     assert reply["usage"]["completion_tokens"] == 15
 
@@ -46,7 +46,7 @@ async def test_every_choice_is_a_generation_of_its_own() -> None:
     ],
 )
 async def test_answer_ends_where_it_must(fields: dict[str, object], text: str, finish: str) -> None:
-    _, reply = await whole(make(OpenAI), chat(("user", "@@reply:abcdefghijkl@@"), **fields))
+    _, reply = await whole(make(OpenAIProgram), chat(("user", "@@reply:abcdefghijkl@@"), **fields))
     assert (reply["choices"][0]["message"]["content"], reply["choices"][0]["finish_reason"]) == (text, finish)
     streamed = await chunks(("user", "@@reply:abcdefghijkl@@"), **fields)
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in streamed) == text
@@ -63,7 +63,7 @@ async def test_stream_keeps_one_identity_and_tells_the_usage_if_asked() -> None:
 
 
 async def test_tool_is_called_whole_and_streamed() -> None:
-    _, reply = await whole(make(OpenAI, canned()), chat(("user", "北京天气"), tools=TOOLS))
+    _, reply = await whole(make(OpenAIProgram, canned()), chat(("user", "北京天气"), tools=TOOLS))
     (choice,) = reply["choices"]
     (call,) = choice["message"]["tool_calls"]
     assert (choice["finish_reason"], call["function"]["arguments"]) == ("tool_calls", '{"city": "北京"}')
@@ -86,7 +86,7 @@ async def test_tool_is_called_whole_and_streamed() -> None:
 )
 async def test_tool_choice_is_obeyed(choice: object, finish: str) -> None:
     request = chat(("user", "hello"), tools=TOOLS, tool_choice=choice)
-    _, reply = await whole(make(OpenAI, canned()), request)
+    _, reply = await whole(make(OpenAIProgram, canned()), request)
     assert reply["choices"][0]["finish_reason"] == finish
 
 
@@ -107,12 +107,12 @@ async def test_plain_answer_with_tools_streams_as_text() -> None:
     ],
 )
 async def test_bad_field_is_a_400_that_names_it(fields: dict[str, object], param: str) -> None:
-    status, body = await whole(make(OpenAI), chat(("user", "q"), **fields))
+    status, body = await whole(make(OpenAIProgram), chat(("user", "q"), **fields))
     assert (status, body["error"]["param"], body["error"]["type"]) == (400, param, "BadRequestError")
 
 
 async def test_body_that_is_no_object_is_a_400() -> None:
-    assert (await whole(make(OpenAI), post("/v1/chat/completions", [1])))[0] == 400
+    assert (await whole(make(OpenAIProgram), post("/v1/chat/completions", [1])))[0] == 400
 
 
 async def test_parts_and_null_contents_are_taken() -> None:
@@ -120,16 +120,18 @@ async def test_parts_and_null_contents_are_taken() -> None:
         {"role": "assistant", "content": None},
         {"role": "user", "content": [{"type": "text", "text": "@@reply:ok@@"}]},
     ]
-    _, reply = await whole(make(OpenAI), post("/v1/chat/completions", {"model": "m", "messages": messages}))
+    _, reply = await whole(
+        make(OpenAIProgram), post("/v1/chat/completions", {"model": "m", "messages": messages})
+    )
     assert reply["choices"][0]["message"]["content"] == "ok"
 
 
 async def test_model_error_is_a_500_or_a_broken_stream() -> None:
-    assert (await whole(make(OpenAI), chat(("user", "@@raise@@"))))[0] == 500
+    assert (await whole(make(OpenAIProgram), chat(("user", "@@raise@@"))))[0] == 500
     with pytest.raises(ModelError):
-        await events(make(OpenAI), chat(("user", "@@raise@@"), stream=True))
+        await events(make(OpenAIProgram), chat(("user", "@@raise@@"), stream=True))
 
 
 async def test_health_and_models_are_there() -> None:
-    assert await whole(make(OpenAI), get("/health")) == (200, None)
-    assert (await whole(make(OpenAI), get("/v1/models")))[1]["data"][0]["object"] == "model"
+    assert await whole(make(OpenAIProgram), get("/health")) == (200, None)
+    assert (await whole(make(OpenAIProgram), get("/v1/models")))[1]["data"][0]["object"] == "model"

@@ -1,0 +1,117 @@
+"""Values a server takes: a request with any other is refused before it is sent.
+
+Each dialect states its table in `Dialect.ranges`; `check` compares a request with it. What a server answers
+with an unspecific 500 must not reach it, since a 500 also counts against the backend's health. Values that
+rule T12 adjusts (temperature near 0, top_p 0, limits beyond the context) are inside the ranges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from gateway.errors import BadRequest
+from gateway.formats.openai import MAX_INTEGER, ChatRequest, NamedChoice, NamedFunction
+
+GREEDY_BELOW = 0.01
+"""Temperatures below this are sent as greedy decoding: in half precision they overflow (rule T12)."""
+
+
+class AllowedRange(NamedTuple):
+    """The values of one parameter: from `low` to `high`, both included unless `above` excludes `low`."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def takes(self, value: float) -> bool:
+        """Whether the value is within the range."""
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    @property
+    def words(self) -> str:
+        """The range as an error message says it."""
+        low = f"above {_plain(self.low)}" if self.above else f"at least {_plain(self.low)}"
+        return low if self.high == math.inf else f"{low} and at most {_plain(self.high)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
+
+
+Ranges = Mapping[str, AllowedRange]
+"""The range of each parameter that a dialect sends on."""
+
+NOTHING: Ranges = MappingProxyType({})
+"""For a server that is sent no number, or checks all of them and answers 400 itself."""
+
+_LIMIT = AllowedRange(1, MAX_INTEGER)
+NATIVE: Ranges = MappingProxyType(
+    {
+        "temperature": AllowedRange(0, 2),
+        "top_p": AllowedRange(0, 1),
+        "max_tokens": _LIMIT,
+        "max_completion_tokens": _LIMIT,
+    }
+)
+"""Sampling and length, as every ChatGLM server takes them."""
+TRANSFORMERS: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": AllowedRange(0, above=True)})
+"""Servers that run the model in `transformers`, which refuses a repetition penalty of 0 or less."""
+VLLM: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": AllowedRange(0, 2, above=True)})
+"""Servers that run the model in vLLM, whose `SamplingParams` refuses a repetition penalty above 2."""
+
+
+def check(request: ChatRequest, ranges: Ranges) -> None:
+    """Raise `BadRequest` for a value outside its range, or a choice of a function that is not offered."""
+    value_of = request.body.get
+    for name, range_ in ranges.items():
+        value = value_of(name)
+        if value is None:
+            continue
+        low, high, above = range_  # `takes`, without a call: this runs for every request
+        if not low <= value <= high or (above and value == low):
+            raise BadRequest(f"{name} must be {range_.words} for this model.", param=name)
+    if request.tool_choice is not None or request.function_call is not None:
+        check_choice(request)
+
+
+def check_choice(request: ChatRequest) -> None:
+    """Raise `BadRequest` for a `tool_choice` or `function_call` that names a function not offered."""
+    choice, call = request.tool_choice, request.function_call
+    if isinstance(choice, NamedChoice):
+        _check_named("tool_choice", choice.function.name, request)
+    if isinstance(call, NamedFunction):
+        _check_named("function_call", call.name, request)
+
+
+def _check_named(param: str, name: str, request: ChatRequest) -> None:
+    offered = {tool.function.name for tool in request.tools or () if tool.function}
+    offered |= {function.name for function in request.functions or ()}
+    if name not in offered:
+        raise BadRequest(f"{param} names a function that is not among those offered.", param=param)
+
+
+def check_functions(request: ChatRequest) -> None:
+    """Raise `BadRequest` for a function whose name the server could not find in an answer.
+
+    These servers take an answer's first line for the name: an empty one, or one with a line break, is none.
+    """
+    for place, tool in enumerate(request.tools or ()):
+        if tool.function is not None:
+            _check_name(tool.function.name, f"tools[{place}].function.name")
+    for place, function in enumerate(request.functions or ()):
+        _check_name(function.name, f"functions[{place}].name")
+
+
+def _check_name(name: str, param: str) -> None:
+    if not name.strip() or len(name.splitlines()) > 1 or name != name.strip():
+        raise BadRequest(f"{param} must be a word without line breaks or blanks around it.", param=param)
+
+
+def greedy(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Send a temperature just above 0 as 0, for servers in half precision that take 0 as greedy."""
+    if 0 < sampling.get("temperature", 1) < GREEDY_BELOW:
+        return {**sampling, "temperature": 0}
+    return sampling

@@ -1,0 +1,99 @@
+"""A conversation as ChatGLM3's server takes it: roles user, assistant, system and function; text, never null.
+
+Messages stay in place and in number, with two exceptions: what an assistant said beside its calls becomes
+a message of its own, and with tools the system texts move into the first question, since the server drops
+the first system message then (rules V1, V5, V6).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.dialects.shared import v3_tools
+from gateway.errors import BadRequest
+from gateway.formats.openai import ChatRequest, Message, text_of
+
+V3Message = dict[str, Any]
+"""One message as it is sent: `role` and `content` always, `name` and `function_call` where they belong."""
+
+JOINT = "\n\n"
+_BLANK = " "
+"""What an empty tool result is sent as."""
+
+
+def translated(request: ChatRequest) -> list[V3Message]:
+    """Every message in v3's form. Raises `BadRequest` that names the message."""
+    names: dict[str, str] = {}
+    messages: list[V3Message] = []
+    for place, message in enumerate(request.messages):
+        messages += _one(message, f"messages[{place}]", names)
+        names.update((call.id, call.function.name) for call in message.calls if call.id)
+    if messages[-1]["role"] == "assistant":
+        raise BadRequest(
+            "The last message is the assistant's; this model only answers a user message.", param="messages"
+        )
+    return messages
+
+
+def _one(message: Message, where: str, names: dict[str, str]) -> list[V3Message]:
+    text = text_of(message, where)
+    match message.role:
+        case "system" | "developer":
+            return [_said("system", text)]
+        case "assistant":
+            return _assistant(message, text, where)
+        case "tool" | "function":
+            return [_result(message, text, where, names)]
+    if message.content is None:
+        raise BadRequest(f"{where}.content is required for a user message.", param=f"{where}.content")
+    return [_said("user", text)]
+
+
+def _said(role: str, text: str) -> V3Message:
+    return {"role": role, "content": text}
+
+
+def _assistant(message: Message, text: str, where: str) -> list[V3Message]:
+    if not message.calls:
+        return [_said("assistant", text)]
+    calls = [call.function for call in message.calls]
+    for call in calls:
+        # The server takes the first line for the name, after cutting the text into calls.
+        if not call.name or "\n" in call.name or v3_tools.CALLS_JOINT in call.name:
+            raise BadRequest(f"{where} calls a function whose name is not a plain word.", param=where)
+    content = v3_tools.CALLS_JOINT.join(map(v3_tools.written_call, calls))
+    made = _said("assistant", content)
+    made["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+    return [_said("assistant", text), made] if text else [made]
+
+
+def _result(message: Message, text: str, where: str, names: dict[str, str]) -> V3Message:
+    name = message.name
+    if message.role == "tool":
+        name = names.get(message.tool_call_id or "")
+        if name is None:
+            raise BadRequest(
+                f"{where}.tool_call_id is not the id of an earlier call.", param=f"{where}.tool_call_id"
+            )
+    result = _said("function", text or _BLANK)
+    return result | {"name": name} if name else result
+
+
+def folded(messages: list[V3Message]) -> list[V3Message]:
+    """The same without system messages: their texts stand before the first question (rule V5).
+
+    A last one that follows the assistant's answer is itself the question (rule T1): the server answers no
+    conversation that ends with the assistant.
+    """
+    texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    others = [message for message in messages if message["role"] != "system"]
+    if others and others[-1]["role"] == "assistant":
+        others.append(_said("user", texts.pop() if texts else ""))
+    if not texts:
+        return others or [_said("user", "")]
+    system = JOINT.join(texts)
+    for place, message in enumerate(others):
+        if message["role"] == "user":
+            question = JOINT.join(text for text in (system, message["content"]) if text)
+            return [*others[:place], message | {"content": question}, *others[place + 1 :]]
+    return [_said("user", system), *others]

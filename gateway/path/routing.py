@@ -1,0 +1,321 @@
+"""Where a request may go, before it waits: translated for every backend that can take it.
+
+Nothing here waits, reads a clock or sends a byte; what cannot be honoured is refused or noted now.
+
+    Asking      a request as a client put it
+    Terms       what a request's way takes from the configuration, and how it is planned by it
+    Plan        the backends that can take the request, and the bytes that each would get
+    Canaried    what was asked, where a request fell to the share of its model's canary
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from gateway import config
+from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.errors import BadRequest, ContextExceeded, Draining, GatewayError, ModelNotFound, NoBackend
+from gateway.formats.openai import ChatRequest
+from gateway.scheduling import affinity, traffic_split
+from gateway.scheduling.deadlines import DeadlineLimits
+from gateway.scheduling.retry import cause
+from gateway.scheduling.slot_request import SlotRequest
+from gateway.telemetry.receipt import CanaryRecord
+from gateway.tenancy.keys import ANONYMOUS, Tenant
+from gateway.upstream.backend import Backend, limits
+
+
+@dataclass(slots=True)
+class Call:
+    """A request as clients may put it: today's form, and one without empty turns where it came as pairs.
+
+    `session` is the client's own name for the conversation it belongs to, if a header gave one.
+    """
+
+    request: ChatRequest
+    tenant: Tenant = ANONYMOUS
+    lean: ChatRequest | None = None
+    session: str = ""
+
+    def for_dialect(self, dialect: Dialect) -> ChatRequest:
+        """The form this dialect is translated from."""
+        return self.request if dialect.pairs or self.lean is None else self.lean
+
+    def single(self) -> Call:
+        """The same for one choice only."""
+        return Call(self.request.single(), self.tenant, self.lean and self.lean.single(), self.session)
+
+    def of(self, model: str) -> Call:
+        """The same, asked of another model."""
+        return Call(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryChoice:
+    """That a request for `model` fell to the share of its canary: what was asked, and what came of it."""
+
+    call: Call
+    model: config.ModelSettings
+    told: CanaryRecord
+
+
+@dataclass(slots=True)
+class Plan:
+    """Where a request may go, already translated. A retry sends the same bytes.
+
+    `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
+    wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
+    another than the client asked for; `terms` are those it was made by. `canary` is set for requests that
+    fell to one, whether they go there or not.
+    """
+
+    routing: RoutingTable
+    call: Call
+    request: ChatRequest
+    model: config.ModelSettings
+    outgoing: Mapping[str, Outgoing]
+    backends: tuple[str, ...]
+    ignored: tuple[str, ...]
+    alone: bool
+    instead: bool = False
+    canary: CanaryChoice | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the client asked for, or the model's where it gave none."""
+        if (before := self.canary) is not None:
+            return before.call.request.model or before.model.name
+        return self.request.model or self.model.name
+
+    def slot_request(self, backends: tuple[str, ...], waited: float) -> SlotRequest:
+        """What it asks of the dispatcher, after `waited` seconds of waiting: one of these backends."""
+        tenant, model = self.call.tenant, self.model
+        size = len(self.outgoing[backends[0]].body) if backends else 0
+        slot_request = SlotRequest(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
+        slot_request.waited = waited
+        if model.balance == "session":
+            named = self.call.session or self.request.user
+            slot_request.affinity = affinity.session(named, _turns(self.request, opening=True))
+        elif model.balance == "prefix":
+            slot_request.prefix = affinity.chain(_turns(self.request, opening=False))
+        return slot_request
+
+    def asked_whole(self, backend: str) -> Outgoing:
+        """The same request for a backend whose streams do not work."""
+        call = self.call if self.alone else self.call.single()
+        group = next(one for one in self.routing.groups[self.model.name] if backend in one.backends)
+        return group.ask(call, stream=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationGroup:
+    """Backends of one model that are sent the same bytes: one dialect, one set of settings."""
+
+    dialect: Dialect
+    profile: Profile
+    backends: tuple[str, ...]
+
+    def ask(self, call: Call, *, stream: bool) -> Outgoing:
+        return self.dialect.ask(call.for_dialect(self.dialect), self.profile, stream=stream)
+
+
+class RoutingTable:
+    """What a request's way takes from the configuration, and how it is planned by it.
+
+    One value, which a reload replaces whole: a plan keeps the terms it was made by, so that a request in
+    flight has its backend to the end. `chance` gives random numbers from 0 up to 1.
+    """
+
+    def __init__(
+        self, settings: config.Config, fleet: Mapping[str, Backend], chance: Callable[[], float]
+    ) -> None:
+        self.fleet = fleet
+        self.attempts = settings.retries.attempts
+        self.models = {model.name: model for model in settings.resolved_models}
+        self.limits: Mapping[tuple[str, str], DeadlineLimits] = {
+            (model.name, backend.name): limits(settings.timeouts_for(model, backend))
+            for model in settings.resolved_models
+            for backend in settings.backends_of(model)
+        }
+        self.fallbacks = {
+            (model.name, why): settings.fallbacks_of(model, why)
+            for model in settings.resolved_models
+            for why in ("outage", "context")
+        }
+        self.groups = {model.name: self._group(model) for model in settings.resolved_models}
+        self._chance = chance
+        self.canaries = {
+            model.name: (settings.names[model.canary.model], model.canary.share)
+            for model in settings.resolved_models
+            if model.canary is not None
+        }
+
+    def for_copies(self) -> RoutingTable:
+        """The same for requests that are tried once, on the model they ask for and no other."""
+        routing = copy.copy(self)
+        routing.attempts, routing.fallbacks, routing.canaries = 1, {}, {}
+        return routing
+
+    def _group(self, model: config.ModelSettings) -> tuple[TranslationGroup, ...]:
+        names: dict[tuple[Dialect, Profile], list[str]] = {}
+        for name in model.backends:
+            backend = self.fleet[name]
+            names.setdefault((backend.dialect, backend.profile(model)), []).append(name)
+        return tuple(
+            TranslationGroup(dialect, profile, tuple(same)) for (dialect, profile), same in names.items()
+        )
+
+    def plan(self, call: Call, model: config.ModelSettings, *, split: bool = True) -> Plan:
+        """Translate the request for every backend that can take it; if it is too long for all, elsewhere.
+
+        A share of a model's requests is its canary's, unless `split` is false. Raises the first backend's
+        `BadRequest` when none can take it, before anything has waited.
+        """
+        if split and self.canaries and (canary := self.canaries.get(model.name)) is not None:
+            return self._split(call, model, *canary)
+        groups = self.groups.get(model.name)
+        if groups is None:  # a reload came between the reading of the request and this
+            raise ModelNotFound("There is no model of that name any more.", param="model")
+        request = call.request
+        alone = request.n == 1 or _makes_many(groups)
+        if not alone and request.n > model.max_n:
+            raise BadRequest(f"n: this model gives at most {model.max_n} choices.", param="n")
+        try:
+            one = call if alone else call.single()
+            if len(groups) == 1:
+                group = groups[0]
+                dialect = group.dialect
+                asked = one.request if one.lean is None else one.for_dialect(dialect)
+                only = dialect.ask(asked, group.profile, stream=request.stream)
+                outgoing = dict.fromkeys(group.backends, only)
+                return Plan(self, call, request, model, outgoing, group.backends, only.ignored, alone)
+            outgoing = self._translated(groups, one)
+            ignored = dict.fromkeys(name for one in outgoing.values() for name in one.ignored)
+            return Plan(self, call, request, model, outgoing, tuple(outgoing), tuple(ignored), alone)
+        except ContextExceeded as error:
+            plans = self.elsewhere(call, model, error)
+            if not plans:
+                raise
+            return plans[0]
+
+    def _translated(self, groups: tuple[TranslationGroup, ...], call: Call) -> dict[str, Outgoing]:
+        outgoing: dict[str, Outgoing] = {}
+        refusal: BadRequest | None = None
+        for group in groups:
+            try:
+                outgoing |= dict.fromkeys(group.backends, group.ask(call, stream=call.request.stream))
+            except BadRequest as error:
+                refusal = refusal or error
+        if refusal is not None and not outgoing:
+            try:
+                raise refusal
+            finally:
+                del refusal  # its traceback refers to this frame
+        return outgoing
+
+    def elsewhere(self, call: Call, model: config.ModelSettings, error: GatewayError) -> list[Plan]:
+        """Plans for the models that may answer where this one has failed so, the nearest first.
+
+        Those that the tenant may not use, or that cannot take the request, are left out.
+        """
+        plans: dict[str, Plan] = {}
+        why = cause(error)
+        for other in self.fallbacks.get((model.name, why), ()) if why else ():
+            if call.tenant.sees(other.name):
+                with suppress(BadRequest):
+                    plan = self.plan(call.of(other.name), other, split=False)
+                    plan.instead = True
+                    if plan.backends:  # of a model whose servers are still looked for there are none
+                        plans.setdefault(plan.model.name, plan)
+        plans.pop(model.name, None)
+        return list(plans.values())
+
+    def renewed(self, plan: Plan) -> Plan:
+        """The same request planned by these terms. Raises `NoBackend` where its model is gone."""
+        model = self.models.get(plan.model.name)
+        if model is None:
+            raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
+        renewed = self.plan(plan.call if plan.alone else plan.call.single(), model, split=False)
+        renewed.instead = renewed.instead or plan.instead
+        renewed.canary = plan.canary
+        return renewed
+
+    # --- canaries ----------------------------------------------------------------------------------
+
+    def _split(
+        self, call: Call, model: config.ModelSettings, canary: config.ModelSettings, share: float
+    ) -> Plan:
+        """Plan a request to a model with a canary: for that, if the request falls to its share and may go."""
+        point = point_of(call, canary.name)
+        if not traffic_split.chosen(share, self._chance() if point is None else point):
+            return self.plan(call, model, split=False)
+        told, plan = CanaryRecord(canary.name, "forbidden"), None
+        if call.tenant.sees(canary.name):
+            plan = self._for_canary(call, model, canary)
+            told = CanaryRecord(canary.name, "taken" if plan else "unfit")
+        if plan is None:
+            plan = self.plan(call, model, split=False)
+        plan.canary = CanaryChoice(call, model, told)
+        return plan
+
+    def _for_canary(
+        self, call: Call, model: config.ModelSettings, canary: config.ModelSettings
+    ) -> Plan | None:
+        """The plan for the canary; None where that cannot take the request, or could not give it back.
+
+        Choices that are made side by side could not: all of an answer's are one model's.
+        """
+        if call.request.n > 1 and not _makes_many(self.groups.get(model.name, ())):
+            return None
+        with suppress(BadRequest):
+            plan = self.plan(call.of(canary.name), canary, split=False)
+            if plan.alone and not plan.instead:
+                plan.instead = True
+                return plan
+        return None
+
+    def returned(self, plan: Plan, error: GatewayError) -> Plan | None:
+        """The request of a canary that has failed so, planned for the model that was asked.
+
+        None where it is no canary's, where that model cannot take it, and for what must not move: filtered
+        content, and requests at our own end.
+        """
+        before = plan.canary
+        if before is None or before.told.result != "taken" or before.model.name not in self.models:
+            return None
+        if error.code == "content_filter" or isinstance(error, Draining):
+            return None
+        with suppress(BadRequest):
+            asked = self.plan(before.call, self.models[before.model.name], split=False)
+            if asked.alone:
+                asked.canary = replace(before, told=CanaryRecord(before.told.model, "returned"))
+                return asked
+        return None
+
+
+def point_of(call: Call, canary: str) -> float | None:
+    """Where a conversation stands among all for a canary, from 0 up to 1; None for what belongs to none.
+
+    It is the session of the balancer of that name; each canary takes others.
+    """
+    request = call.request
+    named = call.session or request.user
+    if not named and not any(message.role == "user" for message in request.messages):
+        return None
+    return traffic_split.point(canary, affinity.session(named, _turns(request, opening=True)))
+
+
+def _makes_many(groups: tuple[TranslationGroup, ...]) -> bool:
+    """Whether one generation of these backends makes several choices."""
+    return all("n" in group.dialect.honours for group in groups)
+
+
+def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:
+    """The messages as bytes; of the opening only those up to the first of the user."""
+    for message in request.messages:
+        yield repr(message).encode(errors="surrogatepass")
+        if opening and message.role == "user":
+            return

@@ -1,0 +1,136 @@
+"""The health of the whole fleet: takes what happens to backends, and tells those who must act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from gateway.errors import GatewayError
+from gateway.scheduling.health import BackendHealth, HealthRules, Probe, State
+from gateway.telemetry.receipt import Hook
+
+Listener: TypeAlias = Callable[[str], None]
+"""Is told the name of a backend whose verdict or next errand has changed. Never blocks, never raises."""
+
+
+class HealthMonitor:
+    """Every backend's `Health`, fed with clock and chance. One for the whole process.
+
+    `chance` gives random numbers from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        healths: Mapping[str, BackendHealth],
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        hook: Hook,
+    ) -> None:
+        self.healths = dict(healths)
+        self._clock = clock
+        self._chance = chance
+        self._hook = hook
+        self._told_up: dict[str, bool] = {}
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Tell one more from now on."""
+        self._listeners.append(listener)
+
+    def reconfigure(self, wanted: Mapping[str, tuple[int, HealthRules]]) -> None:
+        """Look after these backends from now on, with these slots and rules; who stays keeps its health."""
+        now = self._clock()
+        for name in self.healths.keys() - wanted.keys():
+            del self.healths[name]
+            self._told_up.pop(name, None)
+        for name, (slots, rules) in wanted.items():
+            if name in self.healths:
+                self.healths[name].refit(slots, rules)
+            else:
+                self.healths[name] = BackendHealth(slots, rules, now)
+
+    # --- events ------------------------------------------------------------------------------------
+
+    def tried(
+        self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
+    ) -> None:
+        """Take note of the end of a user's try; see `Health.tried`."""
+        health = self.healths.get(backend)
+        if health is None:
+            return  # what was taken out of the configuration may still end there
+        if error is None and health.steady:
+            health.tries += 1
+            return
+        self._learn(
+            backend, lambda now: health.tried(error, now, self._chance(), request, tenant), "answered"
+        )
+
+    def probed(self, backend: str, end: Probe, rest: float = 0.0) -> None:
+        """Take note of the end of a probe; see `Health.probed`."""
+        health = self.healths[backend]
+        self._learn(backend, lambda now: health.probed(end, now, self._chance(), rest), "probed")
+
+    def trialled(self, backend: str, error: GatewayError | None) -> None:
+        """Take note of the end of a trial."""
+        health = self.healths[backend]
+        self._learn(backend, lambda now: health.trialled(error, now, self._chance()), "trial")
+
+    def reserved(self, backend: str) -> None:
+        """Take note that a trial is due and no slot is free for it."""
+        self._learn(backend, self.healths[backend].reserved, "trial")
+
+    def trying(self, backend: str) -> None:
+        """Take note that a trial has got its slot."""
+        health = self.healths[backend]
+        self._learn(backend, lambda _: health.trying(), "trial")
+
+    def deserted(self, backend: str) -> None:
+        """Take note that a server closed a connection that nobody used."""
+        if (health := self.healths.get(backend)) is not None:
+            self._learn(backend, health.deserted, "probed")
+
+    def repeated(self, backend: str) -> bool:
+        """Take note that a connection closed as a request went out, which is sent once more: True."""
+        if (health := self.healths.get(backend)) is not None:
+            self._learn(backend, health.repeated, "probed")
+        return True
+
+    def skipped(self, backend: str) -> None:
+        """Take note that a backend was left alone because it is at work."""
+        self.healths[backend].skipped(self._clock(), self._chance())
+
+    def _learn(self, backend: str, event: Callable[[float], None], back_by: str) -> None:
+        health, now = self.healths[backend], self._clock()
+        before = _verdict(health, now)
+        event(now)
+        usable = health.usable(now)
+        if usable != self._told_up.get(backend, True):
+            self._told_up[backend] = usable
+            self._hook.backend_changed(backend, usable, back_by if usable else health.reason)
+        if before != _verdict(health, now):
+            for listener in self._listeners:
+                listener(backend)
+
+    # --- views -------------------------------------------------------------------------------------
+
+    def up(self, backend: str) -> bool:
+        """Whether the backend may be asked."""
+        return self.healths[backend].usable(self._clock())
+
+    def usable(self) -> dict[str, bool]:
+        """Every backend, and whether it may be asked."""
+        return {name: self.up(name) for name in self.healths}
+
+    def state(self, backend: str) -> State:
+        """How a backend is, in one word."""
+        return self.healths[backend].state(self._clock())
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{name} {self.state(name)}" for name in self.healths)
+        return f"<Ward {states}>"
+
+
+def _verdict(health: BackendHealth, now: float) -> tuple[object, ...]:
+    """What schedulers and probers ask of a backend."""
+    return health.usable(now), health.slots_now(now), health.share(now), health.due

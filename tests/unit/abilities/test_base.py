@@ -1,0 +1,69 @@
+"""Stages in a row: each sees what the one before lets through, also at the end."""
+
+from __future__ import annotations
+
+from gateway.abilities.base import Ability, Pipeline
+from gateway.abilities.stop import StopSequences
+from gateway.abilities.usage import UsageCounter
+from gateway.formats import token_counts
+from gateway.formats.events import Delta, Event, Finish, Usage
+
+
+class Tag(Ability):
+    """Adds a mark to every text, and gives one of its own at the end."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+
+    def feed(self, event: Event) -> list[Event]:
+        return [Delta(event.text + self._mark)] if isinstance(event, Delta) else [event]
+
+    def flush(self) -> list[Event]:
+        return [Delta(f"end of {self._mark} ")]
+
+
+class Full(Ability):
+    """Is done after one event."""
+
+    def feed(self, event: Event) -> list[Event]:
+        self.done = True
+        return [event]
+
+
+def test_events_pass_the_stages_in_their_order() -> None:
+    assert Pipeline(Tag("1"), Tag("2")).feed(Delta("x")) == [Delta("x12")]
+
+
+def test_what_a_stage_held_back_passes_those_behind_it() -> None:
+    assert Pipeline(Tag("1"), Tag("2")).flush() == [Delta("end of 1 2"), Delta("end of 2 ")]
+
+
+def test_an_empty_row_lets_everything_pass() -> None:
+    row = Pipeline()
+    assert row.feed(Finish("stop")) == [Finish("stop")]
+    assert row.flush() == []
+    assert not row.done
+
+
+def test_a_row_is_done_when_any_stage_is() -> None:
+    row = Pipeline(Tag("1"), Full(), Tag("2"))
+    assert not row.done
+    assert row.feed(Delta("x")) == [Delta("x12")]
+    assert row.done
+
+
+def test_a_stage_has_nothing_at_its_end_unless_it_says_so() -> None:
+    assert Full().flush() == []
+
+
+def test_counting_behind_a_cut_counts_only_what_was_kept() -> None:
+    row = Pipeline(StopSequences(("END",)), UsageCounter(7, token_counts.CJK))
+    out = [*row.feed(Delta("one END two")), *row.feed(Finish("length")), *row.feed(Usage(9, 9, "backend"))]
+    out += row.flush()
+    assert out == [Delta("one "), Finish("stop"), Usage(7, token_counts.estimate("one "), "estimate")]
+
+
+def test_what_was_held_back_is_counted_too() -> None:
+    row = Pipeline(StopSequences(("END",)), UsageCounter(7, token_counts.CJK))
+    out = [*row.feed(Delta("one EN")), *row.flush()]
+    assert out == [Delta("one "), Delta("EN"), Usage(7, token_counts.estimate("one EN"), "estimate")]
