@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from starlette.middleware import Middleware
@@ -29,7 +29,8 @@ from gateway.background import Background
 from gateway.config import Address
 from gateway.discovery.dns import DnsDiscovery
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.path.generation import Relay
+from gateway.path.context import PathContext
+from gateway.path.relay import Relay
 from gateway.path.shadow import ShadowTraffic
 from gateway.scheduling.balancers import Balancer, balancer
 from gateway.scheduling.health import HealthRules
@@ -43,7 +44,7 @@ from gateway.tenancy.keys import Keyring
 from gateway.upstream.backend import Backend, limits, probe_path, profile
 from gateway.upstream.health_monitor import HealthMonitor
 from gateway.upstream.prober import Prober, ProbeTarget, trial_for
-from gateway.upstream.transport import Transport
+from gateway.upstream.transport import GatewayTransport
 
 
 @dataclass(slots=True)
@@ -139,21 +140,37 @@ class Gateway:
             await backend.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What many parts are built with."""
+
+    logs: EventLog
+    hooks: Hooks
+    memory: MemoryBudget
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    new_id: IdGenerator = field(default_factory=IdGenerator)
+    background: Background = field(default_factory=Background)
+    offload: Offload = field(default_factory=Offload)
+
+    def note(self, backend: str, what: str) -> None:
+        """Log a note about a backend."""
+        _note(self.logs, backend, what)
+
+    def stamp(self, prefix: str) -> tuple[str, int]:
+        """Return an id with a prefix, and the Unix time."""
+        return self.new_id(prefix), int(time.time())
+
+
 def create_app(
     settings: config.Config,
     logs: EventLog,
     *,
-    transport: Transport | None = None,
+    transport: GatewayTransport | None = None,
 ) -> Gateway:
     """Build the gateway for one configuration. `transport` replaces the real one in tests."""
-    lifecycle = Lifecycle()
-    new_id = IdGenerator()
-    background = Background()
-    offload = Offload()
-    memory = _memory(settings)
-    hooks = Hooks(logs)
     written, settings = settings, config.expanded(settings, {})
-    health_monitor = _health_monitor(settings, hooks)
+    common = _Common(logs, Hooks(logs), _memory(settings))
+    health_monitor = _health_monitor(settings, common.hooks)
 
     def new_backend(one: config.BackendSettings) -> Backend:
         deserted = partial(health_monitor.deserted, one.name)
@@ -161,74 +178,30 @@ def create_app(
 
     fleet = {one.name: new_backend(one) for one in settings.backends}
     balancers = _Balancers()
-    dispatcher = _dispatcher(settings, hooks, health_monitor, balancers)
-    metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost, memory)
+    dispatcher = _dispatcher(settings, common.hooks, health_monitor, balancers)
+    metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost, common.memory)
     discovery = DnsDiscovery(written, logs, metrics, time.time)
     metrics.configured(config.digest(written), time.time())
-    hooks.add(metrics)
+    common.hooks.add(metrics)
     prober = Prober(
         fleet, _checks(settings, fleet), health_monitor, time.monotonic, metrics.probed, logs.crash
     )
-    common = (background, time.monotonic, lambda *note: _note(logs, *note), random.random)
-    relay = Relay(settings, fleet, dispatcher, *common)
-    relay.stamp = lambda prefix: (new_id(prefix), int(time.time()))
-    told = (logs, metrics)
-    shadow = ShadowTraffic(
-        settings,
-        fleet,
-        dispatcher,
-        *common,
-        observers=told,
-        crash=logs.crash,
-        beside=offload.run,
-        room=memory,
+    shadow = _shadow(common, settings, fleet, dispatcher, metrics)
+    door_context = _door_context(
+        common, settings, _relay(common, settings, fleet, dispatcher, shadow), dispatcher
     )
-    relay.shadow, relay.crash = shadow.watch, logs.crash
-    door_context = DoorContext(
-        settings=settings,
-        relay=relay,
-        background=background,
-        offload=offload,
-        keyring=_keyring(settings),
-        hook=hooks,
-        now=time.time,
-        new_id=new_id,
-        lifecycle=lifecycle,
-        place=dispatcher.place,
-        browsers=BrowserRules(settings.server, settings.server.address),
-        failures=AuthFailures(time.monotonic),
-        memory=memory,
-    )
-    ready = partial(
-        ReadinessDoor,
-        dispatcher.usable,
-        lambda: lifecycle.leaving,
-        discovery.services,
-        lambda: _faults(relay.routing.fleet),
-    )
-
-    def reception(browsers: BrowserRules) -> Middleware:
-        return Middleware(
-            RequestMiddleware,
-            hook=hooks,
-            crash_log=logs,
-            clock=time.monotonic,
-            new_id=new_id,
-            lifecycle=lifecycle,
-            browsers=browsers,
-        )
-
     closed = BrowserRules(settings.server, settings.admin.address, pages=False)
+    data, admin = _planes(common, settings, door_context, dispatcher, metrics, discovery, closed)
     return Gateway(
-        data=_data_plane(door_context, ready(door_context.shows_backends), reception(door_context.browsers)),
-        admin=_admin_plane(metrics, ready, closed, settings.admin.address, reception(closed)),
+        data=data,
+        admin=admin,
         dispatcher=dispatcher,
-        background=background,
-        offload=offload,
+        background=common.background,
+        offload=common.offload,
         metrics=metrics,
         fleet=fleet,
-        lifecycle=lifecycle,
-        memory=memory,
+        lifecycle=common.lifecycle,
+        memory=common.memory,
         health_monitor=health_monitor,
         prober=prober,
         shadow=shadow,
@@ -239,6 +212,104 @@ def create_app(
         _balancers=balancers,
         _new_backend=new_backend,
     )
+
+
+def _shadow(
+    common: _Common,
+    settings: config.Config,
+    fleet: Mapping[str, Backend],
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+) -> ShadowTraffic:
+    return ShadowTraffic(
+        settings,
+        fleet,
+        dispatcher,
+        common.background,
+        time.monotonic,
+        common.note,
+        random.random,
+        observers=(common.logs, metrics),
+        crash=common.logs.crash,
+        beside=common.offload.run,
+        room=common.memory,
+    )
+
+
+def _relay(
+    common: _Common,
+    settings: config.Config,
+    fleet: Mapping[str, Backend],
+    dispatcher: Dispatcher,
+    shadow: ShadowTraffic,
+) -> Relay:
+    context = PathContext(
+        settings,
+        fleet,
+        dispatcher,
+        common.background,
+        time.monotonic,
+        common.note,
+        random.random,
+        stamp=common.stamp,
+        crash=common.logs.crash,
+    )
+    return Relay(context, shadow.watch)
+
+
+def _door_context(
+    common: _Common, settings: config.Config, relay: Relay, dispatcher: Dispatcher
+) -> DoorContext:
+    return DoorContext(
+        settings=settings,
+        relay=relay,
+        background=common.background,
+        offload=common.offload,
+        keyring=_keyring(settings),
+        hook=common.hooks,
+        now=time.time,
+        new_id=common.new_id,
+        lifecycle=common.lifecycle,
+        place=dispatcher.place,
+        browsers=BrowserRules(settings.server, settings.server.address),
+        failures=AuthFailures(time.monotonic),
+        memory=common.memory,
+    )
+
+
+def _planes(
+    common: _Common,
+    settings: config.Config,
+    door_context: DoorContext,
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    discovery: DnsDiscovery,
+    admin_rules: BrowserRules,
+) -> tuple[ASGIApp, ASGIApp]:
+    """Return the applications of the data plane and of the admin plane."""
+    relay = door_context.relay
+    ready = partial(
+        ReadinessDoor,
+        dispatcher.usable,
+        lambda: common.lifecycle.leaving,
+        discovery.services,
+        lambda: _faults(relay.routing.fleet),
+    )
+
+    def middleware(browsers: BrowserRules) -> Middleware:
+        return Middleware(
+            RequestMiddleware,
+            hook=common.hooks,
+            crash_log=common.logs,
+            clock=time.monotonic,
+            new_id=common.new_id,
+            lifecycle=common.lifecycle,
+            browsers=browsers,
+        )
+
+    data = _data_plane(door_context, ready(door_context.shows_backends), middleware(door_context.browsers))
+    address = settings.admin.address
+    return data, _admin_plane(metrics, ready, admin_rules, address, middleware(admin_rules))
 
 
 def _faults(fleet: Mapping[str, Backend]) -> dict[str, str]:

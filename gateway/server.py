@@ -36,7 +36,7 @@ from gateway.telemetry.logs.events import EventLog, Format, configure
 from gateway.telemetry.logs.terminal import banner, in_colour, reachable
 from gateway.telemetry.logs.writer import errors_aside, hold_standard_descriptors, writer_to
 from gateway.telemetry.metrics.exporter import Metrics
-from gateway.upstream.transport import Transport
+from gateway.upstream.transport import GatewayTransport
 
 LAST_ARRIVALS = 0.2
 """Seconds that who has just connected has to send a request, where somebody else listens already."""
@@ -57,11 +57,6 @@ THRESHOLDS = (10_000, 20, 1_000)
 
 With 2,000 a translated request costs a fifth more, with 256 in flight two fifths: all that they hold is
 looked at again and again. A young collection of 10,000 objects holds the loop for about a millisecond."""
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that reads a large body lets the event loop go on (Python's default: 0.005).
-
-The loop asks for the interpreter's lock at every socket that is ready: with 200 bodies of 4 MiB coming in,
-ten times the wait was a stall of 0.2 s."""
 CLEAN_UP = 5.0
 """Seconds between two looks whether memory can be given back."""
 
@@ -184,7 +179,7 @@ class RunningPlanes:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: config.Config, *, logs: EventLog | None = None, transport: Transport | None = None
+    settings: config.Config, *, logs: EventLog | None = None, transport: GatewayTransport | None = None
 ) -> AsyncIterator[RunningPlanes]:
     """Run the gateway for the length of an `async with`.
 
@@ -350,7 +345,6 @@ def serve(settings: config.Config, path: Path | None = None, given: config.Given
     # would stop the loop for as long as the live objects need, can wait until nobody is served.
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     memory_limits.tune()
     hold_standard_descriptors()
     with errors_aside(LAST_LINES), asyncio.Runner(loop_factory=_loop_factory()) as runner:

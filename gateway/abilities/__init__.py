@@ -1,5 +1,8 @@
-"""What a backend lacks and the gateway gives: pure stages over the events of any dialect.
+"""Emulation of what backends lack. Pure: events in, events out, no I/O and no clock.
 
-`stage` says what a stage is; `stop` cuts at the client's stop texts; `usage` counts where nobody else
-does; `pieces` cuts a whole answer into the pieces of a stream. The relay puts them in a row.
+`base` says what an ability is; `registry` lists them. `stop` cuts at the client's stop sequences, `pieces`
+splits a whole answer into the pieces of a stream, `usage` counts tokens. An attempt (`path/attempt.py`)
+puts those that a request needs in a pipeline.
+
+Rule: abilities do not import one another.
 """

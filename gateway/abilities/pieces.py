@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from gateway.abilities.base import Ability
+from gateway.abilities.base import EventFilter
 from gateway.formats.events import Delta, Event
 
 SIZE = 16
@@ -34,7 +34,7 @@ def split(text: str, size: int = SIZE) -> list[str]:
     return pieces
 
 
-class AnswerSplitter(Ability):
+class AnswerSplitter(EventFilter):
     """Turns the one delta of a whole answer into many."""
 
     def feed(self, event: Event) -> list[Event]:

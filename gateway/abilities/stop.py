@@ -7,7 +7,9 @@ character and stop text, whatever both are: it is Knuth, Morris and Pratt's, whi
 from __future__ import annotations
 
 from gateway.abilities.base import Ability
+from gateway.dialects.base import Dialect, Outgoing
 from gateway.formats.events import Delta, Event, Finish, Usage
+from gateway.formats.openai import ChatRequest
 
 
 class StopSequences(Ability):
@@ -20,6 +22,14 @@ class StopSequences(Ability):
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._searches = [_Matcher(stop) for stop in stops]
         self._held = ""
+
+    @classmethod
+    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+        return request.stop is not None and "stop" not in dialect.honours and bool(request.stops)
+
+    @classmethod
+    def begin(cls, request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> StopSequences:  # noqa: ARG003
+        return cls(request.stops)
 
     def feed(self, event: Event) -> list[Event]:
         if self.done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.abilities.base import Ability
+from gateway.abilities.base import EventFilter
 from gateway.formats import token_counts
 from gateway.formats.events import Delta, Event, Usage
 
@@ -10,11 +10,11 @@ _KEPT = 4096
 """Characters that are kept to be counted together: one by one is dear, all of them fill memory."""
 
 
-class UsageCounter(Ability):
+class UsageCounter(EventFilter):
     """Passes everything on and gives one `Usage` at the very end.
 
-    The backend's own if one comes, else an estimate. Stands behind `Stop`, which lets no count through
-    for text it has cut.
+    The backend's own if one comes, else an estimate. Stands behind `StopSequences`, which lets no
+    count through for text that it has cut.
     """
 
     def __init__(self, prompt_tokens: int, cjk: int) -> None:

@@ -76,7 +76,9 @@ class BrowserRules:
 
         `HostNotAllowed` for a name that may be anybody's, `OriginNotAllowed` for a page of another origin.
         """
-        self.require_host(headers)
+        host = headers.get(b"host")
+        if host is not None and host not in self._known:
+            self.require_host(headers)
         origin = headers.get(b"origin")
         if origin is not None:
             self._require_origin(origin, headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,8 +20,7 @@ from gateway.api.offload import Offload, light
 from gateway.background import Background
 from gateway.errors import BadRequest, BodyTooLarge, Draining, ModelNotFound, Unauthorized
 from gateway.formats import jsontext
-from gateway.formats.events import Delta
-from gateway.path.generation import Relay
+from gateway.path.relay import Relay
 from gateway.path.routing import Plan
 from gateway.scheduling.slot_request import Ticket
 from gateway.telemetry.receipt import LONGEST_ASKED, Door, Hook
@@ -143,7 +142,7 @@ class DoorContext:
         def take(size: int) -> Awaitable[None]:
             return memory.take(context, OWN + READING * size)
 
-        with self.stay(scope):
+        with self.stay(scope["presence"]):
             if raw is None:
                 raw = await read_body(context.headers, receive, self.max_body, take)
             await take(len(raw))
@@ -161,9 +160,9 @@ class DoorContext:
         if len(sizes) > 1:
             self.memory.set(context, context.held + sum(sizes.values()) - min(sizes.values()))
 
-    def stay(self, scope: Scope) -> ClientGuard:
-        """Serve as long as the client stays and the gateway lives; to be used with `with`."""
-        return ClientGuard(scope["presence"], self.lifecycle)
+    def stay(self, client: ClientChannel) -> ClientGuard:
+        """Guard a block: it is cancelled when the client leaves or the gateway ends. Use with `with`."""
+        return ClientGuard(client, self.lifecycle)
 
     def model(self, asked: str, tenant: Tenant, context: RequestContext) -> config.ModelSettings:
         """Find the model a request is for. Raises `ModelNotFound`, `ModelNotAllowed`, `BadRequest`."""
@@ -186,13 +185,3 @@ class DoorContext:
         if written is None:
             written = self._written[name] = jsontext.write(name)
         return written
-
-    def identified(self, event: Delta) -> Delta:
-        """Give tool calls an id whose backend gave them none."""
-        if not event.tools:
-            return event
-        tools = tuple(
-            replace(piece, id=self.new_id("call_")) if piece.name and not piece.id else piece
-            for piece in event.tools
-        )
-        return event._replace(tools=tools)

@@ -59,15 +59,15 @@ def _width(raw: bytes) -> int:
 class MemoryBudget:
     """The budget, one for the whole process. `used` may pass `limit` by what was not foreseen."""
 
-    def __init__(self, limit: int, deadlines: float) -> None:
+    def __init__(self, limit: int, wait: float) -> None:
         self.limit = limit
         self.used = 0
-        self._deadlines = deadlines
+        self._wait = wait
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def reconfigure(self, limit: int, deadlines: float) -> None:
+    def reconfigure(self, limit: int, wait: float) -> None:
         """Go by another limit from now on."""
-        self.limit, self._deadlines = limit, deadlines
+        self.limit, self._wait = limit, wait
         self._grant()
 
     @property
@@ -82,14 +82,17 @@ class MemoryBudget:
 
     def seize(self, context: RequestContext, size: int) -> bool:
         """Take what is needed for `visit` to hold `size` bytes, if it is there."""
-        more = size - context.held
-        if more <= context.held // LITTLE or self._has_room(more, ahead=context.held > 0 or size <= SMALL):
-            self.set(context, size)
-            return True
-        return False
-
-    def _has_room(self, more: int, *, ahead: bool) -> bool:
-        return self.used + more <= self.limit and (ahead or not self._waiting)
+        held = context.held
+        more = size - held
+        if more > held // LITTLE:
+            goes_first = held > 0 or size <= SMALL or not self._waiting
+            if self.used + more > self.limit or not goes_first:
+                return False
+        context.memory, context.held = self, size
+        self.used += more
+        if more < 0:
+            self._grant()
+        return True
 
     async def take(self, context: RequestContext, size: int) -> None:
         """Take what is needed for `visit` to hold `size` bytes. Raises `NoMemory`."""
@@ -104,7 +107,7 @@ class MemoryBudget:
         else:
             self._waiting.append(entry)
         try:
-            async with asyncio.timeout(self._deadlines):
+            async with asyncio.timeout(self._wait):
                 await future
         except TimeoutError:
             raise _full() from None
@@ -125,7 +128,7 @@ class MemoryBudget:
 
     def borrow(self, size: int) -> bool:
         """Take bytes for what is no request of a client's, if there are so many that nobody waits for."""
-        if not self._has_room(size, ahead=False):
+        if self._waiting or self.used + size > self.limit:
             return False
         self.used += size
         return True

@@ -17,7 +17,8 @@ from gateway.dialects import DIALECTS
 from gateway.errors import BadRequest, ContextExceeded, ModelNotFound
 from gateway.formats import openai
 from gateway.formats.openai import ChatRequest
-from gateway.path.routing import Call, point_of
+from gateway.path.call import Call
+from gateway.path.routing import point_of
 from gateway.scheduling import traffic_split
 from gateway.upstream.backend import profile
 

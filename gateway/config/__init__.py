@@ -1,10 +1,20 @@
-"""config.toml as a frozen, typed tree.
+"""config.toml as an immutable, typed tree.
 
-`load` reads a file and gives a `Config`, or a `ConfigError` with every fault of the file. The tables
-are `Server`, `Admin`, `Log`, `Queue`, `Timeouts`, `Retries`, `Health`, `Discovery`, `Model`, `Backend` and
-`Key`; a `Config` is never changed, a reload makes a new one, and so does `expanded`, which puts the servers
-that DNS names in the place of the tables that stand for them. Everybody may read it; it imports nothing of
-the gateway.
+`tree`: `Config`, the whole file; `section`: the tables that occur once; `backend`: a `[[backends]]` table;
+`model`: a `[[models]]` table; `key`: a `[[keys]]` table; `traffic_split`: canaries and shadows; `address`:
+where a plane listens; `value_types`: the kinds of value a key may hold; `loading`: from a file to a
+`Config`, with every problem reported at once; `interpolation`: `${NAME}` in texts; `files`: secrets and
+certificates that are named; `syntax`: what is wrong with a text that is not TOML; `lines`: where each key
+stands; `fault`: problems, and the error that carries them; `messages`: problems in words; `partial`: the
+readable rest of a file with problems; `rules`: rules that join several keys; `paths`: paths that a dialect
+must have; `loops`: backends that are the gateway itself; `warnings`: what is allowed but doubtful;
+`binding`: whether an address is free; `call_urls`: which URLs of a backend are called; `members`:
+discovered backends as part of a configuration; `reloadable`: what a reload may change; `effective`: the
+configuration with all defaults, as TOML; `schema`: JSON Schema; `reference`: the tables of
+docs/configuration.md.
+
+Rule: Every room may read a configuration; this room imports nothing of the gateway. A `Config` is never
+changed.
 """
 
 from gateway.config.address import Address

@@ -7,16 +7,18 @@ gives equal bytes each time. A `Decoder` belongs to one stream.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from gateway.dialects.shared.allowed import NOTHING, Ranges
-from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import BadRequest, UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.formats import sse, token_counts
 from gateway.formats.events import Event, Repair
 from gateway.formats.openai import ChatRequest
+from gateway.formats.operation import Operation
 
 Abandon: TypeAlias = Literal["close", "probe", "drain"]
 """How a card becomes free after its client left: at once when the connection closes; when a probe is
@@ -82,8 +84,8 @@ class Outgoing:
     `passes`: bytes of the answer may go on, as the client speaks what the backend speaks. Then `model` is
     the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
     the usage, and `legacy` whether it reads calls in their old form. `several`: more than one choice was
-    asked for. `stamp`, which the relay sets, makes an
-    id with the prefix it is given, and the time, for what the backend has left out.
+    asked for. `stamp`, which the relay sets, makes an id with the prefix it is given, and the time, for what
+    the backend has left out. `abilities` are those that the answer needs, set where the request is planned.
     """
 
     path: str
@@ -105,6 +107,7 @@ class Outgoing:
     legacy: bool = False
     several: bool = False
     stamp: Stamp = field(default=unstamped, compare=False)
+    abilities: tuple[type[Any], ...] = field(default=(), compare=False)
 
     @property
     def prompt_tokens(self) -> int:
@@ -234,30 +237,15 @@ class EventDecoderAdapter(ByteDecoder):
         return self._decoder.end(clean=clean and not self._parser.rest)
 
 
-class Dialect(ABC):
-    """One wire format.
-
-    `name`: as in config.toml. `slots`: how many requests its server answers at once. `context`: tokens
-    the model takes unless configured (None: unknown, nothing is clamped). `cjk`: hundredths of a token
-    for a Chinese character. `probe`: a cheap GET. `honours`: abilities the server has by itself, of
-    "stop", "n" and "tools". `pairs`: its wire holds question-and-answer pairs, empty halves included.
-    `ranges`: values its server takes; `ask` refuses all others.
-    """
-
-    name: ClassVar[str]
-    slots: ClassVar[int] = 1
-    context: ClassVar[int | None] = None
-    cjk: ClassVar[int] = token_counts.CJK
-    probe: ClassVar[str] = "/v1/models"
-    honours: ClassVar[frozenset[str]] = frozenset()
-    pairs: ClassVar[bool] = False
-    ranges: ClassVar[Ranges] = NOTHING
+class Translator(ABC):
+    """Translates one operation for one wire format. Stateless, shared by all requests."""
 
     @abstractmethod
-    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
-        """Translate the request; `stream` tells whether a stream would be of use.
+    def ask(self, request: Any, profile: Profile, *, stream: bool) -> Outgoing:
+        """Translate a request; `stream` tells whether a stream would be of use.
 
-        Raises `BadRequest`, `UnsupportedParameter`, `ContextExceeded`.
+        May be called twice for one request, and returns equal bytes each time. Raises `BadRequest`,
+        `UnsupportedParameter`, `ContextExceeded`.
         """
 
     @abstractmethod
@@ -286,7 +274,49 @@ class Dialect(ABC):
         return EventDecoderAdapter(decoder, partial(self.answer, outgoing))
 
     def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
-        """Make a reader for one stream. Only for dialects whose `ask` may set `streams`."""
+        """Make a reader for one stream. Only for translators whose `ask` may set `streams`."""
+        raise UpstreamGarbled("The backend sent an event stream that was not asked for.")
+
+
+class Dialect(Translator):
+    """One wire format, and itself the translator of its chat operation.
+
+    `name`: as in config.toml. `context`: tokens the model takes unless configured (None: unknown, nothing
+    is clamped). `cjk`: hundredths of a token for a Chinese character. `probe`: the path of a cheap GET.
+    `honours`: abilities that the server has by itself, of "stop", "n" and "tools". `pairs`: its format
+    holds question-and-answer pairs, empty halves included. `ranges`: values that its server takes; `ask`
+    refuses all others. `other_operations`: the translators of operations besides chat.
+    """
+
+    name: ClassVar[str]
+    context: ClassVar[int | None] = None
+    cjk: ClassVar[int] = token_counts.CJK
+    probe: ClassVar[str] = "/v1/models"
+    honours: ClassVar[frozenset[str]] = frozenset()
+    pairs: ClassVar[bool] = False
+    ranges: ClassVar[Ranges] = NOTHING
+    other_operations: ClassVar[Mapping[Operation, Translator]] = MappingProxyType({})
+
+    @abstractmethod
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
+        """Translate a chat request; see `Translator.ask`."""
+
+    @property
+    def operations(self) -> Mapping[Operation, Translator]:
+        """The translator of each operation that these servers know."""
+        return {"chat": self, **self.other_operations}
+
+    def translator(self, operation: Operation) -> Translator:
+        """Return the translator of an operation. Raises `BadRequest` where these servers do not know it."""
+        if operation == "chat":
+            return self
+        translator = self.other_operations.get(operation)
+        if translator is None:
+            raise BadRequest(f"The servers of this model do not serve {operation} requests.", param="model")
+        return translator
+
+    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
+        """Make a reader for one stream; see `Translator.decoder`."""
         raise UpstreamGarbled(f"A {self.name} server sent an event stream that nobody asked for.")
 
     def __repr__(self) -> str:

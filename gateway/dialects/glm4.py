@@ -55,7 +55,6 @@ class GLM4Dialect(Dialect):
     """GLM-4's own server. Its streams stop when their client leaves, its whole answers do not."""
 
     name = "glm4"
-    slots = 8
     context: ClassVar[int] = 8192
     probe = "/health"
     ranges = allowed.VLLM

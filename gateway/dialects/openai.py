@@ -37,7 +37,6 @@ class OpenAIDialect(Dialect):
     """Pass-through: what the server cannot do, the server refuses."""
 
     name = "openai"
-    slots = 8
     honours = frozenset({"stop", "n", "tools"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
@@ -61,7 +60,7 @@ class OpenAIDialect(Dialect):
             tool_names=_names(request) if request.tools or request.functions else _NO_NAMES,
             ignored=_unsent(request),
             abandon="close",
-            passes=not _rewritten(request),
+            passes="openai-chat" in request.accepts,
             model=request.model or profile.name or profile.model,
             usage_wanted=request.include_usage,
             chunks=request.stream,
@@ -110,11 +109,6 @@ def _unsent(request: ChatRequest) -> tuple[str, ...]:
     if _STEERING.isdisjoint(request.body):
         return native
     return (*sorted(_STEERING.intersection(request.body)), *native)
-
-
-def _rewritten(request: ChatRequest) -> bool:
-    """Whether the client will not see the answer as it came: as a pair, or as one choice of several."""
-    return request.paired or request.of_several
 
 
 def _limit(changes: Mapping[str, Any]) -> int | None:

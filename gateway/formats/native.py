@@ -5,12 +5,15 @@ Used in both directions: the native door reads and answers it, the native dialec
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.formats import jsontext, large, unread_members
+from gateway.formats.events import Delta, Event
 from gateway.formats.limits import MAX_PAIRS
+from gateway.formats.writer import NO_FORMATS
 
 Pair = tuple[str, str]
 """A question and its answer."""
@@ -100,14 +103,36 @@ def _number(body: dict[str, Any], name: str, most: float) -> float | None:
     return float(value) or None
 
 
-def write_answer(request: NativeRequest, response: str, time: str) -> bytes:
+class NativeWriter:
+    """Writes one answer as `api.py` does. `date` gives the local date and time, as `api.py` writes it."""
+
+    accepts = NO_FORMATS
+
+    def __init__(self, request: NativeRequest, date: Callable[[], str]) -> None:
+        self._request = request
+        self._date = date
+
+    def whole(self, events: Sequence[Event]) -> bytes:
+        """Return the answer. Where the model has only reasoned, its reasoning is the text."""
+        deltas = [event for event in events if isinstance(event, Delta)]
+        text = "".join([delta.text for delta in deltas]).strip()
+        text = text or "".join(map(_reasoning, deltas)).strip()
+        return write_answer(self._request, text, self._date())
+
+
+def _reasoning(delta: Delta) -> str:
+    text = delta.extras.get("reasoning_content")
+    return text if isinstance(text, str) else ""
+
+
+def write_answer(request: NativeRequest, response: str, date: str) -> bytes:
     """The answer `api.py` would give; `history` is the caller's own, with this turn appended (rule T18)."""
     return jsontext.write(
         {
             "response": response,
             "history": [*request.given, [request.prompt, response]],
             "status": 200,
-            "time": time,
+            "time": date,
         },
         large=request.large,
     )

@@ -26,6 +26,11 @@ def plausible(count: Any) -> TypeGuard[int]:
     return type(count) is int and 0 <= count <= MOST
 
 
+def both_plausible(prompt: Any, completion: Any) -> bool:
+    """Whether both counts of a usage may be true; see `plausible`. One call for what each request needs."""
+    return type(prompt) is int is type(completion) and 0 <= prompt <= MOST and 0 <= completion <= MOST
+
+
 def estimate(text: str, cjk: int = CJK) -> int:
     """Estimated tokens of `text`: ceil(Chinese * cjk/100 + ASCII / 3.9 + everything else)."""
     chinese, ascii_, rest = _kinds(text)

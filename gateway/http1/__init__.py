@@ -1,9 +1,11 @@
-"""A client's connection: how large, how slow, how well framed it may be, and the bytes of each answer.
+"""Client connections: HTTP/1.1 framing, limits of size, time and number, and the bytes of responses.
 
-`Connection` is the protocol that uvicorn makes for each client, `Cycle` one request on it; `Arrivals` knows
-who is connected to a plane: caps in total and per address, and the one sweep that ends whoever takes too
-long. `head` says what a request's head must look like, `refusal` writes the answer that no application has
-seen. Only `server` comes in here.
+`connection`: `ClientConnection`, the protocol that uvicorn makes for each client; `exchange`: one request
+and its response on a connection; `request_loop`: the task that serves the requests of a connection in turn;
+`admission`: who is connected: caps, and the sweep that ends slow clients; `head`: what a request's head
+must look like; `refusal`: responses that no application has seen.
+
+Rule: Only `server` imports this room.
 """
 
 from gateway.http1.admission import ConnectionAdmission

@@ -1,56 +1,32 @@
-"""Where a request may go, before it waits: translated for every backend that can take it.
+"""Where a call may go, before it waits: translated for every backend that can take it.
 
-Nothing here waits, reads a clock or sends a byte; what cannot be honoured is refused or noted now.
+Nothing here waits, reads a clock or sends a byte. What cannot be honoured is refused or noted now.
 
-    Asking      a request as a client put it
-    Terms       what a request's way takes from the configuration, and how it is planned by it
-    Plan        the backends that can take the request, and the bytes that each would get
-    Canaried    what was asked, where a request fell to the share of its model's canary
+    RoutingTable   models, backends, limits and fallbacks of one configuration; makes plans
+    Plan           the backends that can take a call, and the bytes that each would be sent
+    CanaryChoice   what was asked, where a call fell to the share of its model's canary
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gateway import config
+from gateway.abilities.registry import prepared
 from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.errors import BadRequest, ContextExceeded, Draining, GatewayError, ModelNotFound, NoBackend
 from gateway.formats.openai import ChatRequest
+from gateway.formats.operation import OperationRequest
+from gateway.path.call import Call
 from gateway.scheduling import affinity, traffic_split
 from gateway.scheduling.deadlines import DeadlineLimits
 from gateway.scheduling.retry import cause
 from gateway.scheduling.slot_request import SlotRequest
 from gateway.telemetry.receipt import CanaryRecord
-from gateway.tenancy.keys import ANONYMOUS, Tenant
 from gateway.upstream.backend import Backend, limits
-
-
-@dataclass(slots=True)
-class Call:
-    """A request as clients may put it: today's form, and one without empty turns where it came as pairs.
-
-    `session` is the client's own name for the conversation it belongs to, if a header gave one.
-    """
-
-    request: ChatRequest
-    tenant: Tenant = ANONYMOUS
-    lean: ChatRequest | None = None
-    session: str = ""
-
-    def for_dialect(self, dialect: Dialect) -> ChatRequest:
-        """The form this dialect is translated from."""
-        return self.request if dialect.pairs or self.lean is None else self.lean
-
-    def single(self) -> Call:
-        """The same for one choice only."""
-        return Call(self.request.single(), self.tenant, self.lean and self.lean.single(), self.session)
-
-    def of(self, model: str) -> Call:
-        """The same, asked of another model."""
-        return Call(self.request.of(model), self.tenant, self.lean and self.lean.of(model), self.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +50,7 @@ class Plan:
 
     routing: RoutingTable
     call: Call
-    request: ChatRequest
+    request: OperationRequest
     model: config.ModelSettings
     outgoing: Mapping[str, Outgoing]
     backends: tuple[str, ...]
@@ -98,9 +74,9 @@ class Plan:
         slot_request.waited = waited
         if model.balance == "session":
             named = self.call.session or self.request.user
-            slot_request.affinity = affinity.session(named, _turns(self.request, opening=True))
+            slot_request.affinity = affinity.session(named, self.request.turns(opening=True))
         elif model.balance == "prefix":
-            slot_request.prefix = affinity.chain(_turns(self.request, opening=False))
+            slot_request.prefix = affinity.chain(self.request.turns(opening=False))
         return slot_request
 
     def asked_whole(self, backend: str) -> Outgoing:
@@ -119,7 +95,14 @@ class TranslationGroup:
     backends: tuple[str, ...]
 
     def ask(self, call: Call, *, stream: bool) -> Outgoing:
-        return self.dialect.ask(call.for_dialect(self.dialect), self.profile, stream=stream)
+        """Return what these backends would be sent. Raises as `Translator.ask`."""
+        request, dialect = call.for_dialect(self.dialect), self.dialect
+        if isinstance(request, ChatRequest):
+            request, stream, abilities = prepared(request, dialect, self.profile, stream=stream)
+            outgoing = dialect.ask(request, self.profile, stream=stream)
+            outgoing.abilities = abilities
+            return outgoing
+        return dialect.translator(call.operation).ask(request, self.profile, stream=stream)
 
 
 class RoutingTable:
@@ -187,9 +170,7 @@ class RoutingTable:
             one = call if alone else call.single()
             if len(groups) == 1:
                 group = groups[0]
-                dialect = group.dialect
-                asked = one.request if one.lean is None else one.for_dialect(dialect)
-                only = dialect.ask(asked, group.profile, stream=request.stream)
+                only = group.ask(one, stream=request.stream)
                 outgoing = dict.fromkeys(group.backends, only)
                 return Plan(self, call, request, model, outgoing, group.backends, only.ignored, alone)
             outgoing = self._translated(groups, one)
@@ -232,6 +213,14 @@ class RoutingTable:
                         plans.setdefault(plan.model.name, plan)
         plans.pop(model.name, None)
         return list(plans.values())
+
+    def corrected(self, plan: Plan, request: ChatRequest) -> Plan:
+        """Plan another request in the place of one, for the same model. Raises as `plan`."""
+        model = self.models.get(plan.model.name, plan.model)
+        corrected = self.plan(plan.call.asking(request), model, split=False)
+        corrected.instead = corrected.instead or plan.instead
+        corrected.canary = plan.canary
+        return corrected
 
     def renewed(self, plan: Plan) -> Plan:
         """The same request planned by these terms. Raises `NoBackend` where its model is gone."""
@@ -303,19 +292,11 @@ def point_of(call: Call, canary: str) -> float | None:
     """
     request = call.request
     named = call.session or request.user
-    if not named and not any(message.role == "user" for message in request.messages):
+    if not named and not request.has_opening:
         return None
-    return traffic_split.point(canary, affinity.session(named, _turns(request, opening=True)))
+    return traffic_split.point(canary, affinity.session(named, request.turns(opening=True)))
 
 
 def _makes_many(groups: tuple[TranslationGroup, ...]) -> bool:
     """Whether one generation of these backends makes several choices."""
     return all("n" in group.dialect.honours for group in groups)
-
-
-def _turns(request: ChatRequest, *, opening: bool) -> Iterator[bytes]:
-    """The messages as bytes; of the opening only those up to the first of the user."""
-    for message in request.messages:
-        yield repr(message).encode(errors="surrogatepass")
-        if opening and message.role == "user":
-            return

@@ -17,7 +17,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway import config
 from gateway.background import Background
@@ -26,8 +26,9 @@ from gateway.errors import BadRequest, GatewayError, ModelNotFound, NoBackend, Q
 from gateway.formats.events import Event
 from gateway.formats.fingerprint import AnswerFingerprint
 from gateway.path.answer import Answer
-from gateway.path.generation import Relay
-from gateway.path.routing import Plan, RoutingTable
+from gateway.path.context import PathContext
+from gateway.path.relay import Relay
+from gateway.path.routing import Plan
 from gateway.scheduling import traffic_split
 from gateway.scheduling.slot_request import SlotRequest, Ticket
 from gateway.telemetry.comparison import ComparedAnswer, Comparison, Observer, Skip
@@ -127,12 +128,16 @@ class ShadowTraffic:
         beside: Beside,
         room: Room | None = None,
     ) -> None:
-        self._relay = _CopyRelay(settings, fleet, _Spare(dispatcher), background, clock, note, chance)
+        self._relay = Relay(
+            PathContext(
+                settings, fleet, _Spare(dispatcher), background, clock, note, chance, crash=crash, copies=True
+            )
+        )
         self._background = background
         self._clock = clock
         self._chance = chance
         self._observers = observers
-        self._crash = self._relay.crash = crash
+        self._crash = crash
         self._beside = beside
         self._room = room
         self._targets = _targets(settings)
@@ -335,18 +340,6 @@ class _Watched(Answer):
         over, self._over = self._over, None
         if over is not None:
             over(self._copy, error, left=left)
-
-
-class _CopyRelay(Relay):
-    """A relay whose requests are tried once, on the model they are for."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.routing = self.routing.for_copies()
-
-    def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
-        super().reconfigure(settings, fleet)
-        self.routing: RoutingTable = self.routing.for_copies()
 
 
 class _Spare:

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 
 from gateway.errors import ContextExceeded, GatewayError, NoBackend, QueueFull, QueueTimeout
 
-Verdict: TypeAlias = Literal["retry", "content_sent", "not_retryable", "attempts_spent", "budget_spent"]
 Cause: TypeAlias = Literal["outage", "context"]
 """Why a request goes to another model: this one cannot answer now, or its context is too short."""
 
@@ -75,15 +74,14 @@ class RetryBudget:
         return f"<Budget {sum(self._retries)} retries of {sum(self._requests)} requests>"
 
 
-def decide(failure: Failure, attempts: int, budget: RetryBudget, now: float) -> Verdict:
-    """Say whether to try again; `attempts` is the number of tries allowed in all."""
-    if failure.content_sent:
-        return "content_sent"
-    if not failure.retryable:
-        return "not_retryable"
-    if failure.attempt >= attempts:
-        return "attempts_spent"
-    return "retry" if budget.spend(now) else "budget_spent"
+def may_retry(failure: Failure, attempts: int, budget: RetryBudget, now: float) -> bool:
+    """Return whether another attempt may be made, and take it from the budget if so.
+
+    `attempts` is the number of attempts allowed in all; `now` is in monotonic seconds.
+    """
+    if failure.content_sent or not failure.retryable or failure.attempt >= attempts:
+        return False
+    return budget.spend(now)
 
 
 def cause(error: GatewayError) -> Cause | None:

@@ -26,7 +26,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout, Unavailable
-from gateway.scheduling.availability import LAST, Availability, Rest
+from gateway.scheduling.availability import LAST, Availability
 from gateway.scheduling.balancers.base import Balancer
 from gateway.scheduling.balancers.least_busy import LeastBusy
 from gateway.scheduling.fair_queue import (
@@ -52,8 +52,9 @@ MOST_BYTES = 2**26
 class BackendTable:
     """What there is to hand out: a value, made from the configuration.
 
-    `slots` and `models` (each with its backends) are in the order of the configuration; a backend without a
-    fitness or weight has the usual one, a model without a balancer the least busy. `kinds`, by model and
+    `slots` and `models` (each with its backends) are in the order of the configuration; every
+    backend has its availability; without a weight it has the weight 1. A model without a balancer has the
+    least busy. `kinds`, by model and
     backend, are equal where a request that one backend can take can be taken by the other too.
     """
 
@@ -394,7 +395,7 @@ class Scheduler:
         old = self._backends
         self._backends = {}
         for place, (name, slots) in enumerate(fleet.slots.items()):
-            availability = fleet.availability.get(name) or Rest(slots)
+            availability = fleet.availability[name]
             state = BackendState(name, slots, availability, place=place, weight=fleet.weights.get(name, 1))
             if name in old:
                 state.take_over(old[name])

@@ -1,11 +1,15 @@
-"""Faithful fake ChatGLM servers, for demos, tests and benches.
+"""Faithful fake ChatGLM servers, for demos, tests and benchmarks.
 
-The cast: a `Program` (`dialects/`, one file a server) knows routes and quirks; a `Brain` is the model inside
-it and a `Voice` paces it; the `Gate` is the event loop that the old servers block while they generate;
-`Faults` go wrong on demand; the `Recorder` saw everything, and `/__simulator/` shows it. A `Simulator` puts
-them on a port.
+`program`: what all server programs share; `dialects`: one program per server; `brain`: the model inside:
+what it is asked, and three ways to answer; `llama`: a brain with a real, very small model; `pacing`:
+answers at the pace of a GPU; `loop_lock`: the event loop that old servers block while they generate;
+`faults`: what goes wrong, how often, on which requests; `fault_effects`: what that does to a reply;
+`exchange`: a request and its reply as values; `validation`: bodies checked as FastAPI does; `shapes`:
+bodies that several servers share; `recorder`: what the server saw; `inspection`: `/__simulator/`, which
+shows it; `options`: what one server is; `app`: its ASGI application; `connection`: its HTTP protocol, open
+to misbehaviour; `server`: runs it.
 
-May be used by the command line and by tests, by nobody else; knows nothing of the gateway.
+Rule: Faithful, bugs included. Imports `formats` alone; only the command line and tests import it.
 """
 
 from gateway.simulator.dialects import DIALECTS

@@ -1,6 +1,7 @@
-"""What is told of the gateway's work: one record for each request, and those who read it.
+"""What is recorded of the gateway's work, and who is told.
 
-`receipt` is the record: the relay fills it, nobody else; it holds no prompt, no answer and no key.
-`metrics` (the only file that knows Prometheus) and `logs` are told of it through `Hook`s, as are the
-few lifecycle events of backends. A hook never raises into a request.
+`receipt`: the record of one request, and the hooks that are told of it; `comparison`: the record of a
+shadow copy; `logs`: log lines; `metrics`: Prometheus metrics.
+
+Rule: A receipt holds no prompt, no answer and no key. A hook never raises into a request.
 """

@@ -1,4 +1,7 @@
 """Who asks, and what they may.
 
-`keys` turns a presented key into a `Tenant`, in constant time and without keeping the key.
+`keys`: a presented key to its `Tenant`, in constant time; `failures`: delays for addresses that present
+wrong keys.
+
+Rule: Keys are kept as digests; a connection remembers the last key it presented until it closes.
 """

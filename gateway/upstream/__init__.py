@@ -1,10 +1,12 @@
-"""Outbound: the only room that does I/O with backends, and the only one that imports httpx.
+"""I/O with backends; the only room that imports httpx.
 
-`connection` is one HTTP/1.1 connection, `dialer` opens it, `pool` keeps those of one server, and `asking`
-gets a request (`message`) over one of them to the head of its answer. `exchange` is one request and its
-answer: it holds every wait to its limit and maps every foreign error at one seam. `client` makes the
-exchanges with one server; `transport` and `lean` give httpx's interface to the same connections, for probes
-and for mocks. `backend` is one server with its dialect, limits and live state; `background` keeps the few
-tasks that outlive a request: answers nobody waits for, on cards that cannot be interrupted. `ward` holds the
-health of every backend and tells whom it concerns; `prober` looks after those that no request tells of.
+`connection`: one HTTP/1.1 connection; `dialer`: opens it; `socket_options`: its TCP options; `resolver`:
+looks up names off the event loop; `pool`: the connections to one server; `request_head`: the constant bytes
+of requests; `sending`: one request, to the head of its answer; `exchange`: one request and its answer,
+within its deadlines; maps every fault to one of our errors; `client`: the exchanges with one server;
+`transport`: httpx's interface to the same connections, for probes; `probe_client`: httpx without what
+probes do not need; `backend`: one server: dialect, limits, client, what was learned of it;
+`health_monitor`: the health of all backends; `prober`: probes those that no request tells of.
+
+Rule: Faults become exceptions of `errors` once, in `exchange`.
 """

@@ -9,7 +9,7 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import Abandon, Profile
 from gateway.scheduling.deadlines import DeadlineLimits
 from gateway.upstream.client import Client
-from gateway.upstream.transport import Transport, make_transport
+from gateway.upstream.transport import GatewayTransport, make_transport
 
 _FROM_MODEL = (
     "context", "max_output", "default_output", "max_n", "strict", "trim", "system",
@@ -46,7 +46,7 @@ class Backend:
         settings: config.BackendSettings,
         *,
         clock: Callable[[], float],
-        transport: Transport | None,
+        transport: GatewayTransport | None,
         deserted: Callable[[], None] | None = None,
     ) -> None:
         self.name = settings.name
@@ -131,7 +131,7 @@ def limits(timeouts: config.TimeoutsSettings) -> DeadlineLimits:
     return DeadlineLimits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
 
 
-def _transport(settings: config.BackendSettings, deserted: Callable[[], None] | None) -> Transport:
+def _transport(settings: config.BackendSettings, deserted: Callable[[], None] | None) -> GatewayTransport:
     tls = settings.tls
     return make_transport(
         slots=settings.slots,

@@ -12,14 +12,13 @@ from gateway.dialects.base import Outgoing
 from gateway.dialects.shared.waits import asked
 from gateway.errors import UpstreamReset
 from gateway.scheduling.deadlines import Deadlines
-from gateway.upstream.exchange import FOREIGN, JSON, DirectExchange, Exchange, Mocked, mapped
+from gateway.upstream.exchange import FOREIGN, JSON, Exchange, mapped
+from gateway.upstream.pool import ConnectionPool
 from gateway.upstream.probe_client import ProbeClient
 from gateway.upstream.request_head import RequestRoute
 from gateway.upstream.sending import Again
-from gateway.upstream.transport import GatewayTransport, Transport
+from gateway.upstream.transport import GatewayTransport
 
-_FINDING = vars(httpx.AsyncClient)["_transport_for_url"]
-"""How httpx finds a transport, to know it from what respx puts in its place."""
 MAX_PROBED = 64 * 1024
 """How much of a probe's answer is read, in bytes."""
 
@@ -44,7 +43,7 @@ class Client:
     def __init__(
         self,
         calls: CallUrls,
-        transport: Transport,
+        transport: GatewayTransport,
         *,
         api_key: str | None,
         clock: Callable[[], float],
@@ -63,7 +62,7 @@ class Client:
         self._calls = calls
         self._transport = transport
         self._clock = clock
-        self._routes: dict[str, RequestRoute] = {}
+        self._routes: dict[str, tuple[RequestRoute, ConnectionPool]] = {}
 
     def whole(
         self, outgoing: Outgoing, deadlines: Deadlines, again: Again | None = None
@@ -90,28 +89,23 @@ class Client:
         `asking.wait_answer`. `lasting` is for whole answers that end a card's work whether somebody waits for
         them or not: see `Exchange.outlast`.
         """
-        route = self._routes.get(outgoing.path) or self._route(outgoing.path)
-        pool = route.pool
-        if pool is None or vars(httpx.AsyncClient)["_transport_for_url"] is not _FINDING:
-            return Mocked(self._http, route, outgoing.body, deadlines, self._clock, lasting=lasting)
-        return DirectExchange(
+        route, pool = self._routes.get(outgoing.path) or self._route(outgoing.path)
+        return Exchange(
             pool,
             route,
             outgoing.body,
             deadlines,
             self._clock,
-            again if route.retry_reused else None,
+            again if self._transport.retry_reused else None,
             whole,
             lasting,
         )
 
-    def _route(self, path: str) -> RequestRoute:
+    def _route(self, path: str) -> tuple[RequestRoute, ConnectionPool]:
         request = self._http.build_request("POST", self._calls.at(path), content=b"", headers=JSON)
-        route = self._routes[path] = RequestRoute(request)
-        carrier = self._http.carrier(route.url)
-        if isinstance(carrier, GatewayTransport):
-            route.pool, route.retry_reused = carrier.pool(route.origin), carrier.retry_reused
-        return route
+        route = RequestRoute(request)
+        made = self._routes[path] = route, self._transport.pool(route.origin)
+        return made
 
     async def probe(self, path: str) -> Probed:
         """GET `path`, the whole of it. Raises what connecting and reading may raise."""

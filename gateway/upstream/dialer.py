@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gateway.upstream import socket_options
 from gateway.upstream.connection import BackendConnection, make_buffer
@@ -30,6 +30,15 @@ class Origin(NamedTuple):
 
 class HandshakeTimeout(ssl.SSLError):
     """The server took the connection but did not finish the TLS handshake in time."""
+
+
+class Connector(Protocol):
+    """Opens connections to one origin."""
+
+    async def wait_connection(
+        self, lost: Callable[[BackendConnection], None], seconds: float | None, /
+    ) -> BackendConnection:
+        """Open a connection within `seconds`; `lost` is called when it has ended."""
 
 
 class Dialer:

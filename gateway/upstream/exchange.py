@@ -1,16 +1,14 @@
-"""One request to a backend and its answer, straight over our own transport or by way of httpx.
+"""One request to a backend and its answer, over one of our own connections.
 
-Whatever may fail below becomes one of our errors here, and only here.
+Every fault of a connection becomes one of our errors here, and only here.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import ssl
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import httpx
@@ -29,7 +27,6 @@ from gateway.errors import (
 from gateway.scheduling.deadlines import Deadlines
 from gateway.upstream.connection import BackendConnection, ConnectionFault, Overdue, ReadyAt, Taker
 from gateway.upstream.pool import ConnectionPool
-from gateway.upstream.probe_client import ProbeClient
 from gateway.upstream.request_head import RequestRoute
 from gateway.upstream.sending import Again, wait_answer
 from gateway.upstream.transport import Malformed, as_httpx
@@ -47,93 +44,11 @@ T = TypeVar("T")
 Broken = type[UpstreamReset | UpstreamTruncated]
 
 
-class Exchange(ABC):
-    """One request and its answer. Of one task; `begin` first, then `read` to the end, `aclose` in any case.
+class Exchange:
+    """One request and its answer. Owned by one task: `begin`, then `read` to the end; `aclose` in any case.
 
-    Or `wait_whole`, which does the first two, and leaves the exchange when it fails, unless that is for whole
-    answers that are waited for in any case. `ended`: the whole body was read. `last`: the server will close
-    the connection after this answer, and nothing has been done about it.
-    """
-
-    __slots__ = ("ended", "last")
-
-    ended: bool
-    last: bool
-
-    @abstractmethod
-    async def begin(self) -> None:
-        """Send the request and wait for the head of its answer, which has status 200.
-
-        Raises what `refusal` makes of other statuses, and every way in which the sending can fail.
-        """
-
-    @abstractmethod
-    async def read(self, *, begun: bool) -> bytes:
-        """The next bytes of the body as they came, b"" at its end.
-
-        `begun` tells whether content has been seen, which decides what a pause means. Raises
-        `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
-        """
-
-    async def flow(self, taker: Taker) -> None:  # noqa: B027 - httpx's bodies can only be read
-        """Give what comes to `taker` as long as that takes it; returns when `read` has something to give.
-
-        Only after content has been seen. Does nothing where bytes cannot be had as they come.
-        """
-
-    async def wait_whole(self) -> bytes:
-        """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
-        try:
-            return await self._wait_all()
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _wait_all(self) -> bytes:
-        await self.begin()
-        return await self._wait_rest()
-
-    async def _wait_rest(self) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while size <= MAX_ANSWER:
-            piece = await self.read(begun=False)
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
-            size += len(piece)
-        raise UpstreamGarbled("The backend's answer is too large.")
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Have another connection opened for the next request, where this is the `last` of its own."""
-
-    @property
-    @abstractmethod
-    def underway(self) -> bool:
-        """Whether the server may be at work on the request, although `wait_whole` has ended without it."""
-
-    @abstractmethod
-    async def outlast(self) -> None:
-        """Read what is left of an answer that is `underway` and that nobody wants, and leave the exchange."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
-
-    async def _wait_refused(self, status: int, field: Field) -> GatewayError:
-        """What an answer means that is not a good one of status 200; `field` gives its headers."""
-        if status == 200:
-            return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
-        body = bytearray()
-        with contextlib.suppress(UpstreamTruncated):  # the status has told enough
-            while len(body) <= MAX_REFUSAL and (piece := await self.read(begun=False)):
-                body += piece
-        return refusal(status, bytes(body), field)
-
-
-class DirectExchange(Exchange):
-    """An exchange over a connection of our own.
+    Or `wait_whole`, which does the first two, and closes the exchange when it fails, unless it is `lasting`.
+    `ended`: the whole body was read. `last`: the server will close the connection after this answer.
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
     read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
@@ -153,6 +68,8 @@ class DirectExchange(Exchange):
         "_pool",
         "_ready_at",
         "_route",
+        "ended",
+        "last",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +96,7 @@ class DirectExchange(Exchange):
         self.ended = self.last = False
 
     async def wait_whole(self) -> bytes:
+        """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
         try:
             connection = await self._answer()
             if self._refuses(connection):
@@ -195,6 +113,10 @@ class DirectExchange(Exchange):
             raise
 
     async def begin(self) -> None:
+        """Send the request and wait for the head of its answer, which has status 200.
+
+        Raises what `refusal` makes of other statuses, and every way in which the sending can fail.
+        """
         try:
             connection = await self._answer()
         except (ConnectionFault, OSError) as error:
@@ -248,14 +170,41 @@ class DirectExchange(Exchange):
         finally:
             self._leave()
 
+    async def _wait_rest(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while size <= MAX_ANSWER:
+            piece = await self.read(begun=False)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+        raise UpstreamGarbled("The backend's answer is too large.")
+
+    async def _wait_refused(self, status: int, field: Field) -> GatewayError:
+        """Return what an answer means that is not a good one of status 200; `field` gives its headers."""
+        if status == 200:
+            return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
+        body = bytearray()
+        with contextlib.suppress(UpstreamTruncated):  # the status has told enough
+            while len(body) <= MAX_REFUSAL and (piece := await self.read(begun=False)):
+                body += piece
+        return refusal(status, bytes(body), field)
+
     def _sent(self, connection: BackendConnection) -> None:
         self._connection = connection
 
     def prepare(self) -> None:
+        """Have another connection opened for the next request, where this is the `last` of its own."""
         self.last = False
         self._pool.prepare()
 
     async def read(self, *, begun: bool) -> bytes:
+        """Return the next bytes of the body as they came, b"" at its end.
+
+        `begun` tells whether content has been seen, which decides what a pause means. Raises
+        `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
+        """
         connection = self._connection
         if connection is None:
             self.ended = True
@@ -287,6 +236,10 @@ class DirectExchange(Exchange):
         connection.limit(self._pool.time() + deadline - now)
 
     async def flow(self, taker: Taker) -> None:
+        """Give what comes to `taker` as long as that takes it; return when `read` has something to give.
+
+        Only after content has been seen.
+        """
         connection = self._connection
         if connection is None or connection.pieces or connection.complete or connection.error is not None:
             return
@@ -299,10 +252,12 @@ class DirectExchange(Exchange):
 
     @property
     def underway(self) -> bool:
+        """Whether the server may be at work on the request, although `wait_whole` has ended without it."""
         connection = self._connection
         return connection is not None and not (connection.unsent or connection.error or connection.complete)
 
     async def outlast(self) -> None:
+        """Read the rest of an answer that is `underway` and that nobody wants, then close the exchange."""
         self._deadlines = self._deadlines.doubled()
         try:
             with contextlib.suppress(GatewayError):
@@ -312,6 +267,7 @@ class DirectExchange(Exchange):
             await self.aclose()
 
     async def aclose(self) -> None:
+        """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
         if self._connection is not None:
             self._leave()
 
@@ -326,116 +282,6 @@ class DirectExchange(Exchange):
         if late or isinstance(error, Overdue):
             return self._deadlines.error(self._deadline, begun=begun)
         return mapped(as_httpx(error), broken)
-
-
-class Mocked(Exchange):
-    """An exchange by way of httpx, over any transport that is not ours, such as a mock."""
-
-    __slots__ = (
-        "_body",
-        "_clock",
-        "_deadlines",
-        "_http",
-        "_lasting",
-        "_pieces",
-        "_response",
-        "_route",
-        "_task",
-    )
-
-    def __init__(
-        self,
-        http: ProbeClient,
-        route: RequestRoute,
-        body: bytes,
-        deadlines: Deadlines,
-        clock: Callable[[], float],
-        *,
-        lasting: bool = False,
-    ) -> None:
-        self._lasting = lasting
-        self._http = http
-        self._route = route
-        self._body = body
-        self._deadlines = deadlines
-        self._clock = clock
-        self._response: httpx.Response | None = None
-        self._pieces: AsyncIterator[bytes] | None = None
-        self._task: asyncio.Task[bytes] | None = None
-        self.ended = self.last = False
-
-    def prepare(self) -> None:
-        pass  # connections are httpx's affair here
-
-    async def wait_whole(self) -> bytes:
-        if not self._lasting:
-            return await super().wait_whole()
-        # httpx gives a request up when it is cancelled: what shall go on needs a task of its own.
-        deadlines, now = self._deadlines, self._clock()
-        self._deadlines = deadlines.doubled()
-        self._task = asyncio.get_running_loop().create_task(self._wait_all())
-        deadline = deadlines.deadline(now, begun=False)
-        try:
-            async with asyncio.timeout(deadline - now):
-                return await asyncio.shield(self._task)
-        except TimeoutError:
-            raise deadlines.error(deadline, begun=False) from None
-
-    @property
-    def underway(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    async def outlast(self) -> None:
-        try:
-            if self._task is not None:
-                with contextlib.suppress(GatewayError):
-                    await self._task
-        finally:
-            await self.aclose()
-
-    async def begin(self) -> None:
-        request = self._http.build_request("POST", self._route.url, content=self._body, headers=JSON)
-        sending = self._http.send(request, stream=True)
-        self._response = response = await self._limited(sending, UpstreamReset, begun=False)
-        encoding = response.headers.get("content-encoding", "identity")
-        if response.status_code != 200 or encoding.lower() != "identity":
-            try:
-                raise await self._wait_refused(response.status_code, response.headers.get)
-            finally:
-                await self._leave()
-
-    async def read(self, *, begun: bool) -> bytes:
-        response = self._response
-        if response is None:
-            return b""
-        if self._pieces is None:
-            # A reply made from bytes can only be read as bytes, a real one only raw: take either.
-            self._pieces = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
-        piece = await self._limited(anext(self._pieces, b""), UpstreamTruncated, begun=begun)
-        self.ended = not piece
-        return piece
-
-    async def aclose(self) -> None:
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        await self._leave()
-
-    async def _leave(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            await response.aclose()
-
-    async def _limited(self, waiting: Awaitable[T], broken: Broken, *, begun: bool) -> T:
-        now = self._clock()
-        deadline = self._deadlines.deadline(now, begun=begun)
-        try:
-            async with asyncio.timeout(deadline - now):
-                return await waiting
-        except TimeoutError:
-            raise self._deadlines.error(deadline, begun=begun) from None
-        except FOREIGN as error:
-            raise mapped(error, broken) from None
 
 
 def mapped(error: httpx.HTTPError | httpx.StreamError, broken: Broken) -> GatewayError:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.upstream.connection import BackendConnection
-from gateway.upstream.dialer import Dialer
+from gateway.upstream.dialer import Connector
 
 PEEK_AFTER = 0.025
 """Seconds of idleness after which the socket is asked before a connection is used again: a busy event loop
@@ -42,7 +42,7 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, dialer: Dialer, *, most: int, keepalive: float, deserted: Callable[[], None] | None = None
+        self, dialer: Connector, *, most: int, keepalive: float, deserted: Callable[[], None] | None = None
     ) -> None:
         self._dialer = dialer
         self._deserted = deserted

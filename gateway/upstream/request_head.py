@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 
 from gateway.upstream.dialer import Origin
-from gateway.upstream.pool import ConnectionPool
 
 Fields = list[tuple[bytes, bytes]]
 """Header fields as they stand on the wire."""
@@ -14,12 +13,8 @@ Fields = list[tuple[bytes, bytes]]
 class RequestRoute:
     """Where a kind of request goes: URL, server and head, made once from a request built by httpx.
 
-    `head` ends where the content length has to follow. `pool` has the connections, where they are our own,
-    and `retry_reused` is its transport's. Shared by all requests of that kind.
+    `head` ends where the content length has to follow. Shared by all requests of that kind.
     """
-
-    pool: ConnectionPool | None = None
-    retry_reused = False
 
     def __init__(self, request: httpx.Request) -> None:
         self.url = request.url

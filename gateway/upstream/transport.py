@@ -23,13 +23,10 @@ from gateway.upstream.connection import (
     Stale,
     Unanswered,
 )
-from gateway.upstream.dialer import Dialer, HandshakeTimeout, Origin
+from gateway.upstream.dialer import Connector, Dialer, HandshakeTimeout, Origin
 from gateway.upstream.pool import ConnectionPool, PoolFull, PoolStatistics
 from gateway.upstream.request_head import head_of, origin_of
 from gateway.upstream.sending import wait_answer
-
-Transport = httpx.AsyncBaseTransport
-"""What carries requests to a backend; tests bring their own."""
 
 KEEPALIVE = 3.0
 """Seconds an idle connection is kept: below the 5 s after which uvicorn, which serves all ChatGLM programs,
@@ -67,7 +64,8 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     `addresses`: where to connect, instead of looking the URL's host up. `receive_buffer`: see `Dialer`.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
     served before ends without a byte of an answer within `asking.REPEAT_WITHIN` seconds of the send.
-    `deserted`: is told when the server closes a connection that nobody uses.
+    `deserted`: is told when the server closes a connection that nobody uses. `connector` makes what opens
+    the connections to an origin, in the place of a `Dialer`.
     Takes the limits `connect`, `pool` and `read` (for each read) from the request's `timeout`.
     """
 
@@ -82,8 +80,10 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         deserted: Callable[[], None] | None = None,
         addresses: Sequence[str] = (),
         receive_buffer: int = 0,
+        connector: Callable[[Origin], Connector] | None = None,
     ) -> None:
         self._deserted = deserted
+        self._connector = connector or self._dialer
         self._addresses = addresses
         self._receive_buffer = receive_buffer
         self._most = most
@@ -125,11 +125,13 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     def _make_pool(self, origin: Origin) -> ConnectionPool:
         if origin.scheme not in {"http", "https"} or not origin.host:
             raise httpx.UnsupportedProtocol("A backend's URL begins with http:// or https://.")
-        dialer = Dialer(origin, self._context, self._uds, self._addresses, self._receive_buffer)
         pool = self._pools[origin] = ConnectionPool(
-            dialer, most=self._most, keepalive=self._keepalive, deserted=self._deserted
+            self._connector(origin), most=self._most, keepalive=self._keepalive, deserted=self._deserted
         )
         return pool
+
+    def _dialer(self, origin: Origin) -> Connector:
+        return Dialer(origin, self._context, self._uds, self._addresses, self._receive_buffer)
 
     async def aclose(self) -> None:
         """Close idle connections now, the others when their requests end."""

@@ -11,7 +11,7 @@ from tests.bench.sampling import Sampler, place, shares
 @pytest.mark.parametrize(
     ("file", "where"),
     [
-        pytest.param(f"{ROOT}/gateway/path/generation.py", "gateway/path/generation.py", id="module"),
+        pytest.param(f"{ROOT}/gateway/server.py", "gateway/server.py", id="module"),
         pytest.param(f"{ROOT}/gateway/upstream/pool.py", "gateway/upstream", id="room"),
         pytest.param(f"{ROOT}/.venv/lib/python3.11/site-packages/uvicorn/a/b.py", "uvicorn", id="package"),
         pytest.param("/usr/lib/python3.11/json/encoder.py", "python: json", id="library"),

@@ -143,9 +143,9 @@ REFUSED = [
     pytest.param(chat(messages=[{"role": "user"}]), "messages[0].content", id="no-content"),
     pytest.param(chat(messages=[{"role": "user", "content": 5}]), "messages[0].content", id="number-content"),
     pytest.param(
-        chat(messages=[*QUESTION, {"role": "user", "content": ["x"]}]),
+        chat(messages=[*QUESTION, {"role": "user", "content": [7]}]),
         "messages[1].content[0]",
-        id="text-for-a-part",
+        id="number-for-a-part",
     ),
     pytest.param(
         chat(messages=[{"role": "user", "content": [{"type": "text", "text": 5}]}]),

@@ -119,9 +119,10 @@ async def test_a_client_that_sends_head_and_body_apart_is_not_held_up_either() -
 async def test_the_options_that_find_a_vanished_peer_are_in_effect_on_the_socket_to_a_backend() -> None:
     async with peer(slicing(SEGMENTS["whole"])) as here, client_of(here.url) as client:
         await took(client, stream=False)
-        (pool,) = client._transport._pools.values()  # type: ignore[attr-defined]
+        (pool,) = client._transport._pools.values()
         (connection,) = pool._idle
         sock = connection._socket
+        assert sock is not None
 
         def seconds(name: str) -> int:
             return int(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)))
@@ -161,6 +162,7 @@ async def test_a_large_body_may_wait_for_a_busy_server_that_does_not_read_it() -
                 Outgoing("/", b"x" * size, False, 1),
                 Deadlines(DeadlineLimits(5, 5, 5, 10), time.monotonic(), streams=False),
             )
-            (pool,) = client._transport._pools.values()  # type: ignore[attr-defined]
+            (pool,) = client._transport._pools.values()
             (connection,) = pool._idle
+            assert connection._socket is not None
             assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == wanted

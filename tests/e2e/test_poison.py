@@ -98,6 +98,7 @@ async def house(dialect: str, failure: str, extra: str = LIMITS) -> AsyncIterato
         writer.write(head + b"\r\nConnection: close\r\n\r\n" + body)
         answer = await reader.read(-1)
         writer.close()
+        await writer.wait_closed()
         return answer.replace(b"connection: close\r\n", b"", 1)
 
     async with (

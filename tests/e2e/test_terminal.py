@@ -164,7 +164,8 @@ def test_the_demo_shows_requests_as_they_come() -> None:
 
 
 ALONE = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a shell, even where these tests run under nohup
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
 """

@@ -125,7 +125,8 @@ def served(good: Tape, body: bytes, *, well: bool) -> Reply:
 def complete_from(good: Tape, server: Server, *, well: bool) -> int:
     """From which byte on an answer that ends there is provably complete.
 
-    A stream is complete with the event that says so. GLM-4V's says so only together with a good end.
+    A stream is complete with the event that says so. GLM-4V's says so only together with a good end. Of an
+    OpenAI-like server the JSON of that event is enough, without the empty line behind it.
     """
     if "event-stream" not in good.content_type:
         return len(good.body)
@@ -133,7 +134,9 @@ def complete_from(good: Tape, server: Server, *, well: bool) -> int:
     for event in events(good.body):
         place += len(event)
         if says_the_end(event):
-            return place if well or server.dialect != "glm4v" else len(good.body) + 1
+            if not well and server.dialect == "glm4v":
+                return len(good.body) + 1
+            return place - (len(event) - len(event.rstrip()) if server.dialect == "openai" else 0)
     raise AssertionError("this stream has no end")
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects.shared import v3_tools
 from gateway.errors import BadRequest
-from gateway.formats import jsontext, openai
-from gateway.formats.openai import MEMBERS, FunctionCall, read_chat
+from gateway.formats import jsontext
+from gateway.formats.openai import MEMBERS, FunctionCall, read_chat, request
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
@@ -166,6 +166,6 @@ def members_of(found: Any) -> Any:
 def test_a_usual_chat_is_read_as_all_others_are(body: dict[str, Any]) -> None:
     raw = jsontext.write(body)
     quickly = outcome(read_chat, raw)
-    with mock.patch.object(openai, "_usual", return_value=None):
+    with mock.patch.object(request, "_usual", return_value=None):
         slowly = outcome(read_chat, raw)
     assert members_of(quickly) == members_of(slowly)

@@ -112,6 +112,45 @@ def test_every_module_says_what_it_is_for(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
+ROOMS = sorted({module.parent for module in MODULES} - {ROOT / "gateway"})
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=inside)
+def test_every_room_names_its_members_and_its_rule(room: Path) -> None:
+    told = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    members = {
+        entry.stem
+        for entry in room.iterdir()
+        if not entry.name.startswith("__") and (entry.suffix == ".py" or (entry / "__init__.py").exists())
+    }
+    assert [member for member in sorted(members) if f"`{member}`" not in told] == []
+    assert "Rule: " in told
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(inside(module))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=inside)
+def test_public_classes_and_functions_say_what_they_do(module: Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
+    ]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_no_module_knows_a_library_for_tests() -> None:
+    assert holding(r"\b(?:respx|pytest|hypothesis|unittest|MockTransport)\b") == set()
+
+
 # --- what may not stand there ----------------------------------------------------------------------
 
 

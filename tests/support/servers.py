@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from tests.support.memory import MemoryTransport
+
 Reply: TypeAlias = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 """Answers one request, or raises what httpx would."""
 
@@ -36,9 +38,25 @@ class Servers:
         self.asked = []
 
     @property
-    def transport(self) -> httpx.AsyncBaseTransport:
+    def transport(self) -> MemoryTransport:
         """What the gateway gets in place of real connections."""
-        return httpx.MockTransport(self._answer)
+        return MemoryTransport(self._answer, self._refusal)
+
+    async def _refusal(self, server: str, probe: bool) -> Exception | None:
+        """What opening a connection raises, where the reply that is next says so."""
+        reply = probed if probe else self._next(server)
+        error: Exception | None = getattr(reply, "refusal", None)
+        if error is not None and not probe:
+            self.asked.append(Asked(server, "POST", "", None))
+            until: asyncio.Event | None = getattr(reply, "until", None)
+            if until is not None:
+                await until.wait()
+        return error
+
+    def _next(self, server: str) -> Reply:
+        before = sum(asked.server == server and asked.method == "POST" for asked in self.asked)
+        replies = self.replies[server]
+        return replies[min(before, len(replies) - 1)]
 
     @property
     def order(self) -> list[str]:
@@ -53,12 +71,14 @@ class Servers:
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         server = request.url.host
         body = json.loads(request.content) if request.content else None
-        before = sum(asked.server == server and asked.method == "POST" for asked in self.asked)
+        reply = self._next(server)
         self.asked.append(Asked(server, request.method, request.url.path, body))
-        replies = self.replies[server]
         if request.method == "GET":  # a probe sees what a POST at this moment would, without using it up
-            return await probed(request)
-        return await replies[min(before, len(replies) - 1)](request)
+            reply = probed
+        response = await reply(request)
+        if getattr(self._next(server), "refusal", None) is not None:  # the next needs a connection of its own
+            response.headers["connection"] = "close"
+        return response
 
 
 async def probed(request: httpx.Request) -> httpx.Response:
@@ -94,17 +114,27 @@ def refusing(status: int, body: bytes = b"secret words of the server", **headers
 
     async def reply(request: httpx.Request) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.Response(status, content=body, headers=named, request=request)
+        response = httpx.Response(status, content=body, request=request)
+        response.headers.update(named)  # not before: httpx would decode the body
+        return response
 
     return reply
 
 
-def failing(error: type[httpx.TransportError]) -> Reply:
-    """No answer: what httpx raises instead; a `ConnectError` as for a port where nobody listens."""
+def failing(error: type[httpx.TransportError], cause: OSError | None = None) -> Reply:
+    """No answer: what httpx raises instead; a `ConnectError` as for a port where nobody listens.
+
+    `cause` is what opening a connection raises instead.
+    """
 
     async def reply(request: httpx.Request) -> httpx.Response:
-        raise error("no answer", request=request) from ConnectionRefusedError()
+        raise error("no answer", request=request)
 
+    refusals: dict[type[httpx.TransportError], OSError] = {
+        httpx.ConnectError: ConnectionRefusedError(),
+        httpx.ConnectTimeout: TimeoutError(),
+    }
+    vars(reply)["refusal"] = cause or refusals.get(error)
     return reply
 
 
@@ -138,6 +168,7 @@ def held(until: asyncio.Event, reply: Reply) -> Reply:
         await until.wait()
         return await reply(request)
 
+    vars(wait).update(refusal=getattr(reply, "refusal", None), until=until)
     return wait
 
 

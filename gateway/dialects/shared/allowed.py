@@ -65,16 +65,20 @@ VLLM: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": AllowedRange(0,
 
 def check(request: ChatRequest, ranges: Ranges) -> None:
     """Raise `BadRequest` for a value outside its range, or a choice of a function that is not offered."""
-    value_of = request.body.get
-    for name, range_ in ranges.items():
-        value = value_of(name)
-        if value is None:
-            continue
-        low, high, above = range_  # `takes`, without a call: this runs for every request
-        if not low <= value <= high or (above and value == low):
-            raise BadRequest(f"{name} must be {range_.words} for this model.", param=name)
+    body = request.body
+    if not ranges.keys().isdisjoint(body):  # most requests have none of them, and this runs for every one
+        _check_values(body, ranges)
     if request.tool_choice is not None or request.function_call is not None:
         check_choice(request)
+
+
+def _check_values(body: Mapping[str, Any], ranges: Ranges) -> None:
+    for name, range_ in ranges.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if not range_.takes(value):
+            raise BadRequest(f"{name} must be {range_.words} for this model.", param=name)
 
 
 def check_choice(request: ChatRequest) -> None:

@@ -161,10 +161,10 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (token_counts.plausible(prompt) and token_counts.plausible(completion)):
+    if not token_counts.both_plausible(prompt, completion):
         prompt, completion = _respelt(usage)
-        if prompt is None or completion is None:
-            return None
+    if prompt is None or completion is None:
+        return None
     if len(usage) == len(_COUNTED) and "total_tokens" in usage:
         return Usage(prompt, completion, "backend", NO_EXTRAS)
     details = {

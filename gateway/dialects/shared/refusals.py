@@ -77,6 +77,10 @@ def refusal(status: int, body: bytes, field: Field = waits.no_field) -> GatewayE
     return error
 
 
+_SAYING_SO = frozenset({"error", "error_code", "base_resp"})
+"""Members by which an object with choices may report a failure all the same."""
+
+
 def reported(value: Any) -> GatewayError | None:
     """The error that a JSON value of a 200 reports, in the place of an answer or of a piece of one.
 
@@ -87,6 +91,8 @@ def reported(value: Any) -> GatewayError | None:
         value = value[0]
     if not isinstance(value, dict):
         return None
+    if "choices" in value and _SAYING_SO.isdisjoint(value) and value.get("object") != "error":
+        return None  # an answer like most: this is asked of every one
     if value.get("error") or value.get("error_code") or value.get("object") == "error":
         return _judged(None, reports.read_value(value))
     if (base := value.get("base_resp")) and isinstance(base, dict) and base.get("status_code"):  # MiniMax

@@ -1,7 +1,11 @@
-"""Balancers: which of several free backends takes a request. One policy a file, PURE, none knows another.
+"""Which of several free backends takes a request. One policy per file. Pure.
 
-`base` holds the promise and what they share. A balancer chooses among *free* backends only, so whatever it
-prefers, no card idles while a request waits that could use it; an affinity gives way to that.
+`base`: the interface, and the choice that most fall back on; `least_busy`: the default; `weighted`: in
+proportion to weights; `round_robin`: in turn; `random_two`: the emptier of two; `session`: one backend per
+conversation; `prefix`: the backend that saw the longest beginning.
+
+Rule: A balancer chooses among free backends only, so no GPU idles while a request waits that could use it.
+Balancers do not import one another.
 """
 
 from collections.abc import Callable

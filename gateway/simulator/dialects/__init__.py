@@ -1,7 +1,12 @@
-"""The server programs that can be simulated, one file each, and the table of their names.
+"""The server programs that can be simulated, one file each.
 
-A dialect is a `Program`: its routes and its ways, nothing else. Brains, pace, faults and counting are the
-same for all and live one room up.
+`chatglm`: ChatGLM-6B and ChatGLM2-6B; `chatglm2_openai`: ChatGLM2-6B's `openai_api.py`; `chatglm3`:
+ChatGLM3's `api_server.py`; `chatglm3_native`: ChatGLM3 behind `POST /`; `glm4`: GLM-4; `glm4v`: GLM-4V;
+`chatglm_cpp`: chatglm.cpp's `openai_api.py`; `chatglm_cpp_native`: its `langchain_api.py`;
+`chatglm_stream`: the web-stream-demo; `openai`: an OpenAI-like server; `jsoncall`: tool calls as JSON;
+`pythoncall`: tool calls as Python.
+
+Rule: A program knows routes and quirks, nothing else: pace, faults and counting are the same for all.
 """
 
 from __future__ import annotations

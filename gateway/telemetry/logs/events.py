@@ -208,9 +208,7 @@ class Frames:
         if '"' in request_id or "\\" in request_id:
             return None
         source = None if usage is None else usage.source
-        if usage is not None and not (
-            token_counts.plausible(usage.prompt) and token_counts.plausible(usage.completion)
-        ):
+        if usage is not None and not token_counts.both_plausible(usage.prompt, usage.completion):
             return None
         group = (
             r.status, r.path, r.model, r.tenant, r.backend, source, r.outcome, r.finish,

@@ -224,9 +224,7 @@ class Metrics:
         )  # fmt: skip
         series = self._kinds.get(kind) or self._make_kind(kind, receipt)
         # Dialects believe no nonsense; if one ever does, it must not spoil a counter for good.
-        if usage is not None and not (
-            token_counts.plausible(usage.prompt) and token_counts.plausible(usage.completion)
-        ):
+        if usage is not None and not token_counts.both_plausible(usage.prompt, usage.completion):
             usage = None
         seconds = receipt.seconds
         own = seconds - receipt.queue_seconds - receipt.upstream_seconds

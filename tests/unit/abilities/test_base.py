@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from gateway.abilities.base import Ability, Pipeline
+from gateway.abilities.base import ACCEPT, Ability, AskAgain, Judgement, Pipeline
 from gateway.abilities.stop import StopSequences
 from gateway.abilities.usage import UsageCounter
-from gateway.formats import token_counts
+from gateway.dialects.base import Dialect, Outgoing
+from gateway.formats import openai, token_counts
 from gateway.formats.events import Delta, Event, Finish, Usage
+from gateway.formats.openai import ChatRequest
 
 
-class Tag(Ability):
+class Plain(Ability):
+    """What the abilities of these tests share."""
+
+    @classmethod
+    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+        return True
+
+    @classmethod
+    def begin(cls, request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ability:
+        return cls()
+
+
+class Tag(Plain):
     """Adds a mark to every text, and gives one of its own at the end."""
 
     def __init__(self, mark: str) -> None:
@@ -22,7 +36,7 @@ class Tag(Ability):
         return [Delta(f"end of {self._mark} ")]
 
 
-class Full(Ability):
+class Full(Plain):
     """Is done after one event."""
 
     def feed(self, event: Event) -> list[Event]:
@@ -67,3 +81,25 @@ def test_what_was_held_back_is_counted_too() -> None:
     row = Pipeline(StopSequences(("END",)), UsageCounter(7, token_counts.CJK))
     out = [*row.feed(Delta("one EN")), *row.flush()]
     assert out == [Delta("one "), Delta("EN"), Usage(7, token_counts.estimate("one EN"), "estimate")]
+
+
+AGAIN = AskAgain(openai.read_chat(b'{"messages":[{"role":"user","content":"again"}]}'), "too_short")
+
+
+class Judge(Plain):
+    """Asks again."""
+
+    judges = True
+
+    def feed(self, event: Event) -> list[Event]:
+        return [event]
+
+    def judge(self, events: list[Event]) -> Judgement:
+        return AGAIN
+
+
+def test_a_pipeline_judges_if_one_of_its_abilities_does() -> None:
+    assert not Pipeline(Full()).judges
+    assert Pipeline(Full()).judge([]) is ACCEPT
+    assert Pipeline(Full(), Judge()).judges
+    assert Pipeline(Full(), Judge()).judge([]) is AGAIN

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 
 import pytest
 
-from gateway.api.offload import MOST, SMALL, Offload, light
+from gateway.api.offload import MOST, SMALL, SWITCH_INTERVAL, Offload, light
 from gateway.errors import BadRequest, NoMemory
 
 
@@ -43,6 +44,17 @@ def test_a_body_is_light_where_it_is_small_and_holds_few_values() -> None:
     assert light(b"x" * 8_192 + b"," * 2_000)
     assert not light(b"x" * 8_192 + b"," * 2_001)
     assert not light(b"[]," * 3_000)
+
+
+async def test_the_thread_lets_the_event_loop_go_on_soon_only_while_it_has_work() -> None:
+    usual = sys.getswitchinterval()
+    offload = Offload()
+    try:
+        working = await offload.run(sys.getswitchinterval)
+        assert working == pytest.approx(SWITCH_INTERVAL)
+        assert sys.getswitchinterval() == usual
+    finally:
+        offload.close()
 
 
 async def test_work_whose_waiter_has_left_is_not_begun_and_holds_nothing() -> None:

@@ -11,7 +11,8 @@ import pytest
 from gateway.cli.explain import explained, live_state, told
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.formats import openai
-from gateway.path.routing import Call, RoutingTable
+from gateway.path.call import Call
+from gateway.path.routing import RoutingTable
 from gateway.upstream.backend import Backend
 from tests.support.site import site
 from tests.support.stack import configured

@@ -16,7 +16,7 @@ from gateway.dialects.base import (
     Outgoing,
     Profile,
 )
-from gateway.errors import UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
+from gateway.errors import BadRequest, UpstreamEmpty, UpstreamError, UpstreamGarbled, UpstreamTruncated
 from gateway.formats import sse
 from gateway.formats.events import Delta, Event, Finish, Repair
 from gateway.formats.openai import ChatRequest, read_chat
@@ -42,7 +42,7 @@ def test_a_stream_nobody_asked_for_is_garbled() -> None:
 
 
 def test_a_dialect_is_cautious_unless_it_says_otherwise() -> None:
-    assert (Mute.slots, Mute.context, Mute.honours, Mute.pairs) == (1, None, frozenset(), False)
+    assert (Mute.context, Mute.honours, Mute.pairs) == (None, frozenset(), False)
     assert (OUTGOING.abandon, OUTGOING.ignored, OUTGOING.tool_names) == ("drain", (), frozenset())
 
 
@@ -175,5 +175,12 @@ def test_every_dialect_is_listed_by_its_own_name(name: str) -> None:
     dialect = DIALECTS[name]
     assert dialect.name == name
     assert dialect.probe.startswith("/")
-    assert dialect.slots >= 1
     assert dialect.honours <= {"stop", "n", "tools"}
+
+
+def test_a_dialect_translates_chat_and_what_it_says_besides() -> None:
+    mute = Mute()
+    assert mute.operations == {"chat": mute}
+    assert mute.translator("chat") is mute
+    with pytest.raises(BadRequest, match="embedding"):
+        mute.translator("embedding")

@@ -41,5 +41,5 @@ def test_zero_temperature_is_told_in_a_way_the_server_understands() -> None:
     assert (body["temperature"], body["top_p"]) == (0.1, 0.01)
 
 
-def test_it_answers_one_at_a_time_and_has_no_health_path() -> None:
-    assert (ChatGLMDialect.slots, ChatGLMDialect.probe, ChatGLMDialect.pairs) == (1, "/openapi.json", True)
+def test_it_has_no_health_path_and_takes_pairs() -> None:
+    assert (ChatGLMDialect.probe, ChatGLMDialect.pairs) == ("/openapi.json", True)

@@ -30,7 +30,7 @@ def whole(text: str) -> bytes:
 
 def test_the_server_is_asked_one_thing_at_a_time_and_honours_nothing() -> None:
     dialect = ChatGLM2OpenAIDialect()
-    assert (dialect.name, dialect.slots, dialect.context) == ("chatglm2-openai", 1, 8192)
+    assert (dialect.name, dialect.context) == ("chatglm2-openai", 8192)
     assert (dialect.probe, dialect.honours) == ("/v1/models", frozenset())
 
 

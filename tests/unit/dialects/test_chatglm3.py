@@ -194,8 +194,8 @@ def test_streams_are_read_with_their_own_budget() -> None:
     assert decoder is not ChatGLM3Dialect().decoder(out)
 
 
-def test_it_answers_one_at_a_time() -> None:
-    assert (ChatGLM3Dialect.slots, ChatGLM3Dialect.probe, ChatGLM3Dialect.pairs) == (1, "/health", False)
+def test_it_has_a_health_path_and_takes_messages() -> None:
+    assert (ChatGLM3Dialect.probe, ChatGLM3Dialect.pairs) == ("/health", False)
     assert ChatGLM3Dialect.honours == frozenset({"tools"})
 
 

@@ -23,9 +23,8 @@ def ask(*messages: tuple[str, str], **profile: Any) -> Outgoing:
 
 def test_it_is_asked_and_probed_as_the_first_api() -> None:
     dialect = ChatGLM3NativeDialect()
-    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == (
+    assert (dialect.name, dialect.context, dialect.probe) == (
         "chatglm3-native",
-        1,
         8192,
         "/openapi.json",
     )

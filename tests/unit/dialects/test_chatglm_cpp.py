@@ -27,7 +27,7 @@ def ask(
 
 def test_the_server_is_asked_one_thing_at_a_time() -> None:
     dialect = ChatGLMCppDialect()
-    assert (dialect.name, dialect.slots, dialect.context) == ("chatglm-cpp", 1, 4096)
+    assert (dialect.name, dialect.context) == ("chatglm-cpp", 4096)
     assert dialect.probe == "/v1/models"
 
 

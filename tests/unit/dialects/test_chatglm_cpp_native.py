@@ -22,9 +22,8 @@ def ask(text: str = "hi", members: dict[str, Any] | None = None, **profile: Any)
 
 def test_the_server_is_alive_when_it_refuses_a_get() -> None:
     dialect = ChatGLMCppNativeDialect()
-    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == (
+    assert (dialect.name, dialect.context, dialect.probe) == (
         "chatglm-cpp-native",
-        1,
         4096,
         "/",
     )

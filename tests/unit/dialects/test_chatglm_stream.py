@@ -24,7 +24,7 @@ def update(response: str, finished: bool = False) -> sse.SseEvent:
 
 def test_it_is_a_first_generation_model_that_takes_pairs() -> None:
     dialect = ChatGLMStreamDialect()
-    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("chatglm-stream", 1, 2048, "/")
+    assert (dialect.name, dialect.context, dialect.probe) == ("chatglm-stream", 2048, "/")
     assert dialect.cjk == token_counts.V1_CJK
     assert dialect.pairs
 

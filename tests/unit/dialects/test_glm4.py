@@ -32,7 +32,7 @@ def event(delta: dict[str, Any], finish: str | None = None) -> sse.SseEvent:
 
 def test_the_server_batches_and_has_tools_but_neither_stop_nor_n() -> None:
     dialect = GLM4Dialect()
-    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("glm4", 8, 8192, "/health")
+    assert (dialect.name, dialect.context, dialect.probe) == ("glm4", 8192, "/health")
     assert dialect.honours == {"tools"}
 
 

@@ -33,7 +33,7 @@ def sent(outgoing: Outgoing) -> list[dict[str, Any]]:
 
 def test_the_server_answers_one_at_a_time_and_is_asked_for_its_models() -> None:
     dialect = GLM4VDialect()
-    assert (dialect.name, dialect.slots, dialect.context, dialect.probe) == ("glm4v", 1, 8192, "/v1/models")
+    assert (dialect.name, dialect.context, dialect.probe) == ("glm4v", 8192, "/v1/models")
     assert dialect.honours == frozenset()
 
 

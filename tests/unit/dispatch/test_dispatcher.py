@@ -26,6 +26,7 @@ from gateway.scheduling.scheduler import BackendTable
 from gateway.scheduling.slot_request import SlotRequest, Ticket
 from gateway.telemetry.receipt import Receipt
 from gateway.upstream.health_monitor import HealthMonitor
+from tests.support.resting import resting
 
 REFUSED = ConnectFailed("", refused=True)
 RULES = HealthRules(interval=None, slow_start=0)
@@ -417,11 +418,13 @@ async def test_a_reload_serves_those_who_wait_by_new_slots_and_ends_leases_of_ba
             await turns()
             house.health_monitor.reconfigure({"a": (2, RULES), "b": (1, RULES)})
             house.dispatcher.reconfigure(
-                BackendTable({"a": 2, "b": 1}, {"m": ("a", "b")}), length=10, timeout=60
+                resting(BackendTable({"a": 2, "b": 1}, {"m": ("a", "b")})), length=10, timeout=60
             )
             assert await waiter == "a"
             house.health_monitor.reconfigure({"b": (1, RULES)})
-            house.dispatcher.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), length=10, timeout=60)
+            house.dispatcher.reconfigure(
+                resting(BackendTable({"b": 1}, {"m": ("b",)})), length=10, timeout=60
+            )
             assert house.dispatcher.in_flight("a") == 1
             assert house.dispatcher.usable() == {"b": True}
         with pytest.raises(KeyError):
@@ -432,7 +435,7 @@ async def test_a_backend_that_stays_keeps_its_rest_over_a_reload() -> None:
     house = House({"a": 1})
     house.dispatcher.tried("a", REFUSED)
     house.health_monitor.reconfigure({"a": (3, RULES)})
-    house.dispatcher.reconfigure(BackendTable({"a": 3}, {"m": ("a",)}), length=10, timeout=60)
+    house.dispatcher.reconfigure(resting(BackendTable({"a": 3}, {"m": ("a",)})), length=10, timeout=60)
     assert not house.dispatcher.up("a")
     house.health_monitor.probed("a", "ok")
     house.health_monitor.probed("a", "ok")
@@ -615,7 +618,7 @@ async def test_a_slot_is_held_for_a_trial_though_the_backend_is_out_and_counts_l
 async def test_what_ends_on_a_backend_that_was_taken_out_is_not_heard() -> None:
     house = House({"a": 1, "b": 1})
     house.health_monitor.reconfigure({"b": (1, RULES)})
-    house.dispatcher.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), length=10, timeout=60)
+    house.dispatcher.reconfigure(resting(BackendTable({"b": 1}, {"m": ("b",)})), length=10, timeout=60)
     house.dispatcher.tried("a", REFUSED)
     assert house.hook.changes == []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.formats import token_counts
@@ -59,3 +61,9 @@ def test_counts_that_a_model_can_reach_are_plausible(count: int) -> None:
 )
 def test_counts_that_no_model_can_reach_are_not_plausible(count: object) -> None:
     assert not token_counts.plausible(count)
+
+
+@pytest.mark.parametrize("count", [0, 1, token_counts.MOST, -1, token_counts.MOST + 1, True, 1.0, "1", None])
+def test_both_counts_are_plausible_if_each_is(count: Any) -> None:
+    assert token_counts.both_plausible(count, 1) is token_counts.plausible(count)
+    assert token_counts.both_plausible(1, count) is token_counts.plausible(count)

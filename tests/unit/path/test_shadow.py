@@ -14,11 +14,13 @@ import pytest
 from gateway import config
 from gateway.errors import GatewayError, QueueFull, UpstreamError
 from gateway.formats.events import Event
+from gateway.path.relay import Relay
 from gateway.path.routing import Plan
 from gateway.path.shadow import LARGE, ShadowTraffic
 from gateway.scheduling.slot_request import SlotRequest
 from gateway.telemetry.comparison import Comparison, Skip
 from gateway.telemetry.receipt import Receipt
+from tests.support.path import PathScene
 from tests.support.servers import (
     Reply,
     Servers,
@@ -31,7 +33,6 @@ from tests.support.servers import (
     whole,
 )
 from tests.support.stack import configured, wait_until
-from tests.unit.path.test_generation import House
 
 
 def extra(share: float = 1.0, more: str = "", **settings: float) -> str:
@@ -40,7 +41,7 @@ def extra(share: float = 1.0, more: str = "", **settings: float) -> str:
     return f'[[models]]\nname = "m"\nshadow = {{ model = "new", share = {share}{shadow} }}\n{more}'
 
 
-class Studio(House):
+class Studio(PathScene):
     """A relay with a shadow. `a` serves the model `m`, `b` its shadow `new`. Is told of every copy."""
 
     def __init__(self, servers: Servers, text: str, dialect: Any = "openai", **backend: Any) -> None:
@@ -65,7 +66,7 @@ class Studio(House):
             beside=self.run_beside,
             room=self,
         )
-        self.relay.shadow = self.shadow.watch
+        self.relay = Relay(self.path_context(), self.shadow.watch)
 
     def shadowed(self, comparison: Comparison) -> None:
         self.comparisons.append(comparison)
@@ -258,7 +259,7 @@ async def test_a_copy_that_hangs_holds_up_nobody() -> None:
 
 
 async def test_a_copy_for_which_there_is_no_memory_is_not_made() -> None:
-    async with studio(extra(), b=whole("hello")) as one:
+    async with studio(extra(), a=whole("hello"), b=whole("hello")) as one:
         one.room = 10
         assert await one.read()
     assert (one.reasons, one.comparisons) == (["full"], [])

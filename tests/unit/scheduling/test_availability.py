@@ -1,8 +1,10 @@
-"""Rests: longer after each failure, over with one answer."""
+"""What the scheduler needs to know of a backend; and the backends that its tests use for that."""
 
 import pytest
 
-from gateway.scheduling.availability import LONGEST_REST, REST, Rest, rest_after
+from gateway.scheduling.availability import Availability
+from gateway.scheduling.health import BackendHealth, HealthRules
+from tests.support.resting import LONGEST_REST, REST, RestingBackend, rest_after
 
 
 @pytest.mark.parametrize(
@@ -14,7 +16,7 @@ def test_rests_double_up_to_a_limit(failures: int, seconds: float) -> None:
 
 
 def test_a_new_backend_may_be_asked_with_all_its_slots() -> None:
-    rest = Rest(3)
+    rest = RestingBackend(3)
     assert rest.usable(0)
     assert rest.slots_now(0) == 3
     assert rest.share(0) == 1
@@ -22,7 +24,7 @@ def test_a_new_backend_may_be_asked_with_all_its_slots() -> None:
 
 
 def test_a_failure_ends_with_the_rest() -> None:
-    rest = Rest(1)
+    rest = RestingBackend(1)
     rest.failed(10)
     assert not rest.usable(10)
     assert rest.next_change(10) == 10 + REST
@@ -31,14 +33,14 @@ def test_a_failure_ends_with_the_rest() -> None:
 
 
 def test_what_fails_during_a_rest_is_part_of_the_same_failure() -> None:
-    rest = Rest(1)
+    rest = RestingBackend(1)
     rest.failed(0)
     rest.failed(0.5)
     assert (rest.failures, rest.rests_until) == (1, REST)
 
 
 def test_an_answer_ends_a_rest_and_forgets_all_failures() -> None:
-    rest = Rest(1)
+    rest = RestingBackend(1)
     rest.failed(0)
     rest.failed(REST)
     rest.answered()
@@ -48,10 +50,15 @@ def test_an_answer_ends_a_rest_and_forgets_all_failures() -> None:
 
 
 def test_a_backend_that_is_down_for_days_still_only_rests() -> None:
-    rest = Rest(1)
+    rest = RestingBackend(1)
     now = 0.0
     for _ in range(3000):
         rest.failed(now)
         now = rest.rests_until
     rest.failed(now)
     assert rest.rests_until == now + LONGEST_REST
+
+
+def test_the_health_of_a_backend_is_an_availability() -> None:
+    health: Availability = BackendHealth(2, HealthRules(fall=1, rise=1, slow_start=0))
+    assert (health.usable(0.0), health.slots_now(0.0), health.share(0.0)) == (True, 2, 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gateway.scheduling.availability import Rest
 from gateway.scheduling.fair_queue import (
     PASSES,
     SLACK,
@@ -17,6 +16,7 @@ from gateway.scheduling.fair_queue import (
     next_ticket,
 )
 from gateway.scheduling.slot_request import SlotRequest, Ticket
+from tests.support.resting import RestingBackend
 
 
 class Hall:
@@ -24,7 +24,7 @@ class Hall:
 
     def __init__(self, *backends: str) -> None:
         self.pool = BackendPool()
-        self.states = {name: BackendState(name, 1, Rest(1)) for name in backends or ("a", "b")}
+        self.states = {name: BackendState(name, 1, RestingBackend(1)) for name in backends or ("a", "b")}
         for state in self.states.values():
             state.pool = self.pool
         self.reaches: dict[tuple[str, ...], BackendSet] = {}
@@ -260,7 +260,7 @@ def test_positions_take_other_tenants_and_higher_classes_into_account() -> None:
 
 
 def test_a_backend_learns_its_pace_slowly() -> None:
-    state = BackendState("a", 1, Rest(1))
+    state = BackendState("a", 1, RestingBackend(1))
     assert state.pace == 0
     state.learn(2.0)
     assert state.pace == 2.0

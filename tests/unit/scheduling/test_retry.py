@@ -18,7 +18,7 @@ from gateway.errors import (
     UnsupportedParameter,
     UpstreamRejected,
 )
-from gateway.scheduling.retry import LEAST, WINDOW, Cause, Failure, RetryBudget, Verdict, cause, decide
+from gateway.scheduling.retry import LEAST, WINDOW, Cause, Failure, RetryBudget, cause, may_retry
 
 
 def spent(share: float = 0.2, least: float = 1.0) -> RetryBudget:
@@ -29,32 +29,34 @@ def spent(share: float = 0.2, least: float = 1.0) -> RetryBudget:
 
 
 @pytest.mark.parametrize(
-    ("failure", "attempts", "verdict"),
+    ("failure", "attempts", "allowed"),
     [
-        pytest.param(Failure(True, False, 1), 2, "retry", id="first-of-two"),
-        pytest.param(Failure(True, False, 2), 2, "attempts_spent", id="second-of-two"),
-        pytest.param(Failure(True, False, 2), 3, "retry", id="second-of-three"),
-        pytest.param(Failure(True, False, 1), 1, "attempts_spent", id="retries-are-off"),
-        pytest.param(Failure(False, False, 1), 2, "not_retryable", id="wrong-kind"),
-        pytest.param(Failure(True, True, 1), 2, "content_sent", id="content-is-out"),
-        pytest.param(Failure(False, True, 1), 2, "content_sent", id="content-is-the-first-reason"),
+        pytest.param(Failure(True, False, 1), 2, True, id="first-of-two"),
+        pytest.param(Failure(True, False, 2), 2, False, id="second-of-two"),
+        pytest.param(Failure(True, False, 2), 3, True, id="second-of-three"),
+        pytest.param(Failure(True, False, 1), 1, False, id="retries-are-off"),
+        pytest.param(Failure(False, False, 1), 2, False, id="wrong-kind"),
+        pytest.param(Failure(True, True, 1), 2, False, id="content-was-sent"),
+        pytest.param(Failure(False, True, 1), 2, False, id="content-was-sent-and-wrong-kind"),
     ],
 )
-def test_the_verdict_names_its_reason(failure: Failure, attempts: int, verdict: Verdict) -> None:
-    assert decide(failure, attempts, RetryBudget(0.2), 0.0) == verdict
+def test_a_failure_is_retried_only_before_content_and_within_the_attempts(
+    failure: Failure, attempts: int, allowed: bool
+) -> None:
+    assert may_retry(failure, attempts, RetryBudget(0.2), 0.0) is allowed
 
 
 def test_an_empty_budget_forbids_the_retry() -> None:
-    assert decide(Failure(True, False, 1), 2, spent(), 0.0) == "budget_spent"
+    assert not may_retry(Failure(True, False, 1), 2, spent(), 0.0)
 
 
 def test_only_a_retry_costs_something() -> None:
     budget = RetryBudget(0.2)
     before = budget.left(0.0)
     for failure in (Failure(False, False, 1), Failure(True, True, 1), Failure(True, False, 2)):
-        decide(failure, 2, budget, 0.0)
+        may_retry(failure, 2, budget, 0.0)
     assert budget.left(0.0) == before
-    decide(Failure(True, False, 1), 2, budget, 0.0)
+    may_retry(Failure(True, False, 1), 2, budget, 0.0)
     assert budget.left(0.0) == before - 1
 
 
@@ -106,7 +108,7 @@ def test_when_everything_fails_retries_stay_a_share_of_requests() -> None:
     retries = 0
     for _ in range(1000):
         budget.earn(5.5)
-        retries += decide(Failure(True, False, 1), 2, budget, 5.5) == "retry"
+        retries += may_retry(Failure(True, False, 1), 2, budget, 5.5)
     assert retries == 200 + LEAST * WINDOW
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gateway.errors import Draining, NoBackend, QueueFull, QueueTimeout
-from gateway.scheduling.availability import LAST, REST, Rest
+from gateway.scheduling.availability import LAST
 from gateway.scheduling.balancers.base import Balancer
 from gateway.scheduling.balancers.least_busy import LeastBusy
 from gateway.scheduling.balancers.prefix import Prefix
@@ -14,6 +14,7 @@ from gateway.scheduling.balancers.session import Session
 from gateway.scheduling.balancers.weighted import Weighted
 from gateway.scheduling.scheduler import MOST_REACHES, BackendTable, Scheduler
 from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRefused, SlotRequest, Ticket
+from tests.support.resting import REST, RestingBackend, resting
 
 
 class House(Scheduler):
@@ -22,7 +23,7 @@ class House(Scheduler):
     def __init__(
         self, slots: dict[str, int], models: dict[str, tuple[str, ...]], length: int, size: int
     ) -> None:
-        self.rests = {name: Rest(count) for name, count in slots.items()}
+        self.rests = {name: RestingBackend(count) for name, count in slots.items()}
         super().__init__(BackendTable(slots, models, availability=self.rests), length=length, size=size)
 
     def fail(self, backend: str, now: float) -> list[Effect]:
@@ -90,7 +91,7 @@ def test_a_ticket_that_finds_a_free_backend_gets_it_at_once() -> None:
 
 @pytest.mark.parametrize("balancer", [LeastBusy(), RoundRobin(), Weighted(), Session(), Prefix()])
 def test_a_last_choice_gets_what_no_other_can_take(balancer: Balancer) -> None:
-    class Last(Rest):
+    class Last(RestingBackend):
         def share(self, now: float) -> float:
             return LAST if now < 5 else 1.0
 
@@ -100,7 +101,7 @@ def test_a_last_choice_gets_what_no_other_can_take(balancer: Balancer) -> None:
     fleet = BackendTable(
         {"a": 2, "b": 2}, {"m": ("a", "b")}, balancers={"m": balancer}, availability={"a": Last(2)}
     )
-    one = Scheduler(fleet, length=10)
+    one = Scheduler(resting(fleet), length=10)
     for session in "rstuvwxyz":
         slot_request = SlotRequest("m", ("a", "b"), affinity=session, prefix=(b"p",))
         assert one.seize(slot_request, 0.0) == "b"
@@ -521,7 +522,7 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
     one = scheduler()
     for number in range(4):
         one.arrive(ticket(number), 0)
-    fleet = BackendTable({"a": 2, "c": 1}, {"m": ("a", "c")})
+    fleet = resting(BackendTable({"a": 2, "c": 1}, {"m": ("a", "c")}))
     assert granted(one.reconfigure(fleet, 1, length=10)) == [(1, "a")]
     assert granted(one.release("a", 2)) == [(2, "a")]
     assert one.depth("m") == 1
@@ -530,12 +531,12 @@ def test_those_who_wait_keep_their_places_over_a_reload() -> None:
 
 def test_those_who_wait_may_have_newcomers_of_a_kind_that_they_could_have() -> None:
     kinds = {("m", "a"): "old", ("m", "b"): "new", ("m", "c"): "new", ("m", "d"): "old", ("n", "d"): "new"}
-    one = Scheduler(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    one = Scheduler(resting(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)), length=10)
     for number, backend in enumerate(("a", "b", "a", "b")):
         one.arrive(ticket(number, backend), 0)
     models: dict[str, tuple[str, ...]] = {"m": ("c", "d", "a", "b"), "n": ("d",)}
     slots = {"a": 1, "b": 1, "c": 1, "d": 1}
-    assert granted(one.reconfigure(BackendTable(slots, models, kinds=kinds), 1, length=10)) == [
+    assert granted(one.reconfigure(resting(BackendTable(slots, models, kinds=kinds)), 1, length=10)) == [
         (3, "c"),
         (2, "d"),
     ]
@@ -544,23 +545,23 @@ def test_those_who_wait_may_have_newcomers_of_a_kind_that_they_could_have() -> N
 
 def test_those_who_wait_keep_away_from_who_was_there_already_and_not_theirs() -> None:
     kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("m", "c")], "same")
-    one = Scheduler(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds), length=10)
+    one = Scheduler(resting(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)), length=10)
     for number in range(2):
         one.arrive(ticket(number, "a"), 0)  # a second try: b has failed it
-    fleet = BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)
+    fleet = resting(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds))
     assert one.reconfigure(fleet, 1, length=10) == []
-    fleet = BackendTable({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds)
+    fleet = resting(BackendTable({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds))
     assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "c")]
 
 
 def test_the_kind_of_a_backend_that_served_another_model_for_a_while_is_not_forgotten() -> None:
     kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("n", "a")], "same")
-    one = Scheduler(BackendTable({"a": 1}, {"m": ("a",)}, kinds=kinds), length=10)
+    one = Scheduler(resting(BackendTable({"a": 1}, {"m": ("a",)}, kinds=kinds)), length=10)
     for number in range(2):
         one.arrive(ticket(number, "a"), 0)
-    away = BackendTable({"a": 1}, {"m": (), "n": ("a",)}, kinds={("n", "a"): "same"})
+    away = resting(BackendTable({"a": 1}, {"m": (), "n": ("a",)}, kinds={("n", "a"): "same"}))
     assert one.reconfigure(away, 1, length=10) == []
-    fleet = BackendTable({"a": 1, "b": 1}, {"m": ("b",), "n": ("a",)}, kinds=kinds)
+    fleet = resting(BackendTable({"a": 1, "b": 1}, {"m": ("b",), "n": ("a",)}, kinds=kinds))
     assert granted(one.reconfigure(fleet, 2, length=10)) == [(1, "b")]
 
 
@@ -568,7 +569,7 @@ def test_a_backend_is_at_work_until_its_last_request_is_over() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
     assert (one.at_work("a"), one.at_work("b"), one.at_work("never")) == (True, False, False)
-    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(resting(BackendTable({"b": 1}, {"m": ("b",)})), 1, length=10)
     assert one.at_work("a")
     one.release("a", 2)
     assert not one.at_work("a")
@@ -581,7 +582,7 @@ def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
     one.arrive(ticket(2, "a", "b"), 0)
     one.arrive(ticket(3, "b", model="n"), 0)
     one.arrive(ticket(4, "b"), 0)
-    assert refused(one.reconfigure(BackendTable({"a": 1}, {"m": ("a",)}), 1, length=10)) == [
+    assert refused(one.reconfigure(resting(BackendTable({"a": 1}, {"m": ("a",)})), 1, length=10)) == [
         (3, NoBackend),
         (4, NoBackend),
     ]
@@ -591,7 +592,7 @@ def test_those_whose_model_or_last_backend_is_gone_are_refused() -> None:
 def test_a_backend_that_is_gone_is_forgotten_with_its_last_request() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
-    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
+    one.reconfigure(resting(BackendTable({"b": 1}, {"m": ("b",)})), 1, length=10)
     assert one.usable(1) == {"b": True}
     assert one.state("a").busy == 1
     assert one.release("a", 2) == []
@@ -601,8 +602,8 @@ def test_a_backend_that_is_gone_is_forgotten_with_its_last_request() -> None:
 def test_a_backend_that_comes_back_knows_what_it_still_works_on() -> None:
     one = scheduler({"a": 1, "b": 1})
     one.arrive(ticket(0, "a"), 0)
-    one.reconfigure(BackendTable({"b": 1}, {"m": ("b",)}), 1, length=10)
-    one.reconfigure(BackendTable({"a": 2, "b": 1}, {"m": ("a", "b")}), 2, length=10)
+    one.reconfigure(resting(BackendTable({"b": 1}, {"m": ("b",)})), 1, length=10)
+    one.reconfigure(resting(BackendTable({"a": 2, "b": 1}, {"m": ("a", "b")})), 2, length=10)
     assert [one.seize(SlotRequest("m", ("a",)), 2) for _ in range(2)] == ["a", None]
     one.release("a", 3)
     assert one.seize(SlotRequest("m", ("a",)), 3) == "a"

@@ -24,7 +24,7 @@ from gateway.errors import (
 )
 from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
 from gateway.upstream.connection import HEARD, HIGH_WATER, REFUSED, BackendConnection, Taken
-from gateway.upstream.exchange import DirectExchange
+from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import ConnectionPool, PoolStatistics
 from gateway.upstream.request_head import RequestRoute
 from tests.unit.upstream.test_connection import CHUNKED, OK, SIZED, receive
@@ -47,16 +47,14 @@ def exchange_over(
     first_token: float = 10,
     between: float = 10,
     total: float = 10,
-) -> DirectExchange:
+) -> Exchange:
     deadlines = Deadlines(
         DeadlineLimits(connect, first_token, between, total), time.monotonic(), streams=not whole
     )
-    return DirectExchange(
-        pool, ROUTE, b"{}", deadlines, time.monotonic, again=always, whole=whole, lasting=lasting
-    )
+    return Exchange(pool, ROUTE, b"{}", deadlines, time.monotonic, again=always, whole=whole, lasting=lasting)
 
 
-async def begun(exchange: DirectExchange, dialer: Imagined, data: bytes) -> BackendConnection:
+async def begun(exchange: Exchange, dialer: Imagined, data: bytes) -> BackendConnection:
     """Begin the exchange with an answer that starts with `data`."""
     async with asyncio.TaskGroup() as group:
         group.create_task(exchange.begin())
@@ -66,7 +64,7 @@ async def begun(exchange: DirectExchange, dialer: Imagined, data: bytes) -> Back
     return dialer.made[-1]
 
 
-def over(exchange: DirectExchange) -> bool:
+def over(exchange: Exchange) -> bool:
     return exchange.ended
 
 
@@ -253,11 +251,11 @@ async def test_whoever_is_cancelled_and_leaves_keeps_nothing_busy(steps: int) ->
 # --- answers that are awaited although nobody wants them --------------------------------------------
 
 
-def working(exchange: DirectExchange) -> bool:
+def working(exchange: Exchange) -> bool:
     return exchange.underway
 
 
-async def left(exchange: DirectExchange, turns: int = 3) -> None:
+async def left(exchange: Exchange, turns: int = 3) -> None:
     """Ask for the whole answer, and leave after so many turns of the loop."""
     task = asyncio.get_running_loop().create_task(exchange.wait_whole())
     for _ in range(turns):

@@ -1,22 +1,22 @@
-"""OpenAI's chat completions as values: the request read strictly, answers, chunks and errors built.
+"""A chat request: parsed, checked and immutable.
 
-Source: OpenAI's published API description (chat completions). Tolerant of unknown fields, strict about
-the types of known ones; null means absent everywhere.
+Tolerant of unknown members, strict about the types of known ones; null means absent everywhere.
+Source: OpenAI's published API description (chat completions).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_jsonable_python
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest
 from gateway.formats import jsontext, large, lenient, unread_members
 from gateway.formats.checked import checked_as, given, members_of
-from gateway.formats.events import Delta, Event, Finish, FinishReason, ToolPiece, Usage
 from gateway.formats.limits import (
     MAX_BIASES,
     MAX_CALLS,
@@ -30,8 +30,12 @@ from gateway.formats.limits import (
 )
 from gateway.formats.native import NativeRequest
 from gateway.formats.validation_messages import refusal
+from gateway.formats.writer import NO_FORMATS, WireFormat
 
 MAX_INTEGER = 2**31 - 1
+
+CHAT_READS: frozenset[WireFormat] = frozenset({"openai-chat"})
+"""The formats of backends' answers that a client of this API reads as they are."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 TokenLimit = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -43,6 +47,9 @@ StopText = Annotated[str, Field(max_length=MAX_STOP)]
 def _few(most: int, least: int = 0) -> Any:
     """What a list may be: not longer than `most`, and left at its first fault."""
     return Field(min_length=least, max_length=most, fail_fast=True)
+
+
+_TEXT_MEMBERS = frozenset({"role", "content"})
 
 
 class _Value(BaseModel):
@@ -87,6 +94,15 @@ class Message:
         if self.tool_calls:
             return self.tool_calls
         return [ToolCall(function=self.function_call)] if self.function_call else []
+
+    def canonical(self) -> bytes:
+        """Return the same bytes for equal messages, in whatever order their members were sent."""
+        members = self.__dict__
+        if type(members.get("content")) is str and not members.keys() - _TEXT_MEMBERS:
+            return f"{self.role}\0{self.content}".encode(errors="surrogatepass")
+        given = {name: value for name, value in members.items() if value is not None}
+        plain = to_jsonable_python(given, exclude_none=True)
+        return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
     def of(cls, members: dict[str, Any]) -> Message:
@@ -180,8 +196,11 @@ class ChatRequest:
     """Whether a native client asked it, with pairs for messages."""
     unread_names: ClassVar[tuple[str, ...] | None] = None
     """What `unread` gives, if it has been looked for."""
-    of_several: ClassVar[bool] = False
-    """Whether it is for one choice of several that are made side by side."""
+    accepts: ClassVar[frozenset[WireFormat]] = NO_FORMATS
+    """The formats of backends' answers that may go to its reader unread: those of the door's writer.
+
+    None where the request is for one choice of several, which has to be numbered.
+    """
     large: ClassVar[bool] = False
     """Whether its body was large, so that it is to be written in pieces."""
 
@@ -192,13 +211,31 @@ class ChatRequest:
         """The same request for one choice of several."""
         body = {name: value for name, value in self.body.items() if name != "n"}
         single = _checked(body, total_length=self.total_length, paired=self.paired)
-        vars(single)["of_several"] = True
         return self._unread_too(single)
 
     def of(self, model: str) -> ChatRequest:
         """The same request to another model."""
         other = _checked({**self.body, "model": model}, total_length=self.total_length, paired=self.paired)
+        vars(other)["accepts"] = self.accepts
         return self._unread_too(other)
+
+    @property
+    def has_opening(self) -> bool:
+        """Whether a user has said something."""
+        return any(message.role == "user" for message in self.messages)
+
+    def turns(self, *, opening: bool) -> Iterator[bytes]:
+        """Yield the messages as canonical bytes; with `opening` only those up to the first user message."""
+        for message in self.messages:
+            yield message.canonical()
+            if opening and message.role == "user":
+                return
+
+    def without_passing(self) -> ChatRequest:
+        """Return the same request, whose answer must be read on its way to the client."""
+        other = ChatRequest()
+        object.__setattr__(other, "__dict__", {**self.__dict__, "accepts": NO_FORMATS})
+        return other
 
     def _unread_too(self, other: ChatRequest) -> ChatRequest:
         # Those of a native request stand in no body.
@@ -268,7 +305,7 @@ def read_chat(raw: bytes) -> ChatRequest:
     body = jsontext.parsed(raw)
     members = _usual(body)
     if members is not None:
-        return _made(members, body, raw)
+        return _made(members, body, raw, accepts=CHAT_READS)
     reworded = body is jsontext.UNREAD and jsontext.has_lone_surrogates(raw)
     body = jsontext.assured(body, raw)
     return _understood(body, b"" if reworded else raw, raw)
@@ -289,7 +326,7 @@ def _understood(body: Any, raw: bytes, outline: bytes) -> ChatRequest:
     _require_few(body)
     body, raw = lenient.tidied(body, raw, outline)
     try:
-        return _checked(body, raw=raw)
+        return _checked(body, raw=raw, accepts=CHAT_READS)
     except ValidationError as error:
         raise refusal(error, body) from None
 
@@ -374,9 +411,15 @@ _validate_usual = TypeAdapter(_usual_chat()).validator.validate_python
 
 
 def _checked(
-    body: dict[str, Any], *, raw: bytes = b"", total_length: int | None = None, paired: bool = False
+    body: dict[str, Any],
+    *,
+    raw: bytes = b"",
+    total_length: int | None = None,
+    paired: bool = False,
+    accepts: frozenset[WireFormat] = NO_FORMATS,
 ) -> ChatRequest:
-    return _made(_validate(body), body, raw, total_length=total_length, paired=paired)
+    members = _validate(body)
+    return _made(members, body, raw, total_length=total_length, paired=paired, accepts=accepts)
 
 
 def _made(
@@ -386,7 +429,9 @@ def _made(
     *,
     total_length: int | None = None,
     paired: bool = False,
+    accepts: frozenset[WireFormat] = NO_FORMATS,
 ) -> ChatRequest:
+    members["accepts"] = accepts
     members["body"] = body
     members["raw"] = raw
     members["total_length"] = total_length
@@ -410,263 +455,3 @@ def text_of(message: Message, where: str, joint: str = "\n") -> str:
                 param=f"{where}.content[{place}].type",
             )
     return joint.join(part.text or "" for part in content)
-
-
-# --- answers ---------------------------------------------------------------------------------------
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """The `usage` member."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "total_tokens": usage.prompt + usage.completion,
-        **usage.details,
-    }
-
-
-def _write_usage(usage: Usage) -> bytes:
-    if usage.details:
-        return jsontext.write(usage_object(usage))
-    prompt, completion = usage.prompt, usage.completion
-    return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (
-        prompt, completion, prompt + completion
-    )  # fmt: skip
-
-
-class AnswerChoice:
-    """One choice of a whole answer, put together from its deltas."""
-
-    __slots__ = ("calls", "extras", "finish", "logprobs", "texts")
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.calls: dict[int, dict[str, Any]] = {}
-        self.extras: dict[str, Any] = {}
-        self.logprobs: Any = None
-        self.finish: FinishReason | None = None
-
-    def add(self, delta: Delta) -> None:
-        """Take one more piece."""
-        if delta.text:
-            self.texts.append(delta.text)
-        for piece in delta.tools:
-            self._add_tool(piece)
-        for name, value in delta.extras.items():
-            known = self.extras.get(name)
-            self.extras[name] = known + value if isinstance(known, str) and isinstance(value, str) else value
-        if delta.logprobs is not None:
-            self.logprobs = _joined(self.logprobs, delta.logprobs)
-
-    def _add_tool(self, piece: ToolPiece) -> None:
-        call = self.calls.setdefault(
-            piece.index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        )
-        call["id"] = piece.id or call["id"]
-        call["function"]["name"] = piece.name or call["function"]["name"]
-        call["function"]["arguments"] += piece.arguments
-
-    @property
-    def text(self) -> str:
-        """All the text so far."""
-        return "".join(self.texts)
-
-    def message(self, legacy: bool) -> dict[str, Any]:
-        """The `message` member; `legacy` gives the first call as `function_call`."""
-        calls = [self.calls[index] for index in sorted(self.calls)]
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": None if calls and not self.texts else self.text,
-            "refusal": None,
-            **self.extras,
-        }
-        if calls and legacy:
-            message["function_call"] = calls[0]["function"]
-        elif calls:
-            message["tool_calls"] = calls
-        return message
-
-    def object(self, index: int, legacy: bool) -> dict[str, Any]:
-        """The member of `choices`."""
-        return {
-            "index": index,
-            "message": self.message(legacy),
-            "logprobs": self.logprobs,
-            "finish_reason": reason_for(self.finish or "stop", legacy),
-        }
-
-    def written(self, index: int, legacy: bool) -> bytes:
-        """The same as JSON. Of most answers nothing differs but a text and how it ended."""
-        if self.calls or self.extras or self.logprobs is not None:
-            return jsontext.write(self.object(index, legacy))
-        reason = reason_for(self.finish or "stop", legacy)
-        return _PLAIN_CHOICE % (index, jsontext.write(self.text), reason.encode())
-
-
-def _joined(before: Any, more: Any) -> Any:
-    """The logprobs of two pieces as those of both."""
-    if not (isinstance(before, dict) and isinstance(more, dict)):
-        return more
-    return {
-        name: before[name] + value
-        if isinstance(value, list) and isinstance(before.get(name), list)
-        else value
-        for name, value in more.items()
-    }
-
-
-_PLAIN_CHOICE = (
-    b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null},'
-    b'"logprobs":null,"finish_reason":"%b"}'
-)
-
-
-def reason_for(reason: FinishReason, legacy: bool) -> FinishReason:
-    """The finish reason in the form the client speaks."""
-    return "function_call" if legacy and reason == "tool_calls" else reason
-
-
-def write_text(events: Sequence[Event]) -> tuple[bytes, Usage] | None:
-    """The one choice of an answer that is a text and nothing else, as most are, and its usage; else None."""
-    if len(events) != 3:
-        return None
-    delta, finish, usage = events
-    if not (type(delta) is Delta and type(finish) is Finish and type(usage) is Usage):
-        return None
-    if delta.tools or delta.extras or delta.logprobs or delta.choice != finish.choice:
-        return None
-    return _PLAIN_CHOICE % (delta.choice, jsontext.write(delta.text), finish.reason.encode()), usage
-
-
-def write_choices(choices: dict[int, AnswerChoice], legacy: bool) -> bytes:
-    """All choices of a whole answer."""
-    return b",".join([choices[index].written(index, legacy) for index in sorted(choices)])
-
-
-def write_completion(*, answer_id: str, created: int, model: bytes, choices: bytes, usage: Usage) -> bytes:
-    """A whole `chat.completion`. `model` and `choices` are JSON; the id, one of ours, needs no escapes."""
-    return b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}' % (
-        answer_id.encode(),
-        created,
-        model,
-        choices,
-        _write_usage(usage),
-    )
-
-
-_AFTER_TEXT = b'},"logprobs":null,"finish_reason":null}]'
-
-
-class ChunkWriter:
-    """Writes the chunks of one stream. One per stream; keeps which choices have begun.
-
-    Head and tail never change within a stream and are encoded once.
-    """
-
-    def __init__(
-        self, *, answer_id: str, created: int, model: str, include_usage: bool, legacy: bool
-    ) -> None:
-        head = {"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head = b"data: " + jsontext.write(head)[:-1]
-        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._legacy = legacy
-        self._begun: set[int] = set()
-
-    def delta(self, piece: Delta) -> bytes:
-        """The chunks of one piece: the first of a choice is preceded by its role."""
-        opening = b"" if piece.choice in self._begun else self._open(piece)
-        if piece.text and not (piece.tools or piece.extras or piece.logprobs):
-            return opening + self._text(piece.choice, piece.text)
-        delta: dict[str, Any] = dict(piece.extras)
-        if piece.text:
-            delta["content"] = piece.text
-        if piece.tools:
-            self._add_tools(delta, piece.tools)
-        if not delta and piece.logprobs is None:
-            return opening
-        return opening + self._chunk(piece.choice, delta, None, piece.logprobs)
-
-    def _text(self, choice: int, text: str) -> bytes:
-        # All but the text stays the same through the stream: encode the text alone.
-        return b'%s,"choices":[{"index":%d,"delta":{"content":%s%s%s' % (
-            self._head,
-            choice,
-            jsontext.write(text),
-            _AFTER_TEXT,
-            self._tail,
-        )
-
-    def finish(self, reason: FinishReason, choice: int = 0) -> bytes:
-        """The last chunk of a choice."""
-        opening = b"" if choice in self._begun else self._open(Delta(choice=choice))
-        return opening + self._chunk(choice, {}, reason_for(reason, self._legacy), None)
-
-    def usage(self, usage: Usage) -> bytes:
-        """The usage chunk, which has no choices."""
-        return self._head + b',"choices":[],"usage":' + _write_usage(usage) + b"}\n\n"
-
-    def _open(self, piece: Delta) -> bytes:
-        self._begun.add(piece.choice)
-        content = None if piece.tools and not piece.text else ""
-        return self._chunk(piece.choice, {"role": "assistant", "content": content}, None, None)
-
-    def _add_tools(self, delta: dict[str, Any], pieces: tuple[ToolPiece, ...]) -> None:
-        if self._legacy:
-            for piece in pieces:
-                if piece.index == 0:  # the old form has one call
-                    name = {} if piece.name is None else {"name": piece.name}
-                    delta["function_call"] = {**name, "arguments": piece.arguments}
-        else:
-            delta["tool_calls"] = [tool_object(piece) for piece in pieces]
-
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None, logprobs: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return self._head + b',"choices":[' + jsontext.write(choice) + b"]" + self._tail
-
-
-def tool_object(piece: ToolPiece) -> dict[str, Any]:
-    """A piece of a call, as a member of a delta's `tool_calls`."""
-    function: dict[str, Any] = {"arguments": piece.arguments}
-    if piece.name is None:
-        return {"index": piece.index, "function": function}
-    return {
-        "index": piece.index,
-        "id": piece.id,
-        "type": "function",
-        "function": {"name": piece.name, **function},
-    }
-
-
-# --- errors and models -----------------------------------------------------------------------------
-
-
-def error_object(error: GatewayError) -> dict[str, Any]:
-    """The error envelope: all four members, always."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.row.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def write_error(error: GatewayError) -> bytes:
-    """The error envelope as JSON."""
-    return jsontext.write(error_object(error))
-
-
-def model_object(name: str, created: int) -> dict[str, Any]:
-    """One entry of the list of models."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "chatglm-gateway"}
-
-
-def write_models(names: list[str], created: int) -> bytes:
-    """The list of models."""
-    return jsontext.write({"object": "list", "data": [model_object(name, created) for name in names]})
-
-
-def write_model(name: str, created: int) -> bytes:
-    """One model."""
-    return jsontext.write(model_object(name, created))

@@ -1,0 +1,50 @@
+"""The abilities, in the order in which events pass through them, and what a request needs of them."""
+
+from __future__ import annotations
+
+from gateway.abilities.base import Ability, EventFilter, Pipeline, Wanted
+from gateway.abilities.pieces import AnswerSplitter
+from gateway.abilities.stop import StopSequences
+from gateway.abilities.usage import UsageCounter
+from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.formats.events import Event, Usage
+from gateway.formats.openai import ChatRequest
+
+ABILITIES: tuple[type[Ability], ...] = (StopSequences,)
+"""A new ability is added here.
+
+Behind all of them stand, where an answer needs them, the splitter of whole answers for clients that read a
+stream, and the counter of tokens, which counts what the others let pass.
+"""
+
+
+def prepared(
+    request: ChatRequest, dialect: Dialect, profile: Profile, *, stream: bool
+) -> tuple[ChatRequest, bool, Wanted]:
+    """Return the request as the dialect is to translate it, whether a stream may answer it, its abilities.
+
+    Where an ability is wanted, the backend's bytes do not pass to the client unread.
+    """
+    wanted = tuple([ability for ability in ABILITIES if ability.wanted(request, dialect)])
+    if not wanted:
+        return request, stream, wanted
+    for ability in wanted:
+        request = ability.prepare(request, profile)
+        stream = stream and not ability.judges
+    return request.without_passing(), stream, wanted
+
+
+def pipeline(
+    request: ChatRequest, dialect: Dialect, outgoing: Outgoing, wanted: Wanted, last: Event | None
+) -> Pipeline | None:
+    """Return the abilities that an answer needs; None for a whole answer that lacks nothing.
+
+    `wanted` are those that `prepared` gave, `last` is the last event that has come.
+    """
+    splits = request.stream and not outgoing.streams
+    if not (wanted or splits or outgoing.streams) and isinstance(last, Usage):
+        return None
+    filters: list[EventFilter] = [ability.begin(request, dialect, outgoing) for ability in wanted]
+    if splits:
+        filters.append(AnswerSplitter())
+    return Pipeline(*filters, UsageCounter(outgoing.prompt_tokens, dialect.cjk))

@@ -1,0 +1,74 @@
+"""Whole answers: failures keep their status, and tell clients whether to repeat."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.asgi import Call, rig
+from tests.support.servers import (
+    Reply,
+    Servers,
+    chunk,
+    failing,
+    refusing,
+    streaming,
+)
+
+USAGE = {"include_usage": True}
+
+
+def tool_chunk(name: str | None = None, arguments: str = "", **more: Any) -> bytes:
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    delta = {"tool_calls": [{"index": 0, "function": function, **more}]}
+    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def said(call: Call, choice: int = 0) -> str:
+    """The text of one choice of a stream."""
+    choices = [one for event in call.events if event != "[DONE]" for one in event["choices"]]
+    return "".join(one["delta"].get("content") or "" for one in choices if one["index"] == choice)
+
+
+# --- errors before the head ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("reply", "status", "code"),
+    [
+        pytest.param(failing(httpx.ConnectError), 503, "no_backend", id="refused-connection"),
+        pytest.param(failing(httpx.ReadError), 502, "upstream_error", id="reset"),
+        pytest.param(refusing(500), 502, "upstream_error", id="500"),
+        pytest.param(refusing(503), 503, "overloaded", id="503"),
+        pytest.param(refusing(400, b"{}"), 400, None, id="400"),
+        pytest.param(streaming(chunk("", role=True)), 502, None, id="nothing-but-a-role"),
+    ],
+)
+async def test_an_error_before_the_head_keeps_its_status(
+    reply: Reply, status: int, code: str | None, stream: bool
+) -> None:
+    async with rig(Servers(a=reply)) as house:
+        call = await house.chat(stream=stream)
+    assert call.status == status
+    assert call.header("content-type") == "application/json"
+    assert call.header("x-gateway-backend") == "a"
+    assert set(call.error) == {"message", "type", "param", "code"}
+    assert code is None or call.error["code"] == code
+    assert b"secret" not in call.body
+
+
+async def test_a_busy_backends_retry_after_is_passed_on() -> None:
+    once = "[retries]\nattempts = 1\n"
+    async with rig(Servers(a=refusing(429, b"", retry_after="7")), extra=once) as house:
+        call = await house.chat()
+    assert (call.status, call.header("retry-after")) == (503, "7")
+
+
+async def test_a_failure_that_made_a_card_work_is_not_to_be_repeated_by_the_sdk() -> None:
+    async with rig(Servers(a=refusing(500))) as house:
+        assert (await house.chat()).header("x-should-retry") == "false"
