@@ -51,8 +51,9 @@ from gateway.upstream.transport import GatewayTransport
 class Gateway:
     """Everything that was built. `data` and `admin` are the two planes' ASGI applications.
 
-    `life` is told when the gateway is about to end: readiness goes, new requests are refused. `settings` are
-    those of the file; everybody goes by them with the servers that DNS names in the place of services.
+    `lifecycle` is told when the gateway is about to end: readiness goes, new requests are refused.
+    `settings` are those of the file; everybody goes by them with the servers that DNS names in the place of
+    services.
     """
 
     data: ASGIApp

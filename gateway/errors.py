@@ -42,7 +42,7 @@ from typing import Any
 class GatewayError(Exception):
     """A failure with a place in `TABLE`.
 
-    `message` tells the client what is wrong and how to mend it; `param` names the field of the
+    `message` tells the client what is wrong and how to correct it; `param` names the field of the
     request body; `retry_after` is in seconds; `code` overrides the table's. `no_tool_streams` tells that a
     backend refused a request because it does not stream where tools are offered.
     """

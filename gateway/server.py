@@ -421,7 +421,7 @@ async def _welcome(run: RunningPlanes, logs: EventLog, path: Path | None) -> Non
 
 
 def _on_hangups(stops: asyncio.Queue[str], reloader: Reloader | None) -> None:
-    """Have SIGHUP read the file again, also one that came during the start and had to wait (`cli.serve`).
+    """Have SIGHUP read the file again, also one that came during the start (`cli.main.serve` holds it).
 
     It is also sent where a terminal is closed: then the gateway ends, as nobody could see it or press Ctrl-C.
     Without a file it always ends; under `nohup` it goes on.

@@ -1,4 +1,4 @@
-"""Outbox: what a busy turn of the event loop has to say, said at its end.
+"""Joins the socket writes of one event-loop iteration.
 
 A write to a socket wakes whoever reads it, and on a virtual machine that costs more than the write itself. A
 reader that is awake costs nothing: a few writes in a row are cheaper than the same with work between them.
@@ -57,4 +57,4 @@ class WriteBatcher:
                 transport.abort()  # then its protocol is told of the loss, now if not before
 
     def __repr__(self) -> str:
-        return f"<Outbox {len(self._held)} held>"
+        return f"<WriteBatcher {len(self._held)} held>"

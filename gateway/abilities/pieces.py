@@ -1,4 +1,4 @@
-"""Cuts a whole answer into the pieces of a stream (rule T13), never inside a character.
+"""Splits a whole answer into the pieces of a stream (rule T13), never inside a character.
 
 What people see as one character may be several code points: a letter and its marks, an emoji and its
 joiners, the two letters of a flag. Pieces end only where a new one begins.

@@ -28,7 +28,7 @@ class StopSequences(Ability):
         return request.stop is not None and "stop" not in dialect.honours and bool(request.stops)
 
     @classmethod
-    def begin(cls, request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> StopSequences:  # noqa: ARG003
+    def begin(cls, request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> StopSequences:  # noqa: ARG003 - an Ability's form
         return cls(request.stops)
 
     def feed(self, event: Event) -> list[Event]:

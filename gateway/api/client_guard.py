@@ -13,7 +13,7 @@ from gateway.path.answer import ByteSink
 
 
 class ClientChannel(ByteSink, Protocol):
-    """A client, and whether it is still there. Lies in the scope as `presence`, put there by `inbound`.
+    """A client, and whether it is still there. Lies in the scope as `presence`, put there by `http1`.
 
     `on_leaving` is called, by the event loop and not by the request's own task, when `gone` becomes true.
     `fault` is the reason where the server itself sent the client away, with an answer of its own.
@@ -43,7 +43,7 @@ class ClientChannel(ByteSink, Protocol):
 
 
 class ClientGuard:
-    """`with Leaving(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
+    """`with ClientGuard(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
 
     Works like asyncio's own time-outs: the task inside is cancelled, and the cancellation turned into
     the error at the edge. Costs no task: the connection itself tells.

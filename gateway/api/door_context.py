@@ -1,4 +1,4 @@
-"""What the doors to the relay share: who asks, for which model, and a first look at the request."""
+"""What all doors work with: authentication, the model that is asked for, and reading of the body."""
 
 from __future__ import annotations
 

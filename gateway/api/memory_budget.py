@@ -81,7 +81,7 @@ class MemoryBudget:
         return len(self._waiting)
 
     def seize(self, context: RequestContext, size: int) -> bool:
-        """Take what is needed for `visit` to hold `size` bytes, if it is there."""
+        """Take what is needed for `context` to hold `size` bytes, if it is there."""
         held = context.held
         more = size - held
         if more > held // LITTLE:
@@ -95,7 +95,7 @@ class MemoryBudget:
         return True
 
     async def take(self, context: RequestContext, size: int) -> None:
-        """Take what is needed for `visit` to hold `size` bytes. Raises `NoMemory`."""
+        """Take what is needed for `context` to hold `size` bytes. Raises `NoMemory`."""
         if self.seize(context, size):
             return
         if not context.held and (len(self._waiting) * BEGINNING * SHARE >= self.limit or size > self.limit):
@@ -113,13 +113,13 @@ class MemoryBudget:
             raise _full() from None
         finally:
             if future.done() and not future.cancelled():
-                context.memory, context.held = self, size  # granted; the end of the visit gives it back
+                context.memory, context.held = self, size  # granted; the end of the request gives it back
             elif entry in self._waiting:
                 self._waiting.remove(entry)
                 self._grant()
 
     def set(self, context: RequestContext, size: int) -> None:
-        """Count `size` bytes for `visit`, whether there is room or not."""
+        """Count `size` bytes for `context`, whether there is room or not."""
         more = size - context.held
         context.memory, context.held = self, size
         self.used += more
@@ -147,7 +147,7 @@ class MemoryBudget:
                 future.set_result(None)
 
     def __repr__(self) -> str:
-        return f"<Memory {self.used} of {self.limit} bytes, {self.waiting} waiting>"
+        return f"<MemoryBudget {self.used} of {self.limit} bytes, {self.waiting} waiting>"
 
 
 def _full() -> NoMemory:

@@ -140,7 +140,7 @@ class RequestContext:
 
 
 class RequestMiddleware:
-    """Plain ASGI middleware: opens a `Visit` and settles it, whatever happens."""
+    """Plain ASGI middleware: opens a `RequestContext` and settles it, whatever happens."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Says where a chat request would go, in which order, with which limits, and why. Sends nothing.
 
 What it needs is the configuration; a running gateway, if one answers, adds how its backends are. The request
-is translated as the relay does it, for every backend of its model and of the fallbacks.
+is translated as for a real request, for every backend of its model and of the fallbacks.
 """
 
 from __future__ import annotations

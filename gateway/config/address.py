@@ -21,7 +21,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read "host:port", "[::1]:port" or "unix:/path"; a ValueError says what is wrong and the mend."""
+        """Read "host:port", "[::1]:port" or "unix:/path"; a ValueError says what is wrong and the remedy."""
         if text.startswith("unix:"):
             return cls(path=_socket_path(text.removeprefix("unix:")))
         host, colon, port = text.rpartition(":")

@@ -65,7 +65,7 @@ def _beside(address: Address, first: int) -> Address:
 
 
 def obstacle(address: Address) -> str | None:
-    """Say why `address` cannot be bound, with the mend; None if it can. Leaves nothing bound behind."""
+    """Say why `address` cannot be bound, with the remedy; None if it can. Leaves nothing bound behind."""
     try:
         if address.path:
             return _socket_obstacle(Path(address.path))

@@ -2,7 +2,7 @@
 
 People write a server's address as they know it: the bare host, OpenAI's base URL (`.../v1`), another version
 of it (`.../api/paas/v4`), or the whole address of the endpoint. Each leads to the same calls. Dialects name
-endpoints as the original server has them (`/v1/chat/completions`, `/`, `/chat`); `Calls.at` gives the path
+endpoints as the original server has them (`/v1/chat/completions`, `/`, `/chat`); `CallUrls.at` gives the path
 that this backend has for them.
 """
 

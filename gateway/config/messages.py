@@ -1,4 +1,4 @@
-"""What is wrong with a value, in our words: pydantic's findings as complaints with the mend.
+"""What is wrong with a value, in our words: pydantic's findings as problems, each with its remedy.
 
 Nothing here repeats the value of a secret: those types say themselves what is wrong.
 """

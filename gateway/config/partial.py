@@ -1,4 +1,4 @@
-"""Draft: the readable rest of a config file with faults, so that one run can report all of them.
+"""The readable rest of a config file with faults, so that one run can report all of them.
 
 Misspelled keys count under the name they were meant to have, wrong values are left out, and what is
 missing is filled with a placeholder. The rules of rules.py then run over a whole tree, and skip what

@@ -1,7 +1,7 @@
 """Rules that join several keys: names that must be unique or known, services, planes, keys, time-outs.
 
-Each rule takes a Draft and yields Complaints. A rule that depends on a broken key stays silent, so that
-one mistake gives one complaint.
+Each rule takes a `PartialConfig` and yields `ValueProblem`s. A rule that depends on a broken key stays
+silent, so that one mistake gives one complaint.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _served_models(draft: PartialConfig) -> Complaints:
     for index, model in enumerate(draft.config.models):
         if not model.backends and model.name not in listed:
             near = did_you_mean(model.name, listed)
-            mend = near or f'; add "{model.name}" to the models of a backend, or list backends here'
-            yield ValueProblem(("models", index, "name"), f'no backend serves "{model.name}"{mend}')
+            remedy = near or f'; add "{model.name}" to the models of a backend, or list backends here'
+            yield ValueProblem(("models", index, "name"), f'no backend serves "{model.name}"{remedy}')
 
 
 def _useful_backends(draft: PartialConfig) -> Complaints:

@@ -84,8 +84,9 @@ class Outgoing:
     `passes`: bytes of the answer may go on, as the client speaks what the backend speaks. Then `model` is
     the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
     the usage, and `legacy` whether it reads calls in their old form. `several`: more than one choice was
-    asked for. `stamp`, which the relay sets, makes an id with the prefix it is given, and the time, for what
-    the backend has left out. `abilities` are those that the answer needs, set where the request is planned.
+    asked for. `stamp`, which the attempt sets, makes an id with the prefix it is given, and the time, for
+    what the backend has left out. `abilities` are those that the answer needs, set where the request is
+    planned.
     """
 
     path: str

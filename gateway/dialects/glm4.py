@@ -1,11 +1,11 @@
 """GLM-4 behind its own `glm_server.py` (vLLM): tools and streams of its own, several requests at once.
 
-Known faults, mended here: an assistant message of null is a 500; with tools the system text is dropped;
+Known faults, repaired here: an assistant message of null is a 500; with tools the system text is dropped;
 pieces of a streamed call carry null ids and names; a stream that ends in a call has no `[DONE]`; an answer
 whose first line is a function's name, or one of two names of its own, is a call whatever follows
 (`glm4_calls`); an empty answer with tools is a stream without an event; editions before July 2024 stream
 nothing of use.
-Not mended: without tools the server shows a system text to the model twice, and a multi-line answer in
+Not repaired: without tools the server shows a system text to the model twice, and a multi-line answer in
 the history becomes a message a line (`glm4_join` makes the newlines blanks).
 Source: THUDM/GLM-4 `basic_demo/glm_server.py`.
 """

@@ -225,12 +225,12 @@ class Dispatcher:
         """Give that slot back."""
         self.give_back(backend)
 
-    # --- what the relay reports --------------------------------------------------------------------
+    # --- what attempts report ----------------------------------------------------------------------
 
     def tried(
         self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
     ) -> None:
-        """Take note of how a try ended: its error, None for a whole answer. The rest: see `Health.tried`."""
+        """Note how an attempt ended: its error, None for a whole answer. See `BackendHealth.tried`."""
         self._health_monitor.tried(backend, error, request, tenant)
 
     def repeated(self, backend: str) -> None:

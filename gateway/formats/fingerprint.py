@@ -1,4 +1,4 @@
-"""Outline: what can be told of an answer without keeping its text: its length, its end, a digest."""
+"""What can be told of an answer without keeping its text: its length, its end, a digest."""
 
 from __future__ import annotations
 

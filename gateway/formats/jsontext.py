@@ -145,7 +145,7 @@ def no_object() -> BadRequest:
 
 
 def read_lenient(raw: bytes | str) -> Any:
-    """Parse what a backend sent. Raises ValueError when it is not JSON; mends nothing, trusts nothing."""
+    """Parse what a backend sent. Raises ValueError when it is not JSON; repairs nothing, trusts nothing."""
     if isinstance(raw, bytes):
         try:
             return jiter.from_json(raw)

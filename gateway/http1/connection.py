@@ -108,7 +108,7 @@ def _size(headers: list[tuple[bytes, bytes]]) -> int:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client's connection. Made by uvicorn, which must have been given `Arrivals` as its state."""
+    """One TCP connection of a client. Made by uvicorn, whose state must be a `ConnectionAdmission`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         if not isinstance(server_state, ConnectionAdmission):
-            raise TypeError("Connection needs Arrivals as the server's state")
+            raise TypeError("ClientConnection needs a ConnectionAdmission as the server's state")
         if not config.loaded:
             config.load()
         self.admission = server_state

@@ -1,4 +1,4 @@
-"""Cycle: one request as the application sees it, and the bytes of its answer.
+"""One request as the application sees it, and the bytes of its response.
 
 The head of an answer waits for the first piece of its body: both leave in one write. What an application
 says in too many words, too few, or with a line end in a header is a bug of ours and raises `RuntimeError`.

@@ -5,10 +5,10 @@ nothing, neither the health of its backend nor what is learned of it. It takes a
 that moment, and gives it up for whoever has to wait, where its server can be stopped. Copies are bounded in
 number and time; what is not made is counted. Of both answers no text is kept.
 
-Theory of operation. `Shadow.watch` wraps the answers of a share of the requests; the wrapper takes an
-`Outline` down of what has been read. The end of the answer starts the copy as a task of its own, on a relay
-that never waits for slots, tries once, and tells nobody (`_Copier`). The body of a request is held by the
-request itself until its answer has ended, then by its copy.
+Theory of operation. `ShadowTraffic.watch` wraps the answers of a share of the requests; the wrapper takes
+an `AnswerFingerprint` of what has been read. The end of the answer starts the copy as a task of its own, on
+a relay that never waits for slots, tries once, and reports nothing (`_Spare`). The body of a request is
+held by the request itself until its answer has ended, then by its copy.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class ShadowTraffic:
         return len(self._running)
 
     def __repr__(self) -> str:
-        return f"<Shadow {len(self._running)} copies{' closed' if self._closed else ''}>"
+        return f"<ShadowTraffic {len(self._running)} copies{' closed' if self._closed else ''}>"
 
     # --- the way of a copy -------------------------------------------------------------------------
 

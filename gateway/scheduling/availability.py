@@ -9,7 +9,7 @@ LAST = 1e-12
 
 
 class Availability(Protocol):
-    """The health of one backend. Whoever tells it something tells `Scheduler.changed` afterwards."""
+    """Whether one backend may be asked. Code that changes it calls `Scheduler.changed` afterwards."""
 
     def usable(self, now: float) -> bool:
         """Whether it may be asked at all. Nobody waits for backends that may not."""

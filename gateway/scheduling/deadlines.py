@@ -46,7 +46,7 @@ class Deadlines:
         return self._limits.total
 
     def doubled(self) -> Deadlines:
-        """Patience for an answer that nobody waits for any more, but whose end frees a card.
+        """Return deadlines for an answer that no client waits for, but whose end frees the GPU.
 
         Only the limit of the whole try counts, twice as long: such a card may be silent for longer than a
         client would wait for the first token.

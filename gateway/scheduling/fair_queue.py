@@ -1,4 +1,4 @@
-"""Turns: who is next on a backend. Weighted fair between tenants, first come first served inside one.
+"""Which waiting request is next on a backend: weighted fair between tenants, FIFO inside a tenant.
 
 Words. A *flow* is what one tenant has waiting in one class of priority. A *reach* is a set of backends that
 tickets may use, a *band* the tickets of one class with one reach, a *lane* the tickets of one flow in one

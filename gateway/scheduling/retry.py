@@ -71,7 +71,7 @@ class RetryBudget:
         self._second = second
 
     def __repr__(self) -> str:
-        return f"<Budget {sum(self._retries)} retries of {sum(self._requests)} requests>"
+        return f"<RetryBudget {sum(self._retries)} retries of {sum(self._requests)} requests>"
 
 
 def may_retry(failure: Failure, attempts: int, budget: RetryBudget, now: float) -> bool:

@@ -1,15 +1,15 @@
 """The queues and the slots: who waits, and who gets which backend. Pure: events in, effects out.
 
 Rules. A ticket gets a backend only when one of those it may use is free and may be asked; nobody is tied to
-a busy card. No backend is free while a ticket waits that could use it. Who is next is for `turns` to say:
-higher classes, then tenants in turn by weight, then the order of arrival. A ticket that can never be served
-as things stand (none of its backends may be asked, or not before its time is up) is refused at once, never
-parked behind the dead. What waits is bounded in number for each model, in bytes for all, and in time for
-each ticket; `bounds` says who gives way.
+a busy card. No backend is free while a ticket waits that could use it. Who is next is for `fair_queue` to
+say: higher classes, then tenants in turn by weight, then the order of arrival. A ticket that can never be
+served as things stand (none of its backends may be asked, or not before its time is up) is refused at once,
+never parked behind the dead. What waits is bounded in number for each model, in bytes for all, and in time
+for each ticket; `queue_limits` says who gives way.
 
 Theory of operation. `arrive`, `leave`, `release`, `changed`, `tick`, `drain` and `reconfigure` change the
-state and return the effects in order: `Granted` (the ticket holds a slot of that backend until `release`)
-and `Refused`. The caller delivers them; it owns clocks and futures, this module neither. `seize` is the
+state and return the effects in order: `SlotGranted` (the ticket holds a slot of that backend until `release`)
+and `SlotRefused`. The caller delivers them; it owns clocks and futures, this module neither. `seize` is the
 short way of those who need not wait: no ticket, no turn, for whoever takes what nobody waits for takes it
 from nobody.
 

@@ -1,4 +1,4 @@
-"""Claim: what a request asks of the dispatcher. Ticket: its place in the queue. And what becomes of it."""
+"""What a request asks of the dispatcher (`SlotRequest`), its place in a queue (`Ticket`), the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SlotRequest:
     beginnings, the shortest first (see `affinity.chain`); only the balancers of those names look at
     them. `waited` are the seconds that the request has waited already, before a try that failed. What may be
     served by several models (fallbacks) lists the backends of all of them and waits in the queue of `model`.
-    `kinds` are those of its backends, noted when the fleet changes while it waits (see `Fleet`).
+    `kinds` are those of its backends, noted when the fleet changes while it waits (see `BackendTable`).
     """
 
     model: str

@@ -20,7 +20,7 @@ from gateway.simulator.recorder import Recorder, RequestRecord
 
 
 class App:
-    """One simulated server as an ASGI application; it needs `WireLink` as uvicorn's HTTP protocol."""
+    """One simulated server as an ASGI application. Needs `SimulatorConnection` as its HTTP protocol."""
 
     def __init__(
         self, program: Program, recorder: Recorder, faults: SimulatedFaults, options: Options

@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SCOPE_KEY = "gateway.simulator.connection"
-"""Where the ASGI scope of a request holds its `WireLink`."""
+"""Where the ASGI scope of a request holds its `SimulatorConnection`."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

@@ -38,7 +38,7 @@ class CanaryRecord:
 class Receipt:
     """What happened to one request. Times are monotonic seconds; None means "never came to that".
 
-    Filled along the way by the relay and its door, and shown to the hooks once, when all is over.
+    Filled along the way by the path and its door, and shown to the hooks once, when all is over.
     `model` is a configured name or "other", `answered` the model that took its place, if one did;
     `ignored` and `repairs` are words of our own. `asked` is the name that a client gave where `model` stayed
     "other", cut at `LONGEST_ASKED`: for a terminal alone, as it may be anything.

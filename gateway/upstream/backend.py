@@ -30,7 +30,7 @@ _BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovere
 
 
 class Backend:
-    """A backend as the relay sees it. Lives as long as configurations name it with these settings.
+    """A backend as the path of a request sees it. Lives while configurations name it with these settings.
 
     `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
     `no_streams` is set once a server has shown that its streams never work. `abandon_whole` and

@@ -55,7 +55,7 @@ class Client:
             base_url=calls.origin,
             headers=headers,
             transport=transport,
-            timeout=None,  # every wait has its limit in Patience
+            timeout=None,  # every wait has its limit in Deadlines
             trust_env=False,
             follow_redirects=False,
         )
@@ -86,8 +86,8 @@ class Client:
         """One request, which leaves with `begin`, and its answer: streamed, or `whole`.
 
         `again` allows to send the request once more where a used connection was just being closed: see
-        `asking.wait_answer`. `lasting` is for whole answers that end a card's work whether somebody waits for
-        them or not: see `Exchange.outlast`.
+        `sending.wait_answer`. `lasting` is for whole answers that end a card's work whether somebody waits
+        for them or not: see `Exchange.outlast`.
         """
         route, pool = self._routes.get(outgoing.path) or self._route(outgoing.path)
         return Exchange(

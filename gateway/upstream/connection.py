@@ -674,4 +674,4 @@ class BackendConnection(asyncio.BufferedProtocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "idle" if self.complete else "busy"
-        return f"<Connection {state}, served {self.served}, holds {self._held} bytes>"
+        return f"<BackendConnection {state}, served {self.served}, holds {self._held} bytes>"

@@ -52,7 +52,7 @@ class Exchange:
 
     The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
     read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
-    stream. `again`: see `asking.wait_answer`. `lasting`: the caller may stop waiting and the time-outs may
+    stream. `again`: see `sending.wait_answer`. `lasting`: the caller may stop waiting and the time-outs may
     end, but the answer is still waited for, as it tells when the card is free.
     """
 
@@ -129,7 +129,7 @@ class Exchange:
         body, deadlines = self._body, self._deadlines
         connect, again = deadlines.connect, self._again
         self._again = None  # it may be a method of who holds this: no reference cycle is left behind
-        self._body = b""  # sent once; whoever stays for the end of the answer does not hold the request
+        self._body = b""  # sent once; the rest of the exchange must not hold it in memory
         self._deadline = opening = deadlines.opening
         return wait_answer(
             self._pool,

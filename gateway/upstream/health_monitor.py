@@ -14,7 +14,7 @@ Listener: TypeAlias = Callable[[str], None]
 
 
 class HealthMonitor:
-    """Every backend's `Health`, fed with clock and chance. One for the whole process.
+    """Every backend's `BackendHealth`, fed with clock and chance. One for the whole process.
 
     `chance` gives random numbers from 0 up to 1.
     """
@@ -55,7 +55,7 @@ class HealthMonitor:
     def tried(
         self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
     ) -> None:
-        """Take note of the end of a user's try; see `Health.tried`."""
+        """Take note of the end of a user's try; see `BackendHealth.tried`."""
         health = self.healths.get(backend)
         if health is None:
             return  # what was taken out of the configuration may still end there
@@ -67,7 +67,7 @@ class HealthMonitor:
         )
 
     def probed(self, backend: str, end: Probe, rest: float = 0.0) -> None:
-        """Take note of the end of a probe; see `Health.probed`."""
+        """Take note of the end of a probe; see `BackendHealth.probed`."""
         health = self.healths[backend]
         self._learn(backend, lambda now: health.probed(end, now, self._chance(), rest), "probed")
 
@@ -128,7 +128,7 @@ class HealthMonitor:
 
     def __repr__(self) -> str:
         states = ", ".join(f"{name} {self.state(name)}" for name in self.healths)
-        return f"<Ward {states}>"
+        return f"<HealthMonitor {states}>"
 
 
 def _verdict(health: BackendHealth, now: float) -> tuple[object, ...]:

@@ -37,15 +37,14 @@ async def wait_answer(
 ) -> BackendConnection:
     """Send a request and wait for the head of its answer; gives the connection, which the caller returns.
 
-    `connect` and `place`: seconds to open a connection and to wait for one in use. `again`: when a connection
-    that had served before ends without a byte of an answer within `REPEAT_WITHIN` seconds of the send, and
-    this allows it, the request is sent once more on a fresh connection; None never allows it. `until`, in the
-    loop's time, ends all of it; `read`, in seconds, the waiting for the answer. `ready_at`, `lasting` and
-    `without_body` as in `Connection.start`; `chunked`: how a body that comes in pieces is sent. `sent` is
-    told the connection over which the request has left: when
-    this is cancelled after that, or takes too long for one that is `lasting`, the connection stays as it is,
-    and whoever was told must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to
-    be had.
+    `connect` and `place`: seconds to open a connection and to wait for one in use. `again`: when a
+    connection that had served before ends without a byte of an answer within `REPEAT_WITHIN` seconds of the
+    send, and this allows it, the request is sent once more on a fresh connection; None never allows it.
+    `until`, in the loop's time, ends all of it; `read`, in seconds, the waiting for the answer. `ready_at`,
+    `lasting` and `without_body` as in `BackendConnection.start`; `chunked`: how a body that comes in pieces
+    is sent. `sent` is told the connection over which the request has left: when this is cancelled after
+    that, or takes too long for one that is `lasting`, the connection stays as it is, and whoever was told
+    must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to be had.
     """
     connection = pool.take()
     fresh = told = False

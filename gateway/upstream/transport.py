@@ -4,7 +4,7 @@ A seam of its own, so that the way bytes travel can change without anything abov
 Environment proxies, redirects, cookies and content encodings are no part of it.
 
 A request is never sent twice once a byte of it was written; `retry_reused` makes one exception, see
-`asking.wait_answer`.
+`sending.wait_answer`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     context when it is first needed. `uds`: path of a Unix socket to use instead of the network.
     `addresses`: where to connect, instead of looking the URL's host up. `receive_buffer`: see `Dialer`.
     `retry_reused`: send a request again, once and on a fresh connection, when a connection that had
-    served before ends without a byte of an answer within `asking.REPEAT_WITHIN` seconds of the send.
+    served before ends without a byte of an answer within `sending.REPEAT_WITHIN` seconds of the send.
     `deserted`: is told when the server closes a connection that nobody uses. `connector` makes what opens
     the connections to an origin, in the place of a `Dialer`.
     Takes the limits `connect`, `pool` and `read` (for each read) from the request's `timeout`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import re
@@ -121,9 +122,14 @@ async def test_half_a_head_is_a_408() -> None:
 async def test_a_head_that_trickles_is_not_waited_for_for_ever() -> None:
     async with gateway(header_timeout=0.3) as run, connected(run) as client:
         began = time.monotonic()
-        answer = await client.trickle(HEAD, pause=0.05)
-        assert status(answer) == 408
+        answer = b""
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # a byte sent after the close makes the system drop the answer
+            answer = await client.trickle(HEAD, pause=0.05)
+        assert not answer or status(answer) == 408
         assert time.monotonic() - began < len(HEAD) * 0.05 / 2
+        assert refusals(run, "request_timeout") == 1
 
 
 async def test_a_second_head_has_a_time_of_its_own() -> None:

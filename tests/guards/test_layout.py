@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,24 @@ def test_public_classes_and_functions_say_what_they_do(module: Path) -> None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
     ]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+ELSEWHERE = {"Host", "SamplingParams", "ErrorResponse", "LISTEN_FDS"}
+"""Names in backticks that are not ours: of a header, of other programs, of the environment."""
+
+
+def test_every_class_that_a_docstring_or_comment_names_exists() -> None:
+    known: set[str] = set(ELSEWHERE)
+    told: dict[str, set[str]] = {}
+    for module in MODULES:
+        with module.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.NAME:
+                    known.add(token.string)
+                elif token.type in (tokenize.STRING, tokenize.COMMENT):
+                    names = re.findall(r"`(_?[A-Z]\w*)(?:\.\w+)*`", token.string)
+                    told.setdefault(inside(module), set()).update(names)
+    assert {where: names - known for where, names in told.items() if names - known} == {}
 
 
 def test_no_module_knows_a_library_for_tests() -> None:

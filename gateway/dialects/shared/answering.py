@@ -229,7 +229,7 @@ class _StreamCollector(StreamReader):
             "usage": usage_object(usage) if usage else None,
         }
 
-    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002
+    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - `raw` is for those that pass bytes
         for name, value in chunk.items():
             if value and name not in ("choices", "usage") and not (name in _FIRST and name in self._members):
                 self._members[name] = value

@@ -1,7 +1,7 @@
 """Cuts an answer at its budget where the server itself takes no limit.
 
-The count is the estimate of `wire.tokens`, over the whole text and not over its pieces, so that the cut
-falls at the same place however the text arrives. It falls between characters as people see them: a
+The count is the estimate of `formats.token_counts`, over the whole text and not over its pieces, so that
+the cut falls at the same place however the text arrives. It falls between characters as people see them: a
 letter keeps its marks, an emoji its joiners, even a few tokens past the budget.
 """
 

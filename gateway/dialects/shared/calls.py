@@ -3,7 +3,7 @@
 Clients put a call together from its pieces by one rule: id and name come with the first piece, the
 arguments are added up by index. Servers send the index missing or 0 for every call, id and name in every
 piece, a new id in each piece, no id at all, arguments as an object, arguments repeated whole or growing in
-each piece. What `Calls` gives obeys the rule.
+each piece. What `ToolCallAssembler` gives obeys the rule.
 """
 
 from __future__ import annotations

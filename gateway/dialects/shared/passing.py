@@ -1,8 +1,8 @@
 """Passes an OpenAI-like server's stream on as bytes, changed only where the rules ask for it.
 
-The first chunks are parsed, as is every chunk that says more than text. Most chunks of a stream say one piece
-of text between bytes that are always the same (`shapes`): those go on without being parsed. What they mean is
-decided by the same `AnswerState` as for every other client.
+The first chunks are parsed, as is every chunk that says more than text. Most chunks of a stream say one
+piece of text between bytes that are always the same (`chunk_templates`): those go on without being parsed.
+What they mean is decided by the same `AnswerState` as for every other client.
 """
 
 from __future__ import annotations

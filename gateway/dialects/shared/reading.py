@@ -1,8 +1,8 @@
 """Reads the event stream of an OpenAI-like server from its bytes: one reader for both lanes.
 
-`Splitter` cuts bytes into events. `StreamReader` parses them and keeps the `AnswerState`; what goes on is its
-subclass's to say: typed events (`TypedReader`), or bytes (`passing`). A body that is one JSON object where a
-stream was asked for is read as one chunk; one that is a text tells of an error.
+`EventSplitter` cuts bytes into events. `StreamReader` parses them and keeps the `AnswerState`; what goes on
+is its subclass's to say: typed events (`TypedReader`), or bytes (`passing`). A body that is one JSON object
+where a stream was asked for is read as one chunk; one that is a text tells of an error.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ class TypedReader(StreamReader):
         super().__init__(outgoing)
         self._events: list[Event] = []
 
-    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002
+    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - `raw` is for those that pass bytes
         self._events += [one.delta for one in said if not one.delta.empty]
 
     def _ready(self) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Reads a backend's report of a failure in any known form into one `Report`. Decides nothing.
+"""Reads a backend's report of a failure in any known form into one `FailureReport`. Decides nothing.
 
 Known forms: OpenAI's envelope; the flat `{"object": "error", "message", "code"}` of older vLLM, SGLang,
 LMDeploy and FastChat; llama.cpp's `exceed_context_size_error` with its counts; bigmodel's numbers (`1261`);

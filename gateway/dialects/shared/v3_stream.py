@@ -1,4 +1,4 @@
-"""Reads the event streams of ChatGLM3's server and mends what it breaks (rule V2).
+"""Reads the event streams of ChatGLM3's server and repairs what it breaks (rule V2).
 
 Three faults are known. An answer of seven characters or fewer is a stream without a single event: it is
 asked for again, whole. An answer that holds `get_` stops in the middle and then comes once more, complete,

@@ -134,14 +134,14 @@ class ChatGLMCppOfV3(ChatGLMCppProgram):
     prefix = 2
 
     def check(self, length: object) -> None:
-        """See `ChatGLMCpp`: the program's loop checks nothing."""
+        """See `ChatGLMCppProgram`: the program's loop checks nothing."""
 
     def stripped(self, answer: str) -> str:
-        """See `ChatGLMCpp`."""
+        """See `ChatGLMCppProgram`."""
         return answer.strip()
 
     async def pieces(self, request: Request, prompt: BrainPrompt, asked: int) -> AsyncGenerator[str, None]:
-        """See `ChatGLMCpp`: as many tokens as fit behind what is kept of the prompt."""
+        """See `ChatGLMCppProgram`: as many tokens as fit behind what is kept of the prompt."""
         most = prompt.params["max_length"]
         length = min(asked, _PROMPT_WINDOW)
         kept = replace(prompt, text=prompt.text[-_PROMPT_WINDOW:])

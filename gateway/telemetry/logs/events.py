@@ -1,8 +1,9 @@
 """The log: one line for each request, and the few events in the gateway's life.
 
-`Logs` is a `Hook`. It writes what a `Receipt` holds, so no key, credential, prompt or answer can get here.
-Everything goes through one handler of our own, and through the standard library's loggers, but for the lines
-of requests: those are too many. As JSON they are made and written some milliseconds later, many at once.
+`EventLog` is a `Hook`. It writes what a `Receipt` holds, so no key, credential, prompt or answer can get
+here. Everything goes through one handler of our own, and through the standard library's loggers, but for
+the lines of requests: those are too many. As JSON they are made and written some milliseconds later, many
+at once.
 """
 
 from __future__ import annotations

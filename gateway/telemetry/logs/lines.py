@@ -138,7 +138,7 @@ def timestamp(seconds: float) -> str:
 def to_json(value: object) -> str:
     """Give an event, or one of its values, as JSON without a character that is not safe in a line."""
     text = _plain(value)
-    # A line that is short and ASCII as a whole (nearly all are) has no string to cut or to mend.
+    # A line that is short and ASCII as a whole (nearly all are) has no string to cut or to repair.
     if text is None or len(text) > LIMIT or not text.isascii():
         text = _ENCODER.encode(_clean(value))
     return _escaped(text)

@@ -1,7 +1,7 @@
-"""Prometheus metrics. Only this file and `tallies` know Prometheus.
+"""Prometheus metrics. Only this file and `counters` know Prometheus.
 
 `Metrics` is a `Hook`: what is counted is counted once a request is over, in plain numbers of our own
-(`tallies`): Prometheus' client takes a lock and four calls for each. What is a state (queues, slots) is not
+(`counters`): Prometheus' client takes a lock and four calls for each. What is a state (queues, slots) is not
 kept here at all: it is read at the scrape.
 """
 

@@ -1,4 +1,4 @@
-"""The metric families of the gateway as one frozen table: `metrics` is made from it, and the docs too.
+"""The metric families of the gateway as one frozen table: `exporter` is made from it, and the docs too.
 
 Every label is from a closed set; what is not in its set becomes `OTHER`. So no request, however odd,
 makes a new series, and no user's text reaches a label (a lone surrogate there would break the scrape).
@@ -231,7 +231,7 @@ FAMILIES: tuple[Family, ...] = (
         "Parameters that a backend could not honour; each was reported in x-gateway-ignored.",
     ),
     Family(
-        "gateway_repairs_total", "counter", ("backend", "repair"), "Faults of backends mended on the way."
+        "gateway_repairs_total", "counter", ("backend", "repair"), "Faults of backends repaired on the way."
     ),
     Family(
         "gateway_discovery_lookups_total",

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.formats.sse import SseParser
 from tests.support.asgi import Call, chat, rig
+from tests.support.chunks import said
 from tests.support.servers import (
     Servers,
     held,
@@ -23,19 +24,6 @@ from tests.support.servers import (
 from tests.support.stack import wait_until
 
 USAGE = {"include_usage": True}
-
-
-def tool_chunk(name: str | None = None, arguments: str = "", **more: Any) -> bytes:
-    function = {"arguments": arguments} | ({"name": name} if name else {})
-    delta = {"tool_calls": [{"index": 0, "function": function, **more}]}
-    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
-
-
-def said(call: Call, choice: int = 0) -> str:
-    """The text of one choice of a stream."""
-    choices = [one for event in call.events if event != "[DONE]" for one in event["choices"]]
-    return "".join(one["delta"].get("content") or "" for one in choices if one["index"] == choice)
 
 
 # --- errors after the head -------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_the_budget_shows_its_counts() -> None:
     budget = RetryBudget(0.2)
     budget.earn(0.0)
     budget.spend(0.0)
-    assert repr(budget) == "<Budget 1 retries of 1 requests>"
+    assert repr(budget) == "<RetryBudget 1 retries of 1 requests>"
 
 
 steps = st.lists(st.tuples(st.sampled_from([0.0, 0.3, 1.0, 4.0, 11.0, 1000.0]), st.booleans()), max_size=200)

@@ -322,7 +322,7 @@ async def test_the_loss_is_told_once_with_the_connection() -> None:
     connection, _, lost = made()
     connection.connection_lost(None)
     assert lost == [connection]
-    assert repr(connection) == "<Connection closed, served 0, holds 0 bytes>"
+    assert repr(connection) == "<BackendConnection closed, served 0, holds 0 bytes>"
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:

@@ -130,7 +130,7 @@ def test_views_name_every_backend() -> None:
     house.health_monitor.tried("b", REFUSED)
     assert house.health_monitor.usable() == {"a": True, "b": False}
     assert [house.health_monitor.state(name) for name in ("a", "b")] == ["up", "down"]
-    assert repr(house.health_monitor) == "<Ward a up, b down>"
+    assert repr(house.health_monitor) == "<HealthMonitor a up, b down>"
 
 
 def test_a_repeated_sending_is_a_reason_to_look_and_of_unknown_backends_nothing() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.asgi import Call, rig
+from tests.support.asgi import rig
+from tests.support.chunks import said, tool_chunk
 from tests.support.servers import (
     Reply,
     Servers,
@@ -22,19 +23,6 @@ from tests.support.servers import (
 )
 
 USAGE = {"include_usage": True}
-
-
-def tool_chunk(name: str | None = None, arguments: str = "", **more: Any) -> bytes:
-    function = {"arguments": arguments} | ({"name": name} if name else {})
-    delta = {"tool_calls": [{"index": 0, "function": function, **more}]}
-    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
-
-
-def said(call: Call, choice: int = 0) -> str:
-    """The text of one choice of a stream."""
-    choices = [one for event in call.events if event != "[DONE]" for one in event["choices"]]
-    return "".join(one["delta"].get("content") or "" for one in choices if one["index"] == choice)
 
 
 # --- whole answers ---------------------------------------------------------------------------------
