@@ -18,6 +18,9 @@ from gateway.formats import sse
 MOST_OBJECTS = 4096
 """Most objects of one event, or of one body that is no single object."""
 
+MOST_BROKEN = 64
+"""Broken characters of one event that are looked at one by one: each costs a copy of the event."""
+
 _PREFIX = b"data:"
 _LONGEST_MARK = 16
 _LONGEST_CHARACTER = 4
@@ -58,10 +61,12 @@ def objects_in(data: bytes) -> list[dict[str, Any]]:
         if data[:1] not in (b"{", b"[") and data != b"null":
             raise
     objects: list[dict[str, Any]] = []
+    seen = 0
     for value in _side_by_side(data):
         several = value if isinstance(value, list) else [value]
-        objects += [_object(one) for one in several if one is not None]
-        if len(objects) > MOST_OBJECTS:
+        seen += 1 + len(several)
+        objects += [_object(one) for one in several[: MOST_OBJECTS + 1] if one is not None]
+        if seen > 2 * MOST_OBJECTS or len(objects) > MOST_OBJECTS:
             raise UpstreamGarbled("An event of the backend's stream holds too many objects.")
     return objects
 
@@ -104,7 +109,7 @@ class Characters:
         """The data of an event that may not be UTF-8, as UTF-8."""
         half, self._half = self._half, b""
         out: list[bytes] = []
-        while True:
+        for _ in range(MOST_BROKEN):
             try:
                 data.decode()
             except UnicodeDecodeError as error:
@@ -119,6 +124,7 @@ class Characters:
                     half = b""
             else:
                 return b"".join((*out, data))
+        return b"".join((*out, data.decode("utf-8", "replace").encode()))
 
 
 def undoubled(data: bytes) -> bytes:

@@ -171,7 +171,7 @@ async def test_a_request_goes_round_and_the_connection_waits_for_the_next() -> N
 
 
 async def test_the_state_must_know_the_limits() -> None:
-    with pytest.raises(TypeError, match="Arrivals"):
+    with pytest.raises(TypeError, match="ConnectionAdmission"):
         ClientConnection(Config(Application(), lifespan="off", log_config=None), ServerState(), {})
 
 

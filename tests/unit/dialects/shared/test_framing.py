@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -102,3 +103,25 @@ def test_bytes_of_no_character_become_the_sign_for_them() -> None:
     assert characters.whole(b'"a\xe4\xbd"') == b'"a"'
     assert characters.whole(b'"b"') == b'"b"'
     assert characters.whole(b'"\xa0"').decode() == '"\ufffd"'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"a":"' + b"\xff" * 1_000_000 + b'"}', id="no-text"),
+        pytest.param(b'{"a":"' + "你".encode("gbk") * 500_000 + b'"}', id="another-encoding"),
+        pytest.param(b'{"a":"' + b'\xe4\xbd"' * 300_000, id="half-characters"),
+    ],
+)
+def test_an_event_of_broken_characters_is_read_in_one_pass(data: bytes) -> None:
+    began = time.process_time()
+    framing.Characters().whole(data).decode()
+    assert time.process_time() - began < 5  # about 0.05; minutes when each broken character cost a copy
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]" * 500_000, b"null " * 200_000, b"[[]," + b"null," * 200_000 + b"null]"]
+)
+def test_an_event_of_many_values_that_are_no_objects_is_refused(data: bytes) -> None:
+    with pytest.raises(UpstreamGarbled):
+        framing.objects_in(data)
