@@ -1,4 +1,4 @@
-"""The composition root: builds every object once and joins them. Importing does nothing."""
+"""The composition root: `create_app` builds every object and connects them. Importing it has no effect."""
 
 from __future__ import annotations
 
@@ -29,31 +29,42 @@ from gateway.background import Background
 from gateway.config import Address
 from gateway.discovery.dns import DnsDiscovery
 from gateway.dispatch.dispatcher import Dispatcher
+from gateway.parts import (
+    BalancerSet,
+    Commit,
+    ConfigChange,
+    Part,
+    backend_table,
+    backends_part,
+    dispatcher_part,
+    health_part,
+    health_rules,
+    keyring,
+    probe_targets,
+    slots,
+)
 from gateway.path.context import PathContext
 from gateway.path.relay import Relay
 from gateway.path.shadow import ShadowTraffic
-from gateway.scheduling.balancers import Balancer, balancer
-from gateway.scheduling.health import HealthRules
-from gateway.scheduling.scheduler import BackendTable
 from gateway.telemetry.logs.events import EventLog
 from gateway.telemetry.logs.writer import Loss
 from gateway.telemetry.metrics.exporter import Metrics, ServiceState
 from gateway.telemetry.receipt import Hooks
 from gateway.tenancy.failures import AuthFailures
-from gateway.tenancy.keys import Keyring
-from gateway.upstream.backend import Backend, limits, probe_path, profile
+from gateway.upstream.backend import Backend
 from gateway.upstream.health_monitor import HealthMonitor
-from gateway.upstream.prober import Prober, ProbeTarget, trial_for
+from gateway.upstream.prober import Prober
 from gateway.upstream.transport import GatewayTransport
 
 
 @dataclass(slots=True)
 class Gateway:
-    """Everything that was built. `data` and `admin` are the two planes' ASGI applications.
+    """All parts of one running gateway. `data` and `admin` are the ASGI applications of its two planes.
 
-    `lifecycle` is told when the gateway is about to end: readiness goes, new requests are refused.
-    `settings` are those of the file; everybody goes by them with the servers that DNS names in the place of
-    services.
+    Attributes:
+        lifecycle: the stage of a shutdown.
+        settings: the configuration as the file says it, with services that DNS resolves.
+        fleet: the backends in use, by name.
     """
 
     data: ASGIApp
@@ -70,70 +81,57 @@ class Gateway:
     discovery: DnsDiscovery
     shadow: ShadowTraffic
     settings: config.Config
+    _common: _Common
     _door_context: DoorContext
-    _admin_rules: BrowserRules
-    _balancers: _Balancers
+    _parts: tuple[Part, ...]
     _new_backend: Callable[[config.BackendSettings], Backend]
 
     @property
     def browsers(self) -> BrowserRules:
-        """What web pages may do on the data plane."""
+        """The rules for web pages on the data plane."""
         return self._door_context.browsers
 
     def start(self) -> None:
-        """Begin to look for and after the backends; needs the running event loop. Ends with `aclose`."""
+        """Start probing and discovery. Needs the running event loop; `aclose` ends both."""
         self.prober.start(self.dispatcher, self.background)
         self.discovery.start(self._rediscovered, self.dispatcher.at_work, self.background)
 
     def reconfigure(self, settings: config.Config) -> None:
-        """Go by another configuration from now on, all of it at once; what is in flight ends as it began.
+        """Use another configuration, as a whole. Requests in flight end with the former one.
 
-        A backend whose server and manner of asking are the same stays as it is, with its connections and
-        health; so does what DNS has named for a service that asks for the same name. Raises `OSError` where
-        a certificate cannot be read; nothing has changed then.
+        A backend whose server and settings for asking it have not changed keeps its connections and health. A
+        service that still has the same DNS name keeps the servers found for it. Raises `OSError` if a
+        certificate cannot be read; nothing has changed then.
         """
-        self._go_by(config.expanded(settings, self.discovery.kept(settings)))
+        self._apply(config.expanded(settings, self.discovery.kept(settings)))
         self.settings = settings
         self.discovery.reconfigure(settings)
-        self.metrics.configured(config.digest(settings), time.time())
+        self.metrics.configured(config.digest(settings), self._common.now())
 
     def _rediscovered(self) -> None:
-        """Go by the servers that DNS names now."""
-        self._go_by(config.expanded(self.settings, self.discovery.members))
+        """Use the servers that DNS names now."""
+        self._apply(config.expanded(self.settings, self.discovery.members))
 
-    def _go_by(self, settings: config.Config) -> None:
-        """Have everybody go by these settings, in which no service is left."""
+    def _apply(self, settings: config.Config) -> None:
+        """Prepare all parts for these settings, which have no service left; then commit all of them."""
         fleet = {one.name: self._kept(one) or self._new_backend(one) for one in settings.backends}
-        checks, healths, keyring = _checks(settings, fleet), _healths(settings), _keyring(settings)
-        handed_out = _handed_out(settings, self._balancers)
         gone = {name: one for name, one in self.fleet.items() if fleet.get(name) is not one}
-        for backend in gone.values():
-            backend.retired = True
-        for one in settings.backends:
-            fleet[one.name].settings = one
-        self.fleet, queue = fleet, settings.queue
-        self.health_monitor.reconfigure({name: healths[name] for name in healths if name not in gone})
-        self.health_monitor.reconfigure(healths)
-        server = settings.server
-        self.memory.reconfigure(server.memory or self.memory.limit, server.memory_wait)
-        self._door_context.relay.reconfigure(settings, fleet)
-        self.shadow.reconfigure(settings, fleet)
-        self._door_context.reconfigure(settings, keyring)
-        self._admin_rules.reconfigure(settings.server)
-        self.metrics.reconfigure([one.name for one in settings.resolved_models], _slots(settings))
-        self.dispatcher.reconfigure(handed_out, length=queue.length, timeout=queue.timeout, size=queue.bytes)
-        self.prober.reconfigure(fleet, checks, self.dispatcher, self.background)
+        change = ConfigChange(settings, fleet, gone)
+        commits = [prepare(change) for prepare in self._parts]
+        self.fleet = fleet
+        for commit in commits:
+            commit()
         for backend in gone.values():
             self.background.start(backend.retire(), f"end of {backend.name}")
 
     def _kept(self, settings: config.BackendSettings) -> Backend | None:
-        """The backend of that name, if it is still the same."""
+        """Return the present backend of that name if it is the same server, asked in the same way."""
         backend = self.fleet.get(settings.name)
         return backend if backend is not None and backend.serves(settings) else None
 
     async def aclose(self) -> None:
-        """End whatever still runs and close every connection to backends."""
-        await self.shadow.aclose()  # before the rest: what ends here may leave cards at work
+        """End everything that still runs and close all connections to backends."""
+        await self.shadow.aclose()  # first: ending a copy may leave background work for its backend
         await self.background.aclose()
         self.offload.close()
         self.dispatcher.aclose()
@@ -143,11 +141,17 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """What many parts are built with."""
+    """What many parts are built with: shared services, the clocks, and the source of chance.
+
+    `clock` is monotonic, `now` is Unix time, both in seconds; `chance` returns a random number from 0 to 1.
+    """
 
     logs: EventLog
     hooks: Hooks
     memory: MemoryBudget
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    chance: Callable[[], float]
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     new_id: IdGenerator = field(default_factory=IdGenerator)
     background: Background = field(default_factory=Background)
@@ -158,8 +162,8 @@ class _Common:
         _note(self.logs, backend, what)
 
     def stamp(self, prefix: str) -> tuple[str, int]:
-        """Return an id with a prefix, and the Unix time."""
-        return self.new_id(prefix), int(time.time())
+        """Return a new id with a prefix, and the Unix time."""
+        return self.new_id(prefix), int(self.now())
 
 
 def create_app(
@@ -167,32 +171,44 @@ def create_app(
     logs: EventLog,
     *,
     transport: GatewayTransport | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
+    chance: Callable[[], float] = random.random,
 ) -> Gateway:
-    """Build the gateway for one configuration. `transport` replaces the real one in tests."""
+    """Build the gateway for one configuration.
+
+    Args:
+        settings: the checked configuration.
+        logs: the log.
+        transport: connects to backends; None for the real network.
+        clock: a monotonic clock, in seconds.
+        now: the wall clock, in Unix seconds.
+        chance: returns a random number from 0 to 1.
+
+    Raises `OSError` if a certificate cannot be read.
+    """
     written, settings = settings, config.expanded(settings, {})
-    common = _Common(logs, Hooks(logs), _memory(settings))
-    health_monitor = _health_monitor(settings, common.hooks)
+    common = _Common(logs, Hooks(logs), _memory(settings), clock, now, chance)
+    health_monitor = HealthMonitor({}, clock=clock, chance=chance, hook=common.hooks)
+    health_monitor.reconfigure(health_rules(settings))
 
     def new_backend(one: config.BackendSettings) -> Backend:
         deserted = partial(health_monitor.deserted, one.name)
-        return Backend(one, clock=time.monotonic, transport=transport, deserted=deserted)
+        return Backend(one, clock=clock, transport=transport, deserted=deserted)
 
     fleet = {one.name: new_backend(one) for one in settings.backends}
-    balancers = _Balancers()
-    dispatcher = _dispatcher(settings, common.hooks, health_monitor, balancers)
+    balancers = BalancerSet(chance)
+    dispatcher = _dispatcher(common, settings, health_monitor, balancers)
     metrics = _metrics(settings, dispatcher, lambda: discovery.services(), lambda: logs.lost, common.memory)
-    discovery = DnsDiscovery(written, logs, metrics, time.time)
-    metrics.configured(config.digest(written), time.time())
+    discovery = DnsDiscovery(written, logs, metrics, now)
+    metrics.configured(config.digest(written), now())
     common.hooks.add(metrics)
-    prober = Prober(
-        fleet, _checks(settings, fleet), health_monitor, time.monotonic, metrics.probed, logs.crash
-    )
+    prober = Prober(fleet, probe_targets(settings, fleet), health_monitor, clock, metrics.probed, logs.crash)
     shadow = _shadow(common, settings, fleet, dispatcher, metrics)
-    door_context = _door_context(
-        common, settings, _relay(common, settings, fleet, dispatcher, shadow), dispatcher
-    )
-    closed = BrowserRules(settings.server, settings.admin.address, pages=False)
-    data, admin = _planes(common, settings, door_context, dispatcher, metrics, discovery, closed)
+    relay = _relay(common, settings, fleet, dispatcher, shadow)
+    door_context = _door_context(common, settings, relay, dispatcher)
+    admin_rules = BrowserRules(settings.server, settings.admin.address, pages=False)
+    data, admin = _planes(common, settings, door_context, dispatcher, metrics, discovery, admin_rules)
     return Gateway(
         data=data,
         admin=admin,
@@ -208,11 +224,59 @@ def create_app(
         shadow=shadow,
         discovery=discovery,
         settings=written,
+        _common=common,
         _door_context=door_context,
-        _admin_rules=closed,
-        _balancers=balancers,
+        _parts=(
+            backends_part,
+            health_part(health_monitor),
+            _requests_part(common.memory, relay, shadow, door_context, admin_rules),
+            _metrics_part(metrics),
+            dispatcher_part(dispatcher, balancers),
+            _prober_part(prober, dispatcher, common.background),
+        ),
         _new_backend=new_backend,
     )
+
+
+def _requests_part(
+    memory: MemoryBudget,
+    relay: Relay,
+    shadow: ShadowTraffic,
+    door_context: DoorContext,
+    admin_rules: BrowserRules,
+) -> Part:
+    """Return the part of the memory budget, the relay, shadow traffic, the doors and the browser rules."""
+
+    def prepare(change: ConfigChange) -> Commit:
+        settings, server = change.settings, change.settings.server
+        keys = keyring(settings)
+
+        def commit() -> None:
+            memory.reconfigure(server.memory or memory.limit, server.memory_wait)
+            relay.reconfigure(settings, change.fleet)
+            shadow.reconfigure(settings, change.fleet)
+            door_context.reconfigure(settings, keys)
+            admin_rules.reconfigure(server)
+
+        return commit
+
+    return prepare
+
+
+def _metrics_part(metrics: Metrics) -> Part:
+    def prepare(change: ConfigChange) -> Commit:
+        models = [one.name for one in change.settings.resolved_models]
+        return partial(metrics.reconfigure, models, slots(change.settings))
+
+    return prepare
+
+
+def _prober_part(prober: Prober, dispatcher: Dispatcher, background: Background) -> Part:
+    def prepare(change: ConfigChange) -> Commit:
+        targets = probe_targets(change.settings, change.fleet)
+        return partial(prober.reconfigure, change.fleet, targets, dispatcher, background)
+
+    return prepare
 
 
 def _shadow(
@@ -227,9 +291,9 @@ def _shadow(
         fleet,
         dispatcher,
         common.background,
-        time.monotonic,
+        common.clock,
         common.note,
-        random.random,
+        common.chance,
         observers=(common.logs, metrics),
         crash=common.logs.crash,
         beside=common.offload.run,
@@ -249,9 +313,9 @@ def _relay(
         fleet,
         dispatcher,
         common.background,
-        time.monotonic,
+        common.clock,
         common.note,
-        random.random,
+        common.chance,
         stamp=common.stamp,
         crash=common.logs.crash,
     )
@@ -266,14 +330,14 @@ def _door_context(
         relay=relay,
         background=common.background,
         offload=common.offload,
-        keyring=_keyring(settings),
+        keyring=keyring(settings),
         hook=common.hooks,
-        now=time.time,
+        now=common.now,
         new_id=common.new_id,
         lifecycle=common.lifecycle,
         place=dispatcher.place,
         browsers=BrowserRules(settings.server, settings.server.address),
-        failures=AuthFailures(time.monotonic),
+        failures=AuthFailures(common.clock),
         memory=common.memory,
     )
 
@@ -302,7 +366,7 @@ def _planes(
             RequestMiddleware,
             hook=common.hooks,
             crash_log=common.logs,
-            clock=time.monotonic,
+            clock=common.clock,
             new_id=common.new_id,
             lifecycle=common.lifecycle,
             browsers=browsers,
@@ -341,92 +405,25 @@ def _admin_plane(
     )
 
 
-class _Balancers:
-    """The balancers of all models. One that a model keeps over a reload remembers what it has learned."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[str, Balancer]] = {}
-
-    def of(self, settings: config.Config) -> dict[str, Balancer]:
-        """Those of a configuration, by model."""
-        wanted = {model.name: model.balance for model in settings.resolved_models}
-        for name, balance in wanted.items():
-            if self._made.get(name, ("",))[0] != balance:
-                self._made[name] = balance, balancer(balance, random.random)
-        self._made = {name: self._made[name] for name in wanted}
-        return {name: made for name, (_, made) in self._made.items()}
-
-
 def _memory(settings: config.Config) -> MemoryBudget:
     server = settings.server
     return MemoryBudget(server.memory or memory_limits.for_requests(), server.memory_wait)
 
 
-def _keyring(settings: config.Config) -> Keyring | None:
-    return Keyring(settings.keys) if settings.auth_required else None
-
-
-def _slots(settings: config.Config) -> dict[str, int]:
-    return {backend.name: backend.slots for backend in settings.backends}
-
-
 def _dispatcher(
-    settings: config.Config, hooks: Hooks, health_monitor: HealthMonitor, balancers: _Balancers
+    common: _Common, settings: config.Config, health_monitor: HealthMonitor, balancers: BalancerSet
 ) -> Dispatcher:
+    made = balancers.made_for(settings)
+    balancers.keep(made)
     return Dispatcher(
-        _handed_out(settings, balancers),
+        backend_table(settings, made),
         length=settings.queue.length,
         size=settings.queue.bytes,
         timeout=settings.queue.timeout,
-        clock=time.monotonic,
-        hook=hooks,
+        clock=common.clock,
+        hook=common.hooks,
         health_monitor=health_monitor,
     )
-
-
-def _handed_out(settings: config.Config, balancers: _Balancers) -> BackendTable:
-    return BackendTable(
-        slots=_slots(settings),
-        models={model.name: model.backends for model in settings.resolved_models},
-        weights={backend.name: backend.weight for backend in settings.backends},
-        balancers=balancers.of(settings),
-        kinds={
-            (model.name, one.name): (one.dialect, profile(one, model))
-            for model in settings.resolved_models
-            for one in settings.backends_of(model)
-        },
-    )
-
-
-def _health_monitor(settings: config.Config, hooks: Hooks) -> HealthMonitor:
-    health_monitor = HealthMonitor({}, clock=time.monotonic, chance=random.random, hook=hooks)
-    health_monitor.reconfigure(_healths(settings))
-    return health_monitor
-
-
-def _healths(settings: config.Config) -> dict[str, tuple[int, HealthRules]]:
-    return {one.name: (one.slots, _rules(settings.health_of(one))) for one in settings.backends}
-
-
-def _rules(health: config.HealthSettings) -> HealthRules:
-    interval = health.interval if health.probes else None
-    return HealthRules(health.fall, health.rise, health.slow_start, interval)
-
-
-def _checks(settings: config.Config, fleet: dict[str, Backend]) -> dict[str, ProbeTarget]:
-    """How each backend is looked after; a trial is for the first model it serves."""
-    checks: dict[str, ProbeTarget] = {}
-    for backend in settings.backends:
-        health, dialect = settings.health_of(backend), fleet[backend.name].dialect
-        model = next(one for one in settings.resolved_models if backend.name in one.backends)
-        checks[backend.name] = ProbeTarget(
-            path=probe_path(backend),
-            timeout=health.timeout,
-            trial=trial_for(dialect, fleet[backend.name].profile(model)),
-            limits=limits(settings.timeouts_for(model, backend)),
-            probed=health.probes,
-        )
-    return checks
 
 
 def _metrics(
@@ -438,7 +435,7 @@ def _metrics(
 ) -> Metrics:
     return Metrics(
         models=[model.name for model in settings.resolved_models],
-        backends=_slots(settings),
+        backends=slots(settings),
         live=dispatcher,
         version=__version__,
         services=services,
@@ -452,7 +449,7 @@ NOTES = {
     'is it dialect "chatglm3-native"? ChatGLM3 and GLM-4 behind POST / take a history of roles.',
     "prompt_window": "This server cuts prompts as long as this one. If it keeps more, set prompt_window.",
 }
-"""What the log says of the notes that dialects make, once a backend."""
+"""The log messages for notes of dialects. Each note is logged once for each backend."""
 
 
 def _note(logs: EventLog, backend: str, what: str) -> None:

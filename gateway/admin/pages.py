@@ -8,6 +8,7 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import responses
+from gateway.api.request_context import request_context
 from gateway.formats import jsontext
 
 
@@ -30,7 +31,7 @@ class MetricsPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one scrape."""
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         async with self._alone:
             self._metrics.prepare()
             body, kind = await asyncio.to_thread(self._metrics.write)
@@ -45,5 +46,5 @@ class VersionPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one request."""
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         await responses.send_whole(send, 200, self._body, responses.JSON)

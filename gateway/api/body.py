@@ -1,4 +1,4 @@
-"""Reads a request's body: counted while it comes, refused before it is read where that is possible."""
+"""Reads request bodies within their size limit; refuses them before reading where that is possible."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gateway.api.client_guard import ClientChannel
 from gateway.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 
 Headers = Mapping[bytes, bytes]
-"""A request's headers by name in lower case; of several with one name, the first."""
+"""A request's headers by lower-case name; the first value of a repeated header."""
 _USUAL = frozenset({None, b"", b"application/json", b"application/json; charset=utf-8"})
 
 
 FIRST = 65_536
-"""Bytes of a body without a length that are held before room for more is asked for."""
+"""Bytes of a body without `content-length` that are read before more memory is requested."""
 
 
 async def _at_once(_: int) -> None:
-    """There is room for everything."""
+    """Grant any amount of memory."""
 
 
 def require_json(headers: Headers) -> None:
-    """Raise `UnsupportedMediaType` for a body that says it is not JSON in UTF-8. Saying nothing is fine."""
+    """Raise `UnsupportedMediaType` if `content-type` is present and is not JSON in UTF-8."""
     said = headers.get(b"content-type")
     if said not in _USUAL:
         _require_json((said or b"").decode("latin-1"))

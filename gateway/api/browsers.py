@@ -1,7 +1,8 @@
-"""What web pages may do: which names the gateway answers to, which origins may read it, and CORS.
+"""Protection against foreign web pages, and CORS: the `Host` names and origins that are served.
 
-A page that a person has open anywhere can send requests to this machine. Without keys nothing but these rules
-keeps it out: `Host` tells of a page under its own name (DNS rebinding), `Origin` of a page of another origin.
+A web page that is open in a browser can send requests to a gateway on the same machine. Where no keys are
+needed, only these rules refuse them: `Host` shows a page that resolves its own name to this address (DNS
+rebinding), `Origin` shows a page of another origin.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.body import require_json
+from gateway.api.request_context import request_context
 from gateway.config import Address, ServerSettings
 from gateway.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
 from gateway.formats.headers import Lines, Pairs
 
 Headers = Mapping[bytes, bytes]
-"""A request's headers by name in lower case; of several with one name, the first."""
+"""A request's headers by lower-case name; the first value of a repeated header."""
 
 ANY = "*"
 MOST_HOSTS = 256
-"""Values of `Host` that are known again."""
+"""Values of `Host` whose check is remembered."""
 MAX_AGE = 7200
-"""Seconds that a browser may remember the answer to a preflight."""
+"""Seconds for which a browser may cache the answer to a preflight (`access-control-max-age`)."""
 
-# Names by which containers reach the machine they run on; no name server of the internet can answer for them.
+# Names by which containers reach their host. They cannot be resolved to it by a public name server.
 _THIS_MACHINE = frozenset({"localhost", "host.docker.internal", "host.containers.internal"})
 _PORT = re.compile(r":[0-9]*$")
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
@@ -46,13 +48,16 @@ EXPOSED = (
     b"x-request-id",
     b"x-should-retry",
 )
-"""Headers of answers that scripts of allowed origins may read."""
+"""Response headers that scripts of allowed origins may read."""
 
 
 class BrowserRules:
-    """The rules of one plane. Shared by its doors; only `reconfigure` changes it.
+    """Which `Host` names and which origins one plane serves. Shared by its doors.
 
-    `address` is where the plane listens, which is fixed; `pages` whether `server.cors_origins` is for it.
+    Args:
+        server: the settings of the section `[server]`; `reconfigure` replaces them.
+        address: where the plane listens.
+        pages: True if `server.cors_origins` applies to the plane.
     """
 
     def __init__(self, server: ServerSettings, address: Address, *, pages: bool = True) -> None:
@@ -61,7 +66,7 @@ class BrowserRules:
         self.reconfigure(server)
 
     def reconfigure(self, server: ServerSettings) -> None:
-        """Go by other settings from now on."""
+        """Use other settings."""
         self._hosts = frozenset(server.hosts)
         self._known: set[bytes] = set()
         origins = server.cors_origins if self._pages else ()
@@ -72,9 +77,10 @@ class BrowserRules:
     # --- without keys ------------------------------------------------------------------------------
 
     def require_ours(self, method: str, headers: Headers) -> None:
-        """Raise for what only a foreign web page would send; for requests that nobody needs a key for.
+        """Refuse requests that only a web page of another site sends. For planes without keys.
 
-        `HostNotAllowed` for a name that may be anybody's, `OriginNotAllowed` for a page of another origin.
+        Raises `HostNotAllowed` if the `Host` name is not one of this gateway (DNS rebinding), and
+        `OriginNotAllowed` if the page's origin is neither the gateway's own nor an allowed one.
         """
         host = headers.get(b"host")
         if host is not None and host not in self._known:
@@ -86,17 +92,17 @@ class BrowserRules:
             raise _foreign("another origin")
 
     def answers(self, scope: Scope) -> bool:
-        """Whether the request asks by a name that is ours."""
+        """Return True if the `Host` of a request is a name of this gateway."""
         try:
-            self.require_host(scope["visit"].headers)
+            self.require_host(request_context(scope).headers)
         except HostNotAllowed:
             return False
         return True
 
     def require_host(self, headers: Headers) -> None:
-        """Raise `HostNotAllowed` for a name that may be anybody's."""
+        """Raise `HostNotAllowed` if `Host` is not a name of this gateway."""
         host = headers.get(b"host")
-        if host is None or host in self._known:  # browsers always send one
+        if host is None or host in self._known:  # browsers always send Host
             return
         name = _PORT.sub("", host.decode("latin-1")).lower()
         if not self._answers_to(name.removesuffix(".")):
@@ -118,7 +124,7 @@ class BrowserRules:
             return ip.is_loopback or ip.is_unspecified or self._listens_at(ip)
         if name in _THIS_MACHINE or name.endswith(".localhost") or name == address.host.lower():
             return True
-        # Elsewhere a name of one word is one of the own network, such as a service of compose.
+        # Beyond loopback, a name without a dot belongs to the local network, such as a Compose service.
         return not address.is_local and "." not in name
 
     def _listens_at(self, ip: IPv4Address | IPv6Address) -> bool:
@@ -135,11 +141,11 @@ class BrowserRules:
     # --- CORS --------------------------------------------------------------------------------------
 
     def allows(self, origin: bytes) -> bool:
-        """Whether scripts of this origin may read answers."""
+        """Return True if scripts of `origin` may read responses."""
         return self._everybody or origin.lower() in self._origins
 
     def lines(self, headers: Headers) -> Lines:
-        """The headers that let the page which asked read the answer; to be asked while `on`."""
+        """Return the CORS headers of a response, as `name: value` lines. Only while `on`."""
         if self._everybody:
             return [b"access-control-allow-origin: *", _EXPOSE]
         origin = headers.get(b"origin")
@@ -148,9 +154,10 @@ class BrowserRules:
         return [b"access-control-allow-origin: " + origin, _EXPOSE, b"vary: Origin"]
 
     def early_lines(self, origin: bytes | None) -> Lines:
-        """The same for a refusal before there is a request; its `origin` may not be known yet.
+        """Return the CORS headers of an error sent before the request's head was complete.
 
-        Then a page may read it if there is one origin alone whose pages may.
+        `origin` is None if it has not been read yet. The error can then be read by a page only if exactly one
+        origin is allowed.
         """
         if not self.on:
             return []
@@ -159,7 +166,7 @@ class BrowserRules:
         return self.lines({} if origin is None else {b"origin": origin})
 
     def preflight(self, method: str, headers: Headers) -> Pairs | None:
-        """The headers that answer a browser's question; None where the request is no such question.
+        """Return the headers of the answer to a CORS preflight; None if the request is not a preflight.
 
         Raises `OriginNotAllowed`.
         """
@@ -184,9 +191,9 @@ _EXPOSE = b"access-control-expose-headers: " + b", ".join(EXPOSED)
 
 
 def require_json_of_browsers(headers: Headers) -> None:
-    """Raise `UnsupportedMediaType` for a body of a web page that does not say that it is JSON in UTF-8.
+    """Raise `UnsupportedMediaType` if a web page sends a body without the content type JSON in UTF-8.
 
-    Such a type makes the browser ask first (a preflight); others it sends for every page.
+    Browsers send a preflight before a request with that content type, but not before one with `text/plain`.
     """
     if b"origin" in headers or b"sec-fetch-site" in headers or b"sec-fetch-mode" in headers:
         if not headers.get(b"content-type"):
@@ -195,7 +202,7 @@ def require_json_of_browsers(headers: Headers) -> None:
 
 
 class LocalPage:
-    """A page of the admin plane: on an address of this machine, only for names of this machine."""
+    """Wraps a page of the admin plane: on a loopback address, only loopback `Host` names are served."""
 
     def __init__(self, page: ASGIApp, rules: BrowserRules, address: Address) -> None:
         self._page = page
@@ -204,7 +211,7 @@ class LocalPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises `HostNotAllowed`."""
         if self._rules is not None:
-            self._rules.require_host(scope["visit"].headers)
+            self._rules.require_host(request_context(scope).headers)
         await self._page(scope, receive, send)
 
 

@@ -1,11 +1,11 @@
-"""Ends a request whose client has gone, or whose gateway goes, while its answer is being made."""
+"""Cancels the work for a request when its client disconnects or the gateway shuts down."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.api.lifecycle import Lifecycle
 from gateway.errors import ClientGone, GatewayError
@@ -13,40 +13,46 @@ from gateway.path.answer import ByteSink
 
 
 class ClientChannel(ByteSink, Protocol):
-    """A client, and whether it is still there. Lies in the scope as `presence`, put there by `http1`.
+    """The channel to the client of one request. The connection puts it into the scope as `exchange`.
 
-    `on_leaving` is called, by the event loop and not by the request's own task, when `gone` becomes true.
-    `fault` is the reason where the server itself sent the client away, with an answer of its own.
+    Attributes:
+        gone: True once the client has disconnected; what is sent then is dropped.
+        fault: why the connection itself refused the rest of the request, if it did.
+        on_leaving: called when `gone` becomes true, by the event loop, not by the task of the request.
+        context: the `RequestContext` of the request. Set by the middleware.
+        remembered: what the application stores for later requests on the same connection.
     """
 
     gone: bool
     fault: GatewayError | None
     on_leaving: Callable[[], None] | None
+    context: object
+    remembered: dict[str, Any]
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """The one that serves the request."""
+        """The task that serves the request."""
 
-    # What most requests do, with the least ado: without messages of ASGI that say the same.
+    # Shortcuts for what most requests do. Each replaces several ASGI messages.
 
     def whole_body(self) -> bytes | None:
-        """Receive the whole body of the request, if all of it is there; None where it must be received."""
+        """Return the whole request body if all of it has arrived, else None: then use ASGI's `receive`."""
 
     def answer(self, lines: Sequence[bytes], body: bytes) -> Awaitable[None]:
-        """Send a whole answer of status 200, with these headers (`name: value` each).
+        """Send a complete response with status 200 and these headers, each a `name: value` line.
 
-        Its length is told for it, and nothing of the connection.
+        `content-length` and `connection` are added and must not be among them.
         """
 
     def push(self, piece: bytes) -> Awaitable[None]:
-        """Send a piece of a body that has begun."""
+        """Send a piece of a response body whose head has been sent."""
 
 
 class ClientGuard:
-    """`with ClientGuard(...)`: raises `ClientGone` once the client has left, `Draining` at our own end.
+    """Context manager: raises `ClientGone` when the client disconnects, `Draining` when the gateway ends.
 
-    Works like asyncio's own time-outs: the task inside is cancelled, and the cancellation turned into
-    the error at the edge. Costs no task: the connection itself tells.
+    It works like `asyncio.timeout`: the task inside is cancelled, and `__exit__` turns the cancellation into
+    the error. It needs no task of its own, because the connection calls it.
     """
 
     __slots__ = ("_client", "_inside", "_lifecycle", "_reason")
@@ -69,7 +75,7 @@ class ClientGuard:
         self.end(_gone())
 
     def end(self, reason: GatewayError) -> None:
-        """Cancel what is inside, for this reason. The first reason counts."""
+        """Cancel the task inside, which then raises `reason`. Only the first call has an effect."""
         if self._reason is None:
             self._reason = reason
             self._inside.cancel()

@@ -1,4 +1,4 @@
-"""Makes ids for requests, answers and calls."""
+"""Generates ids for requests, responses and tool calls."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _WORD = (1 << 64) - 1
 
 
 class IdGenerator:
-    """Ids of 24 hexadecimal digits that no other process makes, and this one makes once.
+    """Generates unique ids of 24 hexadecimal digits. They are not secret.
 
-    They are unique, not secret. A counter that starts anywhere and goes in steps of any odd size meets
-    each number once, and tells nobody how many requests there were.
+    The first 8 digits are random for each process. The other 16 are a counter with a random start and a
+    random odd step: it visits every 64-bit number once, and does not show how many requests there were.
     """
 
     __slots__ = ("_last", "_process", "_step")
@@ -22,6 +22,6 @@ class IdGenerator:
         self._step = secrets.randbits(64) | 1
 
     def __call__(self, prefix: str) -> str:
-        """A new id behind this prefix."""
+        """Return `prefix` followed by a new id."""
         self._last = (self._last + self._step) & _WORD
         return prefix + self._process + self._last.to_bytes(8).hex()

@@ -1,4 +1,4 @@
-"""Whether the gateway goes on: what a shutdown says to those who come and to those who are here."""
+"""The stages of a shutdown, and the requests in flight that it ends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ class ActiveRequest(Protocol):
     """One request in flight."""
 
     def end(self, reason: GatewayError) -> None:
-        """End it, with the error to tell its client."""
+        """End the request; its client gets `reason`."""
 
 
 class Lifecycle:
-    """The gateway's life, in steps: it takes leave, drains, and ends.
+    """The stage of the gateway's life. One for the process.
 
-    `leaving`: not ready any more, and tells connections to close, but still serves whoever comes, for those
-    who send requests may not have heard yet. `draining`: refuses new requests. `end` ends those in flight,
-    the `visitors`.
+    Stages:
+        leaving: `/readyz` says 503 and responses carry `connection: close`, but new requests are served,
+            because load balancers notice the change only after some seconds.
+        draining: new requests are refused.
+        end: requests in flight (`visitors`) are ended.
     """
 
     def __init__(self) -> None:
@@ -28,15 +30,15 @@ class Lifecycle:
         self.visitors: set[ActiveRequest] = set()
 
     def take_leave(self) -> None:
-        """Be ready no more."""
+        """Enter the stage `leaving`."""
         self.leaving = True
 
     def drain(self) -> None:
-        """Take no new request."""
+        """Enter the stage `draining`."""
         self.leaving = self.draining = True
 
     def end(self) -> None:
-        """Tell every request in flight that its time is over."""
+        """End every request in flight with `Draining`."""
         for visitor in tuple(self.visitors):
             visitor.end(
                 Draining("The gateway is shutting down before this answer was complete.", retry_after=1)

@@ -1,13 +1,15 @@
-"""Memory: one budget of bytes for all requests of the process, from the first byte of a body to the end.
+"""One memory budget, in bytes, for all requests of the process.
 
-What a request holds is estimated: the body, the objects that are made of it, and the bytes for the backends.
+A request counts from the first byte of its body until it ends. Its memory is estimated: the body, the
+objects parsed from it, and the bodies sent to backends.
 
-    while the body comes    `OWN` and `READING` times its length (of a body without one, of what has come)
-    before it is parsed     what `weight` says, and the body once more for a backend
-    from then on            what `weight` says without the body, and the bytes for each kind of backend
+    while the body arrives   `OWN`, plus `READING` times its length (or the length so far)
+    before it is parsed      `OWN`, plus its length, plus the result of `weight`
+    after that               the same, plus the translated bodies where backends of several kinds may be asked
 
-Who does not fit waits, with the rest of the body unread, in the order of arrival; small bodies do not wait
-behind large ones. After `server.memory_wait` seconds the request is refused; at once, when too many wait.
+A request that does not fit waits in the order of arrival, and the rest of its body stays unread. Small
+requests do not wait behind large ones. A request is refused after `server.memory_wait` seconds, or at once
+if too many wait.
 """
 
 from __future__ import annotations
@@ -15,31 +17,31 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from gateway.api.middleware import RequestContext
+from gateway.api.request_context import RequestContext
 from gateway.errors import NoMemory
 
 OWN = 16_384
-"""Bytes that any request takes, whatever it says: its task, its frames, its place in the queue."""
+"""Bytes that every request needs besides its body: its task, its frames, its ticket."""
 READING = 3
-"""How many times its length a body takes while it is read: it is put together, and then parsed."""
+"""Factor for a body while it is read: its pieces, the joined body, and the parsed objects."""
 MARK = 64
-"""Bytes that a value of JSON takes besides its text: the smallest object, and its place in another."""
+"""Bytes of a parsed JSON value besides its text: the smallest object and a reference to it."""
 SMALL = 262_144
-"""Bytes of a request that is let in before larger ones that wait."""
+"""Requests of up to this many bytes do not wait behind larger ones."""
 LITTLE = 8
-"""By which part of what it holds a request may always grow."""
+"""A request may grow by a `LITTLE`th of what it holds without waiting."""
 BEGINNING = 131_072
-"""Bytes that a request may have sent before it is not read any more."""
+"""Bytes that a waiting request may have sent before reading from its connection stops."""
 SHARE = 4
-"""Which part of the budget the beginnings of those that wait may take besides it."""
+"""The unread beginnings of waiting requests may take up to a `SHARE`th of the budget, on top of it."""
 PIECE = 65_536
-"""Bytes that are looked at in one step: nobody else runs meanwhile, on whatever thread it is."""
+"""Bytes scanned in one step. The interpreter's lock is held during a step."""
 RETRY_AFTER = 2.0
-"""Seconds after which a refused request may come again."""
+"""Value of `Retry-After` for a refused request, in seconds."""
 
 
 def weight(raw: bytes) -> int:
-    """Bytes that a body and the objects made of it take, at most; an estimate that errs on the safe side."""
+    """Return an upper estimate, in bytes, of a body and the objects parsed from it."""
     width, marks = 1, 0
     for at in range(0, len(raw), PIECE):
         piece = raw[at : at + PIECE + 4]
@@ -50,14 +52,14 @@ def weight(raw: bytes) -> int:
 
 
 def _width(raw: bytes) -> int:
-    """Bytes for each character of its texts: Python stores all of a text as wide as its widest one."""
+    """Return bytes per character: Python stores every character of a string as wide as its widest one."""
     if b"\xf0" in raw or b"\\ud8" in raw or b"\\uD8" in raw:
         return 4
     return 1 if raw.isascii() and b"\\u" not in raw else 2
 
 
 class MemoryBudget:
-    """The budget, one for the whole process. `used` may pass `limit` by what was not foreseen."""
+    """The budget. One for the process. `used` can exceed `limit`, because `set` does not wait."""
 
     def __init__(self, limit: int, wait: float) -> None:
         self.limit = limit
@@ -66,22 +68,22 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def reconfigure(self, limit: int, wait: float) -> None:
-        """Go by another limit from now on."""
+        """Use another limit, in bytes, and another maximum wait, in seconds."""
         self.limit, self._wait = limit, wait
         self._grant()
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest body that fits if there is no other."""
+        """The largest body, in bytes, that fits into an otherwise unused budget."""
         return (self.limit - OWN) // READING
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for memory."""
+        """Number of requests that wait for memory."""
         return len(self._waiting)
 
     def seize(self, context: RequestContext, size: int) -> bool:
-        """Take what is needed for `context` to hold `size` bytes, if it is there."""
+        """Raise what `context` holds to `size` bytes if that is possible now; return whether it was."""
         held = context.held
         more = size - held
         if more > held // LITTLE:
@@ -95,14 +97,14 @@ class MemoryBudget:
         return True
 
     async def take(self, context: RequestContext, size: int) -> None:
-        """Take what is needed for `context` to hold `size` bytes. Raises `NoMemory`."""
+        """Raise what `context` holds to `size` bytes, waiting if needed. Raises `NoMemory`."""
         if self.seize(context, size):
             return
         if not context.held and (len(self._waiting) * BEGINNING * SHARE >= self.limit or size > self.limit):
             raise _full()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size - context.held, future)
-        if context.held:  # who has begun goes first, or all would wait for one another
+        if context.held:  # requests that hold memory go first, else all could wait for one another
             self._waiting.appendleft(entry)
         else:
             self._waiting.append(entry)
@@ -113,13 +115,13 @@ class MemoryBudget:
             raise _full() from None
         finally:
             if future.done() and not future.cancelled():
-                context.memory, context.held = self, size  # granted; the end of the request gives it back
+                context.memory, context.held = self, size  # granted; returned at the end of the request
             elif entry in self._waiting:
                 self._waiting.remove(entry)
                 self._grant()
 
     def set(self, context: RequestContext, size: int) -> None:
-        """Count `size` bytes for `context`, whether there is room or not."""
+        """Set what `context` holds to `size` bytes, even beyond the limit."""
         more = size - context.held
         context.memory, context.held = self, size
         self.used += more
@@ -127,14 +129,14 @@ class MemoryBudget:
             self._grant()
 
     def borrow(self, size: int) -> bool:
-        """Take bytes for what is no request of a client's, if there are so many that nobody waits for."""
+        """Take bytes for a shadow copy; return False if a request waits or the bytes are not available."""
         if self._waiting or self.used + size > self.limit:
             return False
         self.used += size
         return True
 
     def give(self, size: int) -> None:
-        """Take bytes back, and let others in."""
+        """Return bytes to the budget and grant waiting requests."""
         self.used -= size
         if self._waiting:
             self._grant()

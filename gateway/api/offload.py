@@ -1,4 +1,4 @@
-"""Where work goes whose length a client's body decides, so that it never holds up everybody else."""
+"""Runs the parsing of large bodies in a thread, so that it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from typing import Any, ParamSpec, TypeVar
 from gateway.errors import NoMemory
 
 SMALL = 65_536
-"""Bytes of a body up to which a thread would cost more than it spares."""
+"""Bytes of a body up to which parsing it directly is faster than using the thread."""
 _SURELY_LIGHT = 8_192
 _FEW = 2_000
-"""Values that are read in a millisecond or two."""
+"""JSON values that are parsed in one to two milliseconds."""
 MOST = 256
-"""Pieces of work that may wait."""
+"""Jobs that may wait for the thread. More are refused."""
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which the thread lets the event loop go on, while it has work.
+"""Python's thread switch interval while the thread has work, in seconds.
 
-The loop asks for the interpreter's lock at every socket that is ready. With 200 bodies of 4 MiB coming in,
-Python's default of 0.005 stalled it for 0.2 s. Without work the default stays, as each switch costs time."""
+The event loop needs the interpreter's lock after every socket call. With 200 bodies of 4 MiB arriving,
+Python's default of 0.005 blocked it for 0.2 s. The default is restored when the thread is idle, because each
+switch costs time.
+"""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
 def light(raw: bytes) -> bool:
-    """Whether a body is read in no time: it is small, and does not hold many values."""
+    """Return True if a body is small and has few values, so that parsing it does not need the thread."""
     size = len(raw)
     if size <= _SURELY_LIGHT:
         return True
@@ -37,7 +39,7 @@ def light(raw: bytes) -> bool:
 
 
 class _Job:
-    """A piece of work, which lets go of everything when nobody waits for it any more."""
+    """A job for the thread. Setting `work` to None drops it, with all that it refers to."""
 
     __slots__ = ("work",)
 
@@ -50,10 +52,11 @@ class _Job:
 
 
 class Offload:
-    """One thread beside the event loop, for large bodies. One for the whole process.
+    """One thread for work on large bodies. One for the process.
 
-    One thread, not many: the interpreter's lock is handed over every few milliseconds, and each more that
-    waits for it would take its turn before the loop does. Work whose waiter is cancelled is not begun.
+    There is one thread only, because threads that wait for the interpreter's lock get it in turn: each
+    further thread would delay the event loop. A job whose caller is cancelled before it starts does not
+    run.
     """
 
     def __init__(self) -> None:
@@ -62,7 +65,7 @@ class Offload:
         self._usual_interval = sys.getswitchinterval()
 
     async def run(self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        """Do `work`, which reads a large body, beside the loop. Raises `NoMemory` where too much waits."""
+        """Run `work` in the thread and return its result. Raises `NoMemory` if `MOST` jobs wait already."""
         if self._waiting >= MOST:
             raise NoMemory("Too many large requests are being read. Try again.", retry_after=2)
         job = _Job(lambda: work(*args, **kwargs))
@@ -75,9 +78,9 @@ class Offload:
             self._waiting -= 1
             if self._waiting == 0:
                 sys.setswitchinterval(self._usual_interval)
-            job.work = None  # what is cancelled stays in the executor's queue for a while
+            job.work = None  # a cancelled job stays in the executor's queue for a while
         return result
 
     def close(self) -> None:
-        """Take no more work."""
+        """Shut the thread down without waiting for it; jobs that have not started are dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,9 +1,9 @@
-"""Paths as clients write them: which known path was meant, and what to say where there is none.
+"""Normalises request paths that differ from a route in usual ways, and writes the message of a 404.
 
-Base URLs are written with a slash at their end, with `/v1` twice, or with the whole endpoint; what comes of
-it is tidied and then looked up in the exact list of doors. Nothing else is undone: no dots, no letter case.
-What is encoded is decoded behind that, and a path with an encoded slash is left alone, so that it never
-becomes one that counts.
+Clients are configured with base URLs that end in a slash, contain `/v1` twice, or contain the whole
+endpoint, so that their SDK appends it a second time. Such duplicates are removed before the path is looked
+up among the routes. Dot segments and letter case are not changed. Percent-encoded characters are decoded
+after that; a path with an encoded slash is not changed, so that it can never match a route.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _UNSERVED = re.compile(
     r"|/v1beta/.*|/v1/projects/.*",
     re.DOTALL,
 )
-"""Endpoints of OpenAI's, Anthropic's, Ollama's and Google's APIs that this gateway has not."""
+"""Endpoints of OpenAI's, Anthropic's, Ollama's and Google's APIs that this gateway does not serve."""
 
 
 def tidied(path: str, raw_path: bytes) -> str:
-    """Give the path that was probably meant; the same where nothing is doubled.
+    """Return `path` without duplicate slashes, versions and endpoints.
 
-    `raw_path` is the path as it came: what it encodes is decoded after it was tidied.
+    `raw_path` is the path before percent-decoding.
     """
     if not path.startswith("/") or not path.strip("/") or b"%2f" in raw_path.lower():
         return path
@@ -56,13 +56,13 @@ def _tidied(path: str) -> str:
 
 
 def shown(path: str) -> str:
-    """Escape and cut a client's path for an error message: ASCII without blanks and control characters."""
+    """Return a client's path for an error message: percent-encoded and at most `LONGEST_SHOWN` characters."""
     escaped = quote(path[:LONGEST_SHOWN], safe="/-._~!$&'()*+,;=:@")
     return escaped if len(escaped) <= LONGEST_SHOWN else escaped[: LONGEST_SHOWN - 3] + "..."
 
 
 def nothing_at(path: str, served: Iterable[tuple[str, str]]) -> str:
-    """Say that there is nothing at a path, and what is near; `served` are methods and paths."""
+    """Return the message of a 404 for `path`, with the nearest route; `served` are methods and paths."""
     known = {path: f"{method} {path}" for method, path in served}
     usual = "/v1/chat/completions"
     if usual in known and _UNSERVED.fullmatch(path):

@@ -1,4 +1,4 @@
-"""Writes answers: whole ones, and event streams that wait for the backend's first sign of life."""
+"""Sends responses as ASGI messages: complete ones, errors, and the head and end of event streams."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EVENT_STREAM: Pairs = [
 
 
 async def send_whole(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send a whole answer."""
+    """Send a complete response; `content-length` is added."""
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
 async def send_error(send: Send, error: GatewayError, body: bytes, extra: Pairs) -> None:
-    """Send an error with the headers that tell clients what to do about it."""
+    """Send an error response; `retry-after` and similar headers are added."""
     await send_whole(send, error.row.status, body, [*JSON, *extra, *error_headers(error)])
 
 
 def error_headers(error: GatewayError) -> Pairs:
-    """`retry-after`, `x-should-retry`, `www-authenticate`: whatever the error calls for."""
+    """Return the headers that an error needs: `retry-after`, `x-should-retry`, `www-authenticate`."""
     headers: Pairs = []
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
@@ -45,15 +45,15 @@ def error_headers(error: GatewayError) -> Pairs:
 
 
 async def start_stream(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Send the head of an event stream."""
+    """Send the head of an event stream, with status 200."""
     await send({"type": "http.response.start", "status": 200, "headers": [*EVENT_STREAM, *headers]})
 
 
 async def end_stream(send: Send, last: bytes) -> None:
-    """End the stream with its last event."""
+    """Send the last bytes of an event stream and end the body."""
     await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 def error_body(error: GatewayError) -> bytes:
-    """The error as OpenAI's clients read it."""
+    """Return the body of an error in OpenAI's format."""
     return openai.write_error(error)

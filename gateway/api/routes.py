@@ -1,6 +1,7 @@
-"""Which path leads to which door: an exact list, after doubled parts of a path are tidied away (`paths`).
+"""The routes of both planes, and the application that serves them.
 
-Everything else is 404 or 405 in the envelope.
+Only the listed paths are served, and those that `paths` normalises to a listed one. Everything else is
+answered with 404 or 405, in the error format of the API.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Awaitable
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -17,19 +19,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import responses
 from gateway.api.paths import nothing_at, tidied
+from gateway.api.request_context import request_context
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 
 
 class ExactRoute(Route):
-    """A route for its path and nothing else: Starlette's patterns also match one with a newline behind."""
+    """A route that does not match its path with a newline appended, as Starlette's patterns do."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether the request is for this route."""
+        """Return whether the request is for this route."""
         return (Match.NONE, {}) if scope["path"].endswith("\n") else super().matches(scope)
 
 
 def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Route]:
-    """The doors of the data plane, each with and without `/v1`, and as Azure's clients ask for them."""
+    """Return the doors of the data plane: with and without `/v1`, and under the paths of Azure's clients."""
     deployment = "/openai/deployments/{deployment:path}/chat/completions"
     routes: list[Route] = [
         ExactRoute("/", native, methods=["POST"]),
@@ -45,21 +48,21 @@ def data_routes(*, chat: ASGIApp, native: ASGIApp, models: ASGIApp) -> list[Rout
 
 
 def health_routes(*, live: ASGIApp, ready: ASGIApp) -> list[Route]:
-    """The probes, on both planes."""
+    """Return the probes, which both planes serve."""
     paths = [ExactRoute(path, live, methods=["GET"]) for path in ("/livez", "/health", "/healthz")]
     return [*paths, ExactRoute("/readyz", ready, methods=["GET"])]
 
 
 def admin_routes(*, metrics: ASGIApp, version: ASGIApp) -> list[Route]:
-    """What the admin plane has besides the probes."""
+    """Return the pages of the admin plane, without the probes."""
     return [
         ExactRoute("/metrics", metrics, methods=["GET"]),
         ExactRoute("/version", version, methods=["GET"]),
     ]
 
 
-class Everywhere:
-    """`OPTIONS *`: which methods there are on a plane at all. Proxies send it to see whether we are there."""
+class AnyPath:
+    """Answers `OPTIONS *` with the methods of a plane. Proxies send it to check that a server is there."""
 
     def __init__(self, routes: list[Route]) -> None:
         methods = sorted({"OPTIONS", *(method for route in routes for method in route.methods or ())})
@@ -67,16 +70,45 @@ class Everywhere:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one request."""
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         await responses.send_whole(send, 200, b"", [(b"allow", self._allow)])
 
 
-class PlaneApp(Starlette):
-    """One plane. A path that stands in the list as it is leads straight to its door.
+class PathTable:
+    """Finds the door of a request: by an exact lookup, then once more with the path normalised.
 
-    What the list does not know word for word (other methods, paths with a part that varies, nothing at all)
-    is tidied and looked up once more, then takes Starlette's way. The reception stands before the doors on
-    all ways.
+    Requests that neither lookup finds (other methods, paths with a parameter, unknown paths) go to
+    `otherwise`, which is Starlette's router.
+    """
+
+    def __init__(self, routes: list[Route], plane: PlaneApp, otherwise: ASGIApp) -> None:
+        self._plane = plane
+        self._otherwise = otherwise
+        self._doors: dict[tuple[str, str], ASGIApp] = {("OPTIONS", "*"): AnyPath(routes)}
+        for route in routes:
+            if not route.param_convertors:
+                exact = (method for method in route.methods or () if method != "HEAD")
+                self._doors |= {(method, route.path): route.app for method in exact}
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request. Returns the door's own coroutine, to save one around it for each request."""
+        if scope["type"] == "http":
+            door = self._doors.get((scope["method"], scope["path"]))
+            if door is not None:
+                return door(scope, receive, send)
+            path = tidied(scope["path"], scope.get("raw_path", b""))
+            if path != scope["path"]:
+                scope["path"] = path
+                return self(scope, receive, send)
+        scope["app"] = self._plane  # Starlette's router raises its 404 only with this entry
+        return self._otherwise(scope, receive, send)
+
+
+class PlaneApp(Starlette):
+    """The application of one plane: its middleware, then `PathTable`, then Starlette's router.
+
+    Starlette's own outermost middleware, which answers unexpected exceptions, is left out:
+    `RequestMiddleware` answers and counts them.
     """
 
     def __init__(self, routes: list[Route], reception: Middleware) -> None:
@@ -89,46 +121,39 @@ class PlaneApp(Starlette):
             for method in sorted(route.methods or ())
             if method != "HEAD" and not route.param_convertors and not route.path.startswith("/openai")
         ]
+        self._exact = routes
         self.router.redirect_slashes = False
-        self._everywhere = reception.cls(Everywhere(routes), *reception.args, **reception.kwargs)
-        self._doors: dict[tuple[str, str], ASGIApp] = {
-            (method, route.path): reception.cls(route.app, *reception.args, **reception.kwargs)
-            for route in routes
-            for method in (route.methods or ())
-            if method != "HEAD" and not route.param_convertors
-        }
 
-    def __call__(  # type: ignore[override]  # a coroutine as well, but not one more around it
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the application as requests pass through it; called by Starlette before the first one."""
+        errors = ExceptionMiddleware(self.router, handlers=self.exception_handlers, debug=self.debug)
+        app: ASGIApp = PathTable(self._exact, self, errors)
+        for middleware in reversed(self.user_middleware):
+            app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        return app
+
+    def __call__(  # type: ignore[override]  # returns the coroutine of the first middleware
         self, scope: Scope, receive: Receive, send: Send
     ) -> Awaitable[None]:
         """Serve one request."""
-        if scope["type"] == "http":
-            door = self._doors.get((scope["method"], scope["path"]))
-            if door is not None:
-                return door(scope, receive, send)
-            if scope["path"] == "*" and scope["method"] == "OPTIONS":
-                return self._everywhere(scope, receive, send)
-            meant = tidied(scope["path"], scope.get("raw_path", b""))
-            if meant != scope["path"]:
-                scope["path"] = meant
-                return self(scope, receive, send)
-        return super().__call__(scope, receive, send)
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        return self.middleware_stack(scope, receive, send)
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
-        """Starlette's own refusals (404, 405) in our envelope."""
+        """Return Starlette's own refusals (404, 405) as an error in the format of the door's API."""
         if not isinstance(error, HTTPException):
             raise error
-        ours = _as_ours(error)
+        context, ours = request_context(request.scope), _as_ours(error)
         if error.status_code == 404:
             ours = NotFound(nothing_at(request.scope["path"], self._served))
-        request.scope["visit"].receipt.error = ours.code or ""
-        body = request.scope["visit"].error_body(ours)
+        context.receipt.error = ours.code or ""
         headers = dict(error.headers or {}) | {"content-type": "application/json"}
-        return Response(body, status_code=ours.row.status, headers=headers)
+        return Response(context.error_body(ours), status_code=ours.row.status, headers=headers)
 
 
 def application(routes: list[Route], reception: Middleware) -> Starlette:
-    """One plane."""
+    """Return the application of one plane."""
     return PlaneApp(routes, reception)
 
 

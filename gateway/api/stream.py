@@ -1,9 +1,12 @@
-"""The life of one streamed response, whatever API it is written for.
+"""`StreamSession`: one streamed response, from its head to its end, for every API.
 
-Stages: the head waits for the first content, up to `server.stream_head_wait`, so that errors keep their
-status. If that passes, the head is sent, and keep-alives tell the client that it waits. Content follows. A
-failure behind the head is one in-band error, without an end mark; a failure before it is raised, and
-becomes a response of its own.
+Stages of a response:
+
+    1. The head waits for the first content, at most `server.stream_head_wait` seconds. An error in this stage
+       is raised and becomes a response with its own status code.
+    2. If there is no content by then, the head is sent, followed by keep-alives until there is content.
+    3. The content is sent.
+    4. The end: the writer's end mark, or, after an error, one error event without an end mark.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ from starlette.types import Send
 
 from gateway import config
 from gateway.api import responses
-from gateway.api.client_guard import ClientChannel
 from gateway.api.door_context import DoorContext
-from gateway.api.middleware import RequestContext, gateway_lines, note_error
+from gateway.api.request_context import RequestContext, gateway_lines, note_error
 from gateway.errors import ClientGone, GatewayError, InternalError, UpstreamTruncated, forget_trace
 from gateway.formats.events import Delta, Event, Passed, Repair
 from gateway.formats.headers import pairs
@@ -27,7 +29,7 @@ from gateway.path.routing import Plan
 from gateway.scheduling.slot_request import Ticket
 
 QUEUE_EVENTS = b"x-gateway-queue-events"
-"""The header by which a client asks for events instead of comments while it waits, or for comments."""
+"""Request header: `true` asks for queue events as keep-alives, `false` for comments."""
 
 
 class StreamSession:
@@ -37,8 +39,7 @@ class StreamSession:
         door_context: what all doors share.
         plan: where the call may go.
         context: the request.
-        client: the connection that the response is sent on.
-        make_writer: makes the writer; not called for a stream that passes unread, until its end.
+        make_writer: makes the writer, when it is first needed: for a stream passed on unread, at its end.
     """
 
     def __init__(
@@ -46,30 +47,29 @@ class StreamSession:
         door_context: DoorContext,
         plan: Plan,
         context: RequestContext,
-        client: ClientChannel,
         make_writer: Callable[[], StreamWriter],
     ) -> None:
         self._door_context = door_context
         self._plan = plan
         self._context = context
-        self._client = client
+        self._client = context.client
         self._make_writer = make_writer
         self._writer: StreamWriter | None = None
-        self._passed = False  # bytes of the backend have gone to the client unread
+        self._passed = False  # True once bytes of the backend have been passed on unread
         self._ticket: Ticket | None = None
         self._keepalive: asyncio.Task[None] | None = None
 
     async def serve(self, send: Send) -> None:
-        """Send the whole response. Raises the failures that come before its head, and `ClientGone`."""
+        """Send the whole response. Raises errors that occur before its head is sent, and `ClientGone`."""
         try:
-            with self._door_context.stay(self._client):
+            with self._door_context.stay(self._context):
                 await self._run(send)
         except GatewayError as error:
             if not self._context.began or isinstance(error, ClientGone):
                 raise
             await self._fail(error, send)
             forget_trace(error)
-        except Exception:  # a bug of ours, logged by the middleware; no stream may end as if it were complete
+        except Exception:  # a bug, logged by the middleware; the stream must not look complete
             if self._context.began:
                 await self._fail(InternalError("The gateway failed. Its log knows more."), send)
             raise
@@ -91,13 +91,13 @@ class StreamSession:
         await responses.end_stream(send, self.writer.end())
 
     async def _fail(self, error: GatewayError, send: Send) -> None:
-        """End a stream that has begun and cannot go on."""
+        """End a stream whose head has been sent with an error event."""
         note_error(self._context.receipt, error)
         await responses.end_stream(send, self.writer.error(error))
 
     @property
     def writer(self) -> StreamWriter:
-        """The writer of this response, made when it is first needed."""
+        """The writer of this response. Made when it is first used."""
         if self._writer is None:
             self._writer = self._make_writer()
         return self._writer
@@ -108,7 +108,7 @@ class StreamSession:
         self._ticket = ticket
 
     async def _wait_first(self, answer: Answer, send: Send) -> list[Event]:
-        # Few streams need a keep-alive: a timer costs less than a task that waits for each of them.
+        # Few streams need a keep-alive, and a timer for each stream costs less than a task.
         wait = self._door_context.settings.server.stream_head_wait
         timer = asyncio.get_running_loop().call_later(wait, self._start_keepalive, send)
         try:
@@ -137,7 +137,7 @@ class StreamSession:
             await asyncio.sleep(self._door_context.settings.queue.keepalive)
 
     async def _send_head(self, send: Send) -> None:
-        # Who counts the tokens is known only at the end; the usage itself tells the counts.
+        # The source of the token counts is known only at the end of the stream.
         lines = gateway_lines(self._context.receipt, counted=False)
         await responses.start_stream(send, pairs(lines))
 
@@ -149,7 +149,7 @@ class StreamSession:
         return self.writer.waiting(place, style)
 
     def _style(self) -> config.KeepaliveStyle:
-        """The style that the client asked for, else the configured one."""
+        """Return the keep-alive style that the client asked for, else the configured one."""
         wish = self._context.headers.get(QUEUE_EVENTS, b"").strip().lower()
         style = self._door_context.settings.queue.style
         if wish == b"true":
@@ -159,7 +159,7 @@ class StreamSession:
     # --- content -----------------------------------------------------------------------------------
 
     def _send(self, events: list[Event]) -> Awaitable[None]:
-        """Send what came together in one piece."""
+        """Send events that arrived together in one write."""
         if len(events) == 1 and isinstance(event := events[0], Passed):
             self._passed = True
             return self._client.push(event.data)
@@ -173,5 +173,5 @@ class StreamSession:
 
 
 def _is_shown(event: Event) -> bool:
-    """Whether the client will see something of the event, or the end."""
+    """Return True if the event results in bytes for the client."""
     return not (isinstance(event, Repair) or (isinstance(event, Delta) and event.empty))

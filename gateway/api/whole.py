@@ -1,12 +1,11 @@
-"""Answers a request whole: reads all of the answer, then sends it."""
+"""Answers a request with one complete response."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.api.client_guard import ClientChannel
 from gateway.api.door_context import DoorContext
-from gateway.api.middleware import RequestContext
+from gateway.api.request_context import RequestContext
 from gateway.formats.events import Event, Passed, Repair
 from gateway.formats.writer import Writer
 from gateway.path.routing import Plan
@@ -14,15 +13,11 @@ from gateway.scheduling.slot_request import Ticket
 
 
 async def answer_whole(
-    door_context: DoorContext,
-    plan: Plan,
-    context: RequestContext,
-    client: ClientChannel,
-    make_writer: Callable[[], Writer],
+    door_context: DoorContext, plan: Plan, context: RequestContext, make_writer: Callable[[], Writer]
 ) -> None:
-    """Read the answer and send it. Raises every way in which an answer can fail.
+    """Read the whole answer of a backend and send it. Raises every error that an answer can end with.
 
-    `make_writer` is called only where the backend's own bytes cannot go to the client.
+    `make_writer` is called only if the backend's bytes cannot be passed to the client unchanged.
     """
     answer = door_context.relay.answer(plan, context.receipt, _ignore_ticket)
     events: list[Event] = []
@@ -32,11 +27,11 @@ async def answer_whole(
     finally:
         if not answer.done:
             await answer.aclose()
-    await context.answer(client, _passed(events) or make_writer().whole(events))
+    await context.answer(_passed(events) or make_writer().whole(events))
 
 
 def _passed(events: list[Event]) -> bytes | None:
-    """The backend's own bytes, where they may go to the client."""
+    """Return the backend's own bytes if they may be passed to the client unchanged, else None."""
     for event in events:
         if type(event) is Passed:
             return event.data
@@ -46,4 +41,4 @@ def _passed(events: list[Event]) -> bytes | None:
 
 
 def _ignore_ticket(_: Ticket) -> None:
-    """A client that wants a whole answer cannot be told that it waits."""
+    """Do nothing: the client of a complete response cannot be told its position in the queue."""

@@ -104,8 +104,7 @@ class Dispatcher:
         self._hook = hook
         self.at_once: defaultdict[str, int] = defaultdict(int)
         """How many requests of each model have not waited; only these the hook is not told of."""
-        self.give_way: Callable[[SlotRequest], None] | None = None
-        """Is told what a request claims that has to wait: whoever needs a slot less may give it up."""
+        self._on_wait: list[Callable[[SlotRequest], None]] = []
         self._waits: dict[int, asyncio.Future[str]] = {}
         self._zombies: dict[str, int] = {}
         self._tickets = 0
@@ -146,8 +145,8 @@ class Dispatcher:
                 self._deliver(self._scheduler.arrive(ticket, began))
                 if not future.done():
                     waiting(ticket)
-                    if self.give_way is not None:
-                        self.give_way(slot_request)
+                    for listener in self._on_wait:
+                        listener(slot_request)
                 backend = await future
                 outcome = "granted"
             except GatewayError as error:
@@ -214,6 +213,10 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = None
         self._deliver(self._scheduler.tick(self._clock()))
+
+    def on_wait(self, listener: Callable[[SlotRequest], None]) -> None:
+        """Call `listener` with each request that has to wait, so that it can end work that matters less."""
+        self._on_wait.append(listener)
 
     # --- slots without a request -------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 """An ASGI application that gives a coroutine, and not only something to wait for."""
 _WATCHED = head.WATCHED | {b"expect", b"origin"}
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_OWN = dict.fromkeys(("headers", "state", "presence"))
+_OWN = dict.fromkeys(("headers", "state", "exchange"))
 """What each request has of its own in its scope."""
 
 
@@ -136,6 +136,7 @@ class ClientConnection(asyncio.Protocol):
         self.stage = _IDLE
         self.deadline = NEVER
         self._app_state = app_state
+        self._remembered: dict[str, Any] = {}  # by the application, from one request to the next
         self._scope: dict[str, Any] = {}  # what all requests of the connection have in common
         self._deaf = False
         self._framing = 0  # bytes since the request began, or since a piece of its body
@@ -180,7 +181,6 @@ class ClientConnection(asyncio.Protocol):
             "client": client,
             "scheme": "http",
             "root_path": "",
-            "memory": {},  # what the application remembers of the connection from one request to the next
         }
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.deadline = self.loop.time() + self.limits.header_timeout
@@ -379,14 +379,16 @@ class ClientConnection(asyncio.Protocol):
         if self._authority is not None:
             self._headers = head.addressed(self._headers, self._authority)
         old = self._lingers = version == "1.0"  # its client may not know that nothing behind it is read
-        cycle = self.cycle = HttpExchange(self, aimed[0] == b"HEAD", self._expects and not old, old)
+        cycle = self.cycle = HttpExchange(
+            self, aimed[0] == b"HEAD", self._expects and not old, old, self._remembered
+        )
         self._offer = self._framed() if parser.should_upgrade() and aimed[0] != b"CONNECT" else None
         scope = self._form.copy()
         if version != "1.1":
             scope["http_version"] = version
         scope["headers"] = self._headers
         scope["state"] = self._app_state.copy()
-        scope["presence"] = cycle
+        scope["exchange"] = cycle
         self._headers = []  # what comes from now on are trailers; the application never sees them
         self._framing = self._received = 0
         self._body_began = 0.0

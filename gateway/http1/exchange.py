@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Message
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -72,16 +72,27 @@ class HttpExchange:
         "_start",
         "body",
         "complete",
+        "context",
         "delimited_by_end",
         "fault",
         "gone",
         "keep_alive",
         "on_leaving",
+        "remembered",
         "started",
         "task",
     )
 
-    def __init__(self, line: ExchangeConnection, head_only: bool, expects: bool, old: bool = False) -> None:
+    def __init__(
+        self,
+        line: ExchangeConnection,
+        head_only: bool,
+        expects: bool,
+        old: bool = False,
+        remembered: dict[str, Any] | None = None,
+    ) -> None:
+        self.context: object = None
+        self.remembered = {} if remembered is None else remembered
         self._line = line
         self._flow = line.flow
         self._head_only = head_only

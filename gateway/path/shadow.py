@@ -144,7 +144,7 @@ class ShadowTraffic:
         self._running: dict[asyncio.Task[None], _Copy] = {}
         self._numbers: Counter[str] = Counter()
         self._closed = False
-        dispatcher.give_way = self._give_way
+        dispatcher.on_wait(self._give_way)
 
     def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
         """Copy by other settings from now on. What runs, and what is being watched, ends as it began."""

@@ -14,6 +14,7 @@ from gateway.api import responses
 from gateway.api.doors import native
 from gateway.api.lifecycle import Lifecycle
 from gateway.api.middleware import RequestMiddleware
+from gateway.api.request_context import request_context
 from gateway.errors import TABLE, ClientGone, GatewayError, Row, Unauthorized
 from tests.support.asgi import Call, fetch
 
@@ -30,7 +31,7 @@ async def refuse(error: GatewayError, error_body: Callable[[GatewayError], bytes
     """What a client of the door sees of an error."""
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["visit"].error_body = error_body
+        request_context(scope).error_body = error_body
         raise error
 
     app = RequestMiddleware(

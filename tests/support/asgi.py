@@ -28,6 +28,8 @@ class Client:
 
     def __init__(self) -> None:
         self.gone = False
+        self.context: object = None
+        self.remembered: dict[str, Any] = {}
         self.fault: GatewayError | None = None
         self.on_leaving: Callable[[], None] | None = None
         self.left = asyncio.Event()
@@ -152,8 +154,7 @@ def begin(
         "headers": raw if b"host" in dict(raw) else [(b"host", b"localhost"), *raw],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
-        "presence": call.client,
-        "memory": {},
+        "exchange": call.client,
     }
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: OpenAI's chat, streamed or whole."""
+"""`POST /v1/chat/completions`: OpenAI's chat API, streamed or not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.body import require_json
 from gateway.api.browsers import require_json_of_browsers
-from gateway.api.client_guard import ClientChannel
 from gateway.api.door_context import DoorContext
-from gateway.api.middleware import RequestContext
+from gateway.api.request_context import RequestContext
 from gateway.api.stream import StreamSession
 from gateway.api.whole import answer_whole
 from gateway.formats import openai
@@ -20,25 +19,24 @@ from gateway.path.routing import Plan
 from gateway.tenancy.keys import Tenant
 
 SESSION = b"x-session-affinity"
-"""The header by which a client names the conversation; load generators and agents send it."""
+"""Request header that names the conversation; requests of one conversation prefer the same backend."""
 LONGEST_SESSION = 256
-"""How much of that name counts, in bytes."""
+"""Bytes of that name that are used."""
 
 
 class ChatDoor:
-    """An ASGI endpoint. One for the whole process."""
+    """ASGI endpoint. One for the process."""
 
     def __init__(self, door_context: DoorContext) -> None:
         self._door_context = door_context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Raises every `GatewayError` that comes before the head of the response."""
+        """Serve one request. Raises every `GatewayError` from before the head of the response."""
         door_context = self._door_context
-        client: ClientChannel = scope["presence"]
         context, tenant = door_context.admit(scope, "chat")
         require_json(context.headers)
         require_json_of_browsers(context.headers)
-        raw = door_context.whole_body(context, client)
+        raw = door_context.whole_body(context)
         if raw is not None and door_context.fits(context, raw):
             request, plan = self._plan(tenant, context, scope, raw)
         else:
@@ -46,20 +44,20 @@ class ChatDoor:
                 scope, receive, raw, partial(self._plan, tenant, context, scope)
             )
             door_context.count(context, plan)
-        del raw  # what is still needed of it, the plan has
+        del raw  # the plan has all that is still needed
         make_writer = partial(self._writer, request, plan, context)
         if request.stream:
-            await StreamSession(door_context, plan, context, client, make_writer).serve(send)
+            await StreamSession(door_context, plan, context, make_writer).serve(send)
             return
-        with door_context.stay(client):
-            await answer_whole(door_context, plan, context, client, make_writer)
+        with door_context.stay(context):
+            await answer_whole(door_context, plan, context, make_writer)
 
     def _plan(
         self, tenant: Tenant, context: RequestContext, scope: Scope, raw: bytes
     ) -> tuple[openai.ChatRequest, Plan]:
-        """Read the request and plan it; of large ones off the event loop.
+        """Parse and plan a request. Runs in a thread for large bodies.
 
-        A deployment that the path names, as with Azure, is the model whatever the body says.
+        A deployment named by the path (Azure's clients) replaces the model named by the body.
         """
         request = openai.read_chat(raw)
         if "path_params" in scope and (deployment := scope["path_params"].get("deployment")):

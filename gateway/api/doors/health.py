@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`: is the process alive, and is there a backend to ask? No key, no queue."""
+"""`/livez` and `/readyz`: the probes for liveness and readiness. They need no key and never wait."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import responses
+from gateway.api.request_context import request_context
 from gateway.formats import jsontext
 from gateway.telemetry.metrics.exporter import ServiceState
 
 Sight: TypeAlias = Callable[[Scope], bool]
-"""Whether who sent a request may see names of backends."""
+"""Returns True if the sender of a request may see the names of backends."""
 
 
 def everybody(scope: Scope) -> bool:  # noqa: ARG001 - a Sight
-    """Every sender of a request may."""
+    """Allow everybody."""
     return True
 
 
 class LivenessDoor:
-    """The process answers: that is all."""
+    """Answers 200 as long as the event loop runs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one probe."""
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         await responses.send_whole(send, 200, b'{"status":"ok"}', responses.JSON)
 
 
 class ReadinessDoor:
-    """200 while at least one backend may be asked and the gateway is not ending, else 503.
+    """Answers 200 while at least one backend is available and the gateway is not shutting down, else 503.
 
-    `?verbose` lists the checks: `backends` gives each backend's name and whether it is up; `faults` says what
-    seems to be wrong with the configuration of those that do not know what they are asked; `discovery` those
-    that DNS is asked for, if there are any: how many servers it names, and how the last asking ended. Only
-    those whom `sees` lets see them get names.
+    With `?verbose`, the body also has `backends` (whether each backend is available), `faults` (backends
+    whose answers indicate a wrong configuration), and `discovery` (for each service: how many servers DNS
+    names, and the result of the last query). It has names of backends only if `sees` allows that.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ReadinessDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one probe."""
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         backends = self._backends()
         draining = self._draining()
         ready = any(backends.values()) and not draining

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `/v1/models/{id}`: what may be asked for, by name and by alias."""
+"""`GET /v1/models` and `GET /v1/models/{id}`: the models by name and by alias."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ModelsDoor:
-    """An ASGI endpoint for the list and for one entry. `created` is the gateway's start, epoch seconds."""
+    """ASGI endpoint for the list and for one model. One for the process."""
 
     def __init__(self, door_context: DoorContext) -> None:
         self._door_context = door_context
         self._created = int(door_context.now())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Serve one request. A key sees the models it may use."""
+        """Serve one request. The list has the models that the key may use."""
         _, tenant = self._door_context.admit(scope, "models")
         names = self._door_context.settings.names
         seen = [name for name, model in names.items() if tenant.sees(model.name)]

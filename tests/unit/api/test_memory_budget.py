@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from gateway.api.memory_budget import MARK, SMALL, MemoryBudget, weight
-from gateway.api.middleware import RequestContext
+from gateway.api.request_context import RequestContext
 from gateway.errors import NoMemory
 from tests.support.stack import wait_until
 

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api import responses
 from gateway.api.client_guard import ClientGuard
 from gateway.api.lifecycle import Lifecycle
-from gateway.api.middleware import RequestContext, RequestMiddleware, gateway_lines, note_error
-from gateway.errors import BadRequest, Draining, GatewayError, QueueFull, UpstreamTruncated
-from gateway.formats.events import Usage
-from gateway.telemetry.receipt import AttemptRecord, Receipt
+from gateway.api.middleware import RequestMiddleware
+from gateway.api.request_context import RequestContext, request_context
+from gateway.errors import BadRequest, QueueFull, UpstreamTruncated
+from gateway.telemetry.receipt import Receipt
 from tests.support.asgi import Call, begin, fetch
 
 
@@ -148,7 +148,7 @@ async def test_an_error_is_written_in_the_envelope() -> None:
 
 async def test_a_door_may_write_errors_its_own_way() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["visit"].error_body = lambda error: error.message.upper().encode()
+        request_context(scope).error_body = lambda error: error.message.upper().encode()
         raise BadRequest("oh no")
 
     call = await Office(app).fetch()
@@ -234,7 +234,7 @@ async def test_a_long_path_is_cut_in_the_account() -> None:
 
 async def test_a_quiet_visit_is_not_accounted_for() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["visit"].quiet = True
+        request_context(scope).quiet = True
         await good(scope, receive, send)
 
     office = Office(app)
@@ -250,10 +250,10 @@ async def test_a_client_that_left_is_accounted_with_where_it_was(
     granted: float | None, first_token: float | None, phase: str
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        context: RequestContext = scope["visit"]
+        context: RequestContext = request_context(scope)
         context.receipt.granted, context.receipt.first_token = granted, first_token
         await receive()
-        with ClientGuard(scope["presence"], Lifecycle()):
+        with ClientGuard(scope["exchange"], Lifecycle()):
             await asyncio.Event().wait()
 
     office = Office(app)
@@ -282,48 +282,3 @@ async def _never() -> Message:
 
 
 async def _ignore(message: Message) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome"), [(Draining("bye"), "shutdown"), (BadRequest("x"), "client_error")]
-)
-def test_an_error_is_noted_and_a_status_that_was_sent_stays(error: GatewayError, outcome: str) -> None:
-    receipt = Receipt("r", "chat", 0, status=200)
-    note_error(receipt, error)
-    assert (receipt.status, receipt.outcome) == (200, outcome)
-
-
-# --- what the gateway tells of its own -------------------------------------------------------------
-
-
-def told(receipt: Receipt) -> dict[str, str]:
-    return dict(line.decode().split(": ", 1) for line in gateway_lines(receipt))
-
-
-def test_a_request_that_came_nowhere_has_nothing_to_tell() -> None:
-    assert told(Receipt("r", "chat", 0)) == {}
-
-
-def test_the_way_of_a_request_is_told() -> None:
-    receipt = Receipt("r", "chat", 0, backend="b", queue_seconds=1.2345, ignored=("seed", "logprobs"))
-    receipt.attempts = (AttemptRecord("a", "connect", 0.1), AttemptRecord("b", "ok", 0.1))
-    receipt.usage = Usage(1, 2, "estimate")
-    assert told(receipt) == {
-        "x-gateway-backend": "b",
-        "x-gateway-attempts": "2",
-        "x-gateway-queue-ms": "1234",
-        "x-gateway-ignored": "seed,logprobs",
-        "x-gateway-usage": "estimate",
-    }
-
-
-@pytest.mark.parametrize(("retries", "attempts"), [((), "1"), (("connect",), "2")])
-def test_the_try_under_way_counts(retries: tuple[str, ...], attempts: str) -> None:
-    receipt = Receipt("r", "chat", 0, backend="b", retries=retries)
-    receipt.attempts = tuple(AttemptRecord("a", "connect", 0.1) for _ in retries)
-    assert told(receipt)["x-gateway-attempts"] == attempts
-
-
-def test_who_counts_is_not_told_before_it_is_known() -> None:
-    receipt = Receipt("r", "chat", 0, usage=Usage(1, 2, "backend"))
-    assert gateway_lines(receipt, counted=False) == []

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import responses, routes
 from gateway.api.lifecycle import Lifecycle
@@ -59,7 +60,7 @@ def reception(log: Log) -> Middleware:
     )
 
 
-def data(log: Log | None = None) -> ASGIApp:
+def data(log: Log | None = None) -> Starlette:
     probes = routes.health_routes(live=Door("live"), ready=Door("ready"))
     doors = routes.data_routes(chat=Door("chat"), native=Door("native"), models=Door("models"))
     return routes.application([*doors, *probes], reception(log or Log()))
@@ -280,7 +281,32 @@ async def test_a_path_that_stands_in_the_list_leads_to_its_door_without_detours(
     await fetch(app, "HEAD", "/x")
     direct, again, long = depths
     assert direct == again
-    assert long > direct + 4
+    assert long > direct + 3
+
+
+async def test_added_middleware_runs_before_every_route() -> None:
+    class Stamp:
+        """Adds a header to every response."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def stamped(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"x-stamp", b"1")]
+                await send(message)
+
+            await self._app(scope, receive, stamped)
+
+    app = data()
+    app.add_middleware(Stamp)
+    for method, path in [
+        ("POST", "/v1/chat/completions"), ("POST", "//v1/v1/chat/completions/"), ("GET", "/livez"),
+        ("HEAD", "/livez"), ("GET", "/v1/models/m"), ("OPTIONS", "*"),
+        ("POST", "/openai/deployments/m/chat/completions"), ("GET", "/nowhere"), ("GET", "/chat/completions"),
+    ]:  # fmt: skip
+        assert (await fetch(app, method, path)).header("x-stamp") == "1", (method, path)
 
 
 async def test_an_error_of_a_door_is_in_the_envelope_on_both_ways() -> None:

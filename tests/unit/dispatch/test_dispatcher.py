@@ -173,7 +173,7 @@ async def test_a_slot_is_given_back_when_its_holder_fails() -> None:
 async def test_only_those_who_have_to_wait_ask_others_to_give_way() -> None:
     house = House()
     asked: list[SlotRequest] = []
-    house.dispatcher.give_way = asked.append
+    house.dispatcher.on_wait(asked.append)
     async with asyncio.TaskGroup() as group, house.holding():
         assert asked == []
         group.create_task(house.context())
@@ -182,7 +182,7 @@ async def test_only_those_who_have_to_wait_ask_others_to_give_way() -> None:
         assert house.dispatcher.seize(SlotRequest("m", ("a",))) is None
         assert len(asked) == 1
     full = House(length=0)
-    full.dispatcher.give_way = asked.append
+    full.dispatcher.on_wait(asked.append)
     async with full.holding():
         with pytest.raises(QueueFull):
             await full.dispatcher.lease(SlotRequest("m", ("a",)), lambda _: None)

@@ -468,9 +468,9 @@ async def test_a_connection_has_one_memory_and_no_other_connections() -> None:
     rig, other = Rig(), Rig()
     for one in (rig, rig, other):
         await one.fed(GET)
-    first, second = (scope["memory"] for scope in rig.application.scopes)
+    first, second = (scope["exchange"].remembered for scope in rig.application.scopes)
     assert first is second
-    assert other.application.scopes[0]["memory"] is not first
+    assert other.application.scopes[0]["exchange"].remembered is not first
 
 
 # --- clients that leave ----------------------------------------------------------------------------
@@ -481,7 +481,7 @@ async def test_an_application_learns_at_once_that_its_client_left(began: bool) -
     told: list[str] = []
 
     async def waits(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["presence"].on_leaving = lambda: told.append("left")
+        scope["exchange"].on_leaving = lambda: told.append("left")
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if began:
             await send({"type": "http.response.body", "body": b"a", "more_body": True})
@@ -504,7 +504,7 @@ async def test_a_client_that_leaves_behind_its_answer_left_nothing() -> None:
     rig = Rig()
     await rig.fed(GET)
     rig.lose()
-    assert not rig.application.scopes[0]["presence"].gone
+    assert not rig.application.scopes[0]["exchange"].gone
 
 
 # --- size ------------------------------------------------------------------------------------------
@@ -585,7 +585,7 @@ async def test_a_bad_body_is_one_refusal_and_the_application_learns_why() -> Non
     written = await rig.fed(b"XX")
     assert statuses(written) == [b"400"]
     assert rig.application.gone == 1
-    assert "not well-formed" in str(rig.application.scopes[0]["presence"].fault)
+    assert "not well-formed" in str(rig.application.scopes[0]["exchange"].fault)
 
 
 async def test_a_bad_body_behind_an_answer_that_began_gets_no_second_answer() -> None:
@@ -655,7 +655,7 @@ async def test_a_body_that_pauses_is_a_408_and_the_application_learns_why() -> N
     await rig.settle()
     assert statuses(rig.transport.written) == [b"408"]
     assert rig.application.gone == 1
-    assert "too slowly" in str(rig.application.scopes[0]["presence"].fault)
+    assert "too slowly" in str(rig.application.scopes[0]["exchange"].fault)
 
 
 async def test_a_body_that_we_do_not_read_is_not_the_clients_fault() -> None:
