@@ -1,4 +1,4 @@
-"""An answer as it comes, and several generations that are one answer."""
+"""`Answer`: what doors read; and `ParallelChoices`: one answer made of several generations."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ from gateway.telemetry.receipt import Receipt
 
 
 class ByteSink(Protocol):
-    """Where the bytes of a stream may go on to without waiting: a client."""
+    """Accepts the bytes of a stream without waiting: the channel to a client."""
 
     @property
     def flows(self) -> bool:
-        """Whether it takes a piece at this moment: its body has begun, and its reader keeps up."""
+        """True if `pour` may be called now: the body has begun, and the client reads fast enough."""
 
     def pour(self, piece: bytes) -> None:
-        """Send a piece, not an empty one; only while it `flows`."""
+        """Send a piece that is not empty. Only while `flows` is True."""
 
 
 class Answer(ABC):
-    """An answer as it comes. Whoever reads it closes it. `done` tells that all of it has been read."""
+    """An answer while it arrives. Its reader closes it. `done` is True once all of it has been read."""
 
     done: bool = False
 
     @abstractmethod
     async def read(self) -> list[Event]:
-        """The next pieces; may be none. Raises whatever ends the answer before its time."""
+        """Return the next events, which may be none. Raises the error that ends the answer early."""
 
-    async def flow(self, sink: ByteSink) -> None:  # noqa: B027 - most have to be read
-        """Let pieces go on by themselves as long as they need no look, and return when `read` is needed.
+    async def flow(self, sink: ByteSink) -> None:  # noqa: B027 - a default, not abstract
+        """Pass bytes on to `sink` without parsing them for as long as that is possible; then return.
 
-        Does nothing for answers that have to be read piece by piece. Raises nothing.
+        Does nothing for answers whose events must be read. Raises nothing: `read` raises what ends the
+        answer.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Leave. Does nothing after the end."""
+        """Abandon the answer. Does nothing once it is done."""
 
 
 class ParallelChoices(Answer):
-    """Generations side by side, each with a ticket of its own (rule T8); fails as soon as one fails."""
+    """Several generations at the same time, one for each choice (rule T8). Fails when one of them fails."""
 
     def __init__(self, generations: Sequence[Answer], receipt: Receipt, background: Background) -> None:
         self._going = len(generations)
@@ -84,7 +85,7 @@ class ParallelChoices(Answer):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while not self._queue.empty():
             _, item = self._queue.get_nowait()
-            if isinstance(item, Exception):  # of a choice that failed after another one
+            if isinstance(item, Exception):  # another choice had failed before
                 forget_trace(item)
 
 
@@ -94,7 +95,7 @@ async def _pump(
     try:
         while not answer.done:
             await queue.put((choice, await answer.read()))
-    except Exception as error:  # noqa: BLE001 - not swallowed: the reader of the queue raises it
+    except Exception as error:  # noqa: BLE001 - raised by the reader of the queue
         await queue.put((choice, error))
     else:
         await queue.put((choice, None))

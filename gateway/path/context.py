@@ -1,4 +1,4 @@
-"""What every generation and attempt works with."""
+"""`PathContext`: the objects that every generation and attempt uses."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class PathContext:
         background: runs tasks that outlive their request.
         clock: monotonic seconds.
         log_note: logs a note about a backend (its name, the text).
-        chance: random numbers from 0 up to 1.
-        stamp: gives an id with a prefix, and the Unix time, for answers whose backend left them out.
-        crash: is told of exceptions that nobody expected, with the request's id.
-        copies: requests are tried once, on the model that they ask for and no other.
+        chance: returns a random number from 0 to 1.
+        stamp: returns an id with a prefix, and the Unix time, for answers whose backend sends neither.
+        crash: logs an unexpected exception, with the id of the request.
+        copies: True for shadow copies: one attempt, no fallback models.
     """
 
     def __init__(

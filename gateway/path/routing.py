@@ -1,6 +1,7 @@
-"""Where a call may go, before it waits: translated for every backend that can take it.
+"""Decides where a call may go and translates it for every backend that can serve it.
 
-Nothing here waits, reads a clock or sends a byte. What cannot be honoured is refused or noted now.
+Planning does no I/O and does not wait. Parameters that a backend cannot honour are reported or refused here,
+before the request is queued.
 
     RoutingTable   models, backends, limits and fallbacks of one configuration; makes plans
     Plan           the backends that can take a call, and the bytes that each would be sent
@@ -31,7 +32,10 @@ from gateway.upstream.backend import Backend, limits
 
 @dataclass(frozen=True, slots=True)
 class CanaryChoice:
-    """That a request for `model` fell to the share of its canary: what was asked, and what came of it."""
+    """A request for `model` was chosen for the model's canary.
+
+    `call` is the request as the client sent it; `told` records what happened, for the receipt.
+    """
 
     call: Call
     model: config.ModelSettings
@@ -40,12 +44,19 @@ class CanaryChoice:
 
 @dataclass(slots=True)
 class Plan:
-    """Where a request may go, already translated. A retry sends the same bytes.
+    """The backends that a request may go to, and its translation for each. A retry sends the same bytes.
 
-    `backends` are those that can take it, in the order of the configuration; `ignored` is what it loses
-    wherever it may go; `alone` tells that one generation makes all its choices, `instead` that the model is
-    another than the client asked for; `terms` are those it was made by. `canary` is set for requests that
-    fell to one, whether they go there or not.
+    Attributes:
+        routing: the routing table that the plan was made with.
+        call: the request as the door parsed it.
+        request: the request that is translated.
+        model: the model that serves it.
+        outgoing: the translation for each backend, by the backend's name.
+        backends: the backends that can serve it, in the order of the configuration.
+        ignored: the parameters that at least one of these backends cannot honour.
+        alone: True if one generation makes all choices; False if each choice (`n`) needs its own.
+        instead: True if `model` is not the model that the client asked for.
+        canary: set if the request was chosen for a canary, even if the canary cannot serve it.
     """
 
     routing: RoutingTable
@@ -61,13 +72,13 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The name that the client asked for, or the model's where it gave none."""
+        """The model name in the request; the name of the model if the request has none."""
         if (before := self.canary) is not None:
             return before.call.request.model or before.model.name
         return self.request.model or self.model.name
 
     def slot_request(self, backends: tuple[str, ...], waited: float) -> SlotRequest:
-        """What it asks of the dispatcher, after `waited` seconds of waiting: one of these backends."""
+        """Return the request for a slot on one of `backends`, after `waited` seconds in the queue."""
         tenant, model = self.call.tenant, self.model
         size = len(self.outgoing[backends[0]].body) if backends else 0
         slot_request = SlotRequest(model.name, backends, tenant.name, tenant.weight, tenant.priority, size)
@@ -80,7 +91,7 @@ class Plan:
         return slot_request
 
     def asked_whole(self, backend: str) -> Outgoing:
-        """The same request for a backend whose streams do not work."""
+        """Return the translation without streaming, for a backend whose streams do not work."""
         call = self.call if self.alone else self.call.single()
         group = next(one for one in self.routing.groups[self.model.name] if backend in one.backends)
         return group.ask(call, stream=False)
@@ -88,14 +99,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TranslationGroup:
-    """Backends of one model that are sent the same bytes: one dialect, one set of settings."""
+    """Backends of one model that receive identical bytes: they have the same dialect and profile."""
 
     dialect: Dialect
     profile: Profile
     backends: tuple[str, ...]
 
     def ask(self, call: Call, *, stream: bool) -> Outgoing:
-        """Return what these backends would be sent. Raises as `Translator.ask`."""
+        """Return the translation of a call for these backends. Raises what `Translator.ask` raises."""
         request, dialect = call.for_dialect(self.dialect), self.dialect
         if isinstance(request, ChatRequest):
             request, stream, abilities = prepared(request, dialect, self.profile, stream=stream)
@@ -106,10 +117,10 @@ class TranslationGroup:
 
 
 class RoutingTable:
-    """What a request's way takes from the configuration, and how it is planned by it.
+    """Models, backends, limits and fallbacks of one configuration. Immutable; it makes the plans.
 
-    One value, which a reload replaces whole: a plan keeps the terms it was made by, so that a request in
-    flight has its backend to the end. `chance` gives random numbers from 0 up to 1.
+    A reload replaces it as a whole. A plan keeps the table that it was made with, so that a request in flight
+    keeps its backend. `chance` returns a random number from 0 to 1.
     """
 
     def __init__(
@@ -137,7 +148,7 @@ class RoutingTable:
         }
 
     def for_copies(self) -> RoutingTable:
-        """The same for requests that are tried once, on the model they ask for and no other."""
+        """Return a table for shadow copies: one attempt, no fallback models, no canaries."""
         routing = copy.copy(self)
         routing.attempts, routing.fallbacks, routing.canaries = 1, {}, {}
         return routing
@@ -152,15 +163,16 @@ class RoutingTable:
         )
 
     def plan(self, call: Call, model: config.ModelSettings, *, split: bool = True) -> Plan:
-        """Translate the request for every backend that can take it; if it is too long for all, elsewhere.
+        """Plan a call for `model`: translate it for every backend that can serve it.
 
-        A share of a model's requests is its canary's, unless `split` is false. Raises the first backend's
-        `BadRequest` when none can take it, before anything has waited.
+        If the prompt is too long for all of them, the plan is for a fallback model. With `split`, a share
+        of the requests is planned for the model's canary. Raises the `BadRequest` of the first backend if
+        no backend can serve the request.
         """
         if split and self.canaries and (canary := self.canaries.get(model.name)) is not None:
             return self._split(call, model, *canary)
         groups = self.groups.get(model.name)
-        if groups is None:  # a reload came between the reading of the request and this
+        if groups is None:  # a reload has removed the model since the request was parsed
             raise ModelNotFound("There is no model of that name any more.", param="model")
         request = call.request
         alone = request.n == 1 or _makes_many(groups)
@@ -198,9 +210,9 @@ class RoutingTable:
         return outgoing
 
     def elsewhere(self, call: Call, model: config.ModelSettings, error: GatewayError) -> list[Plan]:
-        """Plans for the models that may answer where this one has failed so, the nearest first.
+        """Return plans for the fallback models that `error` allows, in the order of the configuration.
 
-        Those that the tenant may not use, or that cannot take the request, are left out.
+        Models that the tenant may not use, and models that cannot serve the request, are left out.
         """
         plans: dict[str, Plan] = {}
         why = cause(error)
@@ -209,13 +221,13 @@ class RoutingTable:
                 with suppress(BadRequest):
                     plan = self.plan(call.of(other.name), other, split=False)
                     plan.instead = True
-                    if plan.backends:  # of a model whose servers are still looked for there are none
+                    if plan.backends:  # none if the servers of the model have not been discovered yet
                         plans.setdefault(plan.model.name, plan)
         plans.pop(model.name, None)
         return list(plans.values())
 
     def corrected(self, plan: Plan, request: ChatRequest) -> Plan:
-        """Plan another request in the place of one, for the same model. Raises as `plan`."""
+        """Plan `request` in place of the request of `plan`, for the same model. Raises what `plan` raises."""
         model = self.models.get(plan.model.name, plan.model)
         corrected = self.plan(plan.call.asking(request), model, split=False)
         corrected.instead = corrected.instead or plan.instead
@@ -223,7 +235,7 @@ class RoutingTable:
         return corrected
 
     def renewed(self, plan: Plan) -> Plan:
-        """The same request planned by these terms. Raises `NoBackend` where its model is gone."""
+        """Plan the request of `plan` again with this table. Raises `NoBackend` if its model was removed."""
         model = self.models.get(plan.model.name)
         if model is None:
             raise NoBackend("No backend of this model can be reached.", retry_after=1.0)
@@ -237,7 +249,7 @@ class RoutingTable:
     def _split(
         self, call: Call, model: config.ModelSettings, canary: config.ModelSettings, share: float
     ) -> Plan:
-        """Plan a request to a model with a canary: for that, if the request falls to its share and may go."""
+        """Plan a request for a model with a canary: for the canary if it is chosen, allowed and possible."""
         point = point_of(call, canary.name)
         if not traffic_split.chosen(share, self._chance() if point is None else point):
             return self.plan(call, model, split=False)
@@ -253,9 +265,10 @@ class RoutingTable:
     def _for_canary(
         self, call: Call, model: config.ModelSettings, canary: config.ModelSettings
     ) -> Plan | None:
-        """The plan for the canary; None where that cannot take the request, or could not give it back.
+        """Return the plan for the canary; None if it cannot serve it, or if `model` could not take over.
 
-        Choices that are made side by side could not: all of an answer's are one model's.
+        The model cannot take over from its canary where each choice is a generation of its own, because all
+        choices of an answer must come from one model.
         """
         if call.request.n > 1 and not _makes_many(self.groups.get(model.name, ())):
             return None
@@ -267,10 +280,10 @@ class RoutingTable:
         return None
 
     def returned(self, plan: Plan, error: GatewayError) -> Plan | None:
-        """The request of a canary that has failed so, planned for the model that was asked.
+        """Plan the request of a failed canary for the model that the client asked for.
 
-        None where it is no canary's, where that model cannot take it, and for what must not move: filtered
-        content, and requests at our own end.
+        Return None if the plan is not for a canary, if the model cannot serve the request, if the canary's
+        content filter refused the request, or if the gateway is shutting down.
         """
         before = plan.canary
         if before is None or before.told.result != "taken" or before.model.name not in self.models:
@@ -286,9 +299,11 @@ class RoutingTable:
 
 
 def point_of(call: Call, canary: str) -> float | None:
-    """Where a conversation stands among all for a canary, from 0 up to 1; None for what belongs to none.
+    """Return a number from 0 to 1 that is the same for all requests of one conversation; else None.
 
-    It is the session of the balancer of that name; each canary takes others.
+    A canary answers the conversations whose number is below its share. The number depends on the canary's
+    name, so that different canaries get different conversations. None: the request belongs to no
+    conversation.
     """
     request = call.request
     named = call.session or request.user
@@ -298,5 +313,5 @@ def point_of(call: Call, canary: str) -> float | None:
 
 
 def _makes_many(groups: tuple[TranslationGroup, ...]) -> bool:
-    """Whether one generation of these backends makes several choices."""
+    """Return True if one generation on these backends can make several choices (`n`)."""
     return all("n" in group.dialect.honours for group in groups)

@@ -36,7 +36,7 @@ def test_balancer_of_a_removed_model_is_forgotten() -> None:
     balancers = BalancerSet(lambda: 0.5)
     first = balancers.made_for(configured(CARDS, over("round-robin")))
     balancers.keep(first)
-    balancers.keep(balancers.made_for(configured(CARDS, over("round-robin", model="other"))))
+    balancers.keep(balancers.made_for(configured(CARDS, serves={"a": "other", "b": "other"})))
     assert balancers.made_for(configured(CARDS, over("round-robin")))["m"][1] is not first["m"][1]
 
 
