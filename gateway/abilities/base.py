@@ -1,39 +1,51 @@
 """What an ability is: emulation of something that a backend lacks, for one generation.
 
-Each ability is a class with these steps, of which it overrides those that it needs:
+An ability is a class with these steps. It overrides the ones that it needs:
 
-    wanted    whether a request needs it on a backend; bytes then do not pass unread
-    prepare   changes the request before it is translated
-    feed      takes one event of the answer, returns those that go on
-    flush     returns what was held back, at a good end only
-    judge     looks at a whole answer before any of it is given, and may ask again, once
+    wanted    returns True if a request needs the ability on a backend; bytes then do not pass unread
+    prepare   changes the request before the dialect translates it
+    begin     makes the object that works on one answer
+    feed      takes one event of the answer, returns the events that go on
+    judge     is asked once the answer is complete: accepts it, or asks again with another request
+    flush     returns the events that were held back
 
-`done` tells that the rest of the answer is of no use to the client. `registry` lists the abilities in the
+`done` is True once the rest of the answer is of no use to the client. `registry` lists the abilities in the
 order in which events pass through them.
+
+An ability that may ask again holds back all content until its `judge` has accepted the answer, because a
+request is never repeated after content has been sent.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.errors import GatewayError
 from gateway.formats.events import Event
 from gateway.formats.openai import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The answer is good as it is."""
+    """The answer is what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskAgain:
-    """The answer is not what was asked: `request` is to be sent instead; `reason` goes on the receipt."""
+    """The answer is not what was asked for.
+
+    Attributes:
+        request: what to send instead, in the form in which clients send requests: it is prepared again.
+        reason: a short word for the receipt and the metrics.
+        failure: what the client gets if the request cannot be sent again.
+    """
 
     request: ChatRequest
     reason: str
+    failure: GatewayError
 
 
 Judgement: TypeAlias = Accept | AskAgain
@@ -41,43 +53,40 @@ ACCEPT = Accept()
 
 
 class EventFilter(ABC):
-    """Changes the events of one generation on their way to the client. Owned by one attempt, not reused."""
+    """Changes the events of one generation on their way to the client. Used by one attempt, once."""
 
     done: bool = False
 
     @abstractmethod
     def feed(self, event: Event) -> list[Event]:
-        """Take one event; return what goes on."""
+        """Take one event; return the events that go on."""
+
+    def judge(self) -> Judgement:
+        """Accept the answer, of which all events have been fed, or ask again. Called before `flush`."""
+        return ACCEPT
 
     def flush(self) -> list[Event]:
-        """Return what was held back, now that the generation has ended well."""
+        """Return the events that were held back. Called once, when the answer is complete."""
         return []
 
 
 class Ability(EventFilter):
     """One ability at work on one generation."""
 
-    judges: ClassVar[bool] = False
-    """Whether it has to see the whole answer before any of it is given. Such requests are asked whole."""
+    @classmethod
+    @abstractmethod
+    def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:
+        """Return True if a request needs the ability on the backends with this dialect and profile."""
 
     @classmethod
-    def prepare(cls, request: ChatRequest, profile: Profile) -> ChatRequest:  # noqa: ARG003 - most change nothing
-        """Return the request as the dialect is to translate it."""
+    def prepare(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> ChatRequest:  # noqa: ARG003 - a default
+        """Return the request that the dialect translates. Raises `BadRequest`."""
         return request
 
     @classmethod
     @abstractmethod
-    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
-        """Whether a request needs it on the backends of a dialect."""
-
-    @classmethod
-    @abstractmethod
     def begin(cls, request: ChatRequest, dialect: Dialect, outgoing: Outgoing) -> Ability:
-        """Return one for an answer to this request."""
-
-    def judge(self, events: list[Event]) -> Judgement:  # noqa: ARG002 - most accept everything
-        """Accept a whole answer, or ask again. Called once, with the events as the dialect decoded them."""
-        return ACCEPT
+        """Return the object for one answer to `request`, which is the request before `prepare`."""
 
 
 Wanted: TypeAlias = tuple[type[Ability], ...]
@@ -85,37 +94,26 @@ Wanted: TypeAlias = tuple[type[Ability], ...]
 
 
 class Pipeline:
-    """Several filters, one after another."""
+    """Several filters, one after another. `done` is True once one of them is done."""
 
     def __init__(self, *filters: EventFilter) -> None:
         self._filters = filters
-        self._judges = [one for one in filters if isinstance(one, Ability) and one.judges]
         self.done = False
 
-    @property
-    def judges(self) -> bool:
-        """Whether `judge` has to be asked before anything is given."""
-        return bool(self._judges)
-
-    def judge(self, events: list[Event]) -> Judgement:
-        """Return the first judgement that asks again, else `ACCEPT`."""
-        for ability in self._judges:
-            if isinstance(judgement := ability.judge(events), AskAgain):
-                return judgement
-        return ACCEPT
-
     def feed(self, event: Event) -> list[Event]:
-        """Take one event; return what has passed through all abilities."""
+        """Take one event; return the events that have passed all filters."""
         events = [event]
         for ability in self._filters:
             events = [out for one in events for out in ability.feed(one)]
             self.done = self.done or ability.done
         return events
 
-    def flush(self) -> list[Event]:
-        """Return what the abilities held back; it passes through those behind."""
+    def finish(self) -> list[Event] | AskAgain:
+        """Return the events that the filters held back, or the judgement of one that asks again."""
         events: list[Event] = []
         for ability in self._filters:
             events = [out for one in events for out in ability.feed(one)]
+            if isinstance(judgement := ability.judge(), AskAgain):
+                return judgement
             events += ability.flush()
         return events

@@ -18,20 +18,17 @@ stream, and the counter of tokens, which counts what the others let pass.
 """
 
 
-def prepared(
-    request: ChatRequest, dialect: Dialect, profile: Profile, *, stream: bool
-) -> tuple[ChatRequest, bool, Wanted]:
-    """Return the request as the dialect is to translate it, whether a stream may answer it, its abilities.
+def prepared(request: ChatRequest, dialect: Dialect, profile: Profile) -> tuple[ChatRequest, Wanted]:
+    """Return the request that the dialect translates, and the abilities that its answer needs.
 
-    Where an ability is wanted, the backend's bytes do not pass to the client unread.
+    If there are any, the backend's bytes do not pass to the client unread. Raises `BadRequest`.
     """
-    wanted = tuple([ability for ability in ABILITIES if ability.wanted(request, dialect)])
+    wanted = tuple([ability for ability in ABILITIES if ability.wanted(request, dialect, profile)])
     if not wanted:
-        return request, stream, wanted
+        return request, wanted
     for ability in wanted:
-        request = ability.prepare(request, profile)
-        stream = stream and not ability.judges
-    return request.without_passing(), stream, wanted
+        request = ability.prepare(request, dialect, profile)
+    return request.without_passing(), wanted
 
 
 def pipeline(

@@ -7,7 +7,7 @@ character and stop text, whatever both are: it is Knuth, Morris and Pratt's, whi
 from __future__ import annotations
 
 from gateway.abilities.base import Ability
-from gateway.dialects.base import Dialect, Outgoing
+from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.formats.events import Delta, Event, Finish, Usage
 from gateway.formats.openai import ChatRequest
 
@@ -24,7 +24,7 @@ class StopSequences(Ability):
         self._held = ""
 
     @classmethod
-    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+    def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:  # noqa: ARG003 - an Ability's form
         return request.stop is not None and "stop" not in dialect.honours and bool(request.stops)
 
     @classmethod

@@ -85,8 +85,8 @@ class Outgoing:
     the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
     the usage, and `legacy` whether it reads calls in their old form. `several`: more than one choice was
     asked for. `stamp`, which the attempt sets, makes an id with the prefix it is given, and the time, for
-    what the backend has left out. `abilities` are those that the answer needs, set where the request is
-    planned.
+    what the backend has left out. `abilities` are those that the answer needs, and `profile` is theirs; both
+    are set where the request is planned.
     """
 
     path: str
@@ -109,6 +109,7 @@ class Outgoing:
     several: bool = False
     stamp: Stamp = field(default=unstamped, compare=False)
     abilities: tuple[type[Any], ...] = field(default=(), compare=False)
+    profile: Profile | None = field(default=None, compare=False)
 
     @property
     def prompt_tokens(self) -> int:

@@ -23,7 +23,7 @@ with the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -69,6 +69,10 @@ class AttemptState(Enum):
 _OVER = AttemptState.OVER
 
 
+def _never() -> bool:
+    return False
+
+
 class Attempt:
     """One try on one backend, from the slot to the last piece. Owned by one generation.
 
@@ -78,7 +82,7 @@ class Attempt:
         lease: the slot; this attempt ends it.
         receipt: the record of the request.
         began: monotonic seconds when the slot was granted.
-        may_correct: whether an ability may ask again. Then `correction` is what is to be asked.
+        may_correct: returns True if an ability may ask again; `correction` is then what is to be asked.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Attempt:
         receipt: Receipt,
         began: float,
         *,
-        may_correct: bool = True,
+        may_correct: Callable[[], bool] = _never,
     ) -> None:
         self.backend = backend = plan.routing.fleet[lease.backend]
         self.state = AttemptState.STARTING
@@ -103,6 +107,7 @@ class Attempt:
         self.correction: AskAgain | None = None
         self._pipeline: Pipeline | None = None
         self._passing = False  # the answer goes on as bytes
+        self._given = False  # content has been given to the generation
         self._content_came = False  # from the backend: pieces that abilities make are no tokens
         self._finished_at = 0.0  # monotonic seconds when the finish reason had come
         self._exchange: Exchange | None = None  # of a stream, until it is closed or left to the background
@@ -342,24 +347,33 @@ class Attempt:
             self._deadlines.nothing(self._context.clock(), begun=self._content_came)
 
     def _completed(self, events: list[Event]) -> list[Event]:
-        pipeline = self._pipeline
+        """Return the events with what the backend lacks added; none if an ability asks again instead."""
+        pipeline = self._pipeline or self._begin_pipeline(events[-1] if events else None)
         if pipeline is None:
-            request, outgoing, last = self._plan.request, self._outgoing, events[-1] if events else None
-            if not isinstance(request, ChatRequest):  # abilities are of chat alone
-                return events
-            pipeline = pipeline_of(request, self.backend.dialect, outgoing, outgoing.abilities, last)
-            if pipeline is None:
-                return events
-            self._pipeline = pipeline
-            if pipeline.judges and self._may_correct:
-                judgement = pipeline.judge(events)
-                if isinstance(judgement, AskAgain):
-                    self.correction = judgement
-                    return []
+            return events
         ready = [out for event in events for out in pipeline.feed(event)]
         if pipeline.done:
             self.state = _OVER
-        return ready + pipeline.flush() if self.state is _OVER else ready
+        if self.state is _OVER:
+            ending = pipeline.finish()
+            if isinstance(ending, AskAgain):
+                return self._not_accepted(ending, given=ready)
+            ready += ending
+        self._given = self._given or any(type(one) is not Repair for one in ready)
+        return ready
+
+    def _begin_pipeline(self, last: Event | None) -> Pipeline | None:
+        request, outgoing = self._plan.request, self._outgoing
+        if isinstance(request, ChatRequest):  # the other operations have no abilities
+            self._pipeline = pipeline_of(request, self.backend.dialect, outgoing, outgoing.abilities, last)
+        return self._pipeline
+
+    def _not_accepted(self, judgement: AskAgain, *, given: list[Event]) -> list[Event]:
+        """Note what is to be asked instead. Raises the failure if it is too late to ask anything."""
+        if self._given or any(type(one) is not Repair for one in given) or not self._may_correct():
+            raise judgement.failure
+        self.correction = judgement
+        return given
 
     # --- ends --------------------------------------------------------------------------------------
 

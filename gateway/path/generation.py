@@ -135,6 +135,14 @@ class Generation(Answer):
         if self._attempt is not None and not self.done:
             await self._attempt.leave()
 
+    def _may_correct(self) -> bool:
+        """Return True if an ability may ask again: once, within the total time-out and the retry budget."""
+        plan, context, now = self._plan, self._context, self._context.clock()
+        total = plan.routing.limits[plan.model.name, self._receipt.backend].total
+        if self._corrected or plan.routing.attempts == 1 or now - self._receipt.received >= total:
+            return False
+        return context.retry_budget.spend(now)
+
     def _ask_again(self, correction: AskAgain) -> None:
         """Send what an ability asks in the place of the request whose answer it did not accept."""
         self.state, self.done, self._attempt = GenerationState.WAITING, False, None
@@ -179,7 +187,7 @@ class Generation(Answer):
             self._retry_reason = ""
         try:
             attempt = self._attempt = Attempt(
-                self._context, self._plan, lease, receipt, granted, may_correct=not self._corrected
+                self._context, self._plan, lease, receipt, granted, may_correct=self._may_correct
             )
         except BaseException:  # nothing else holds the lease yet
             lease.end()

@@ -109,9 +109,10 @@ class TranslationGroup:
         """Return the translation of a call for these backends. Raises what `Translator.ask` raises."""
         request, dialect = call.for_dialect(self.dialect), self.dialect
         if isinstance(request, ChatRequest):
-            request, stream, abilities = prepared(request, dialect, self.profile, stream=stream)
+            request, abilities = prepared(request, dialect, self.profile)
             outgoing = dialect.ask(request, self.profile, stream=stream)
-            outgoing.abilities = abilities
+            if abilities:
+                outgoing.abilities, outgoing.profile = abilities, self.profile
             return outgoing
         return dialect.translator(call.operation).ask(request, self.profile, stream=stream)
 

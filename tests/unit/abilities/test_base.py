@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.abilities.base import ACCEPT, Ability, AskAgain, Judgement, Pipeline
+from gateway.abilities.base import Ability, AskAgain, Judgement, Pipeline
 from gateway.abilities.stop import StopSequences
 from gateway.abilities.usage import UsageCounter
-from gateway.dialects.base import Dialect, Outgoing
+from gateway.dialects.base import Dialect, Outgoing, Profile
+from gateway.errors import UpstreamGarbled
 from gateway.formats import openai, token_counts
 from gateway.formats.events import Delta, Event, Finish, Usage
 from gateway.formats.openai import ChatRequest
@@ -15,7 +16,7 @@ class Plain(Ability):
     """What the abilities of these tests share."""
 
     @classmethod
-    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+    def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:
         return True
 
     @classmethod
@@ -44,18 +45,24 @@ class Full(Plain):
         return [event]
 
 
+def finished(pipeline: Pipeline) -> list[Event]:
+    ending = pipeline.finish()
+    assert isinstance(ending, list)
+    return ending
+
+
 def test_events_pass_the_stages_in_their_order() -> None:
     assert Pipeline(Tag("1"), Tag("2")).feed(Delta("x")) == [Delta("x12")]
 
 
 def test_what_a_stage_held_back_passes_those_behind_it() -> None:
-    assert Pipeline(Tag("1"), Tag("2")).flush() == [Delta("end of 1 2"), Delta("end of 2 ")]
+    assert Pipeline(Tag("1"), Tag("2")).finish() == [Delta("end of 1 2"), Delta("end of 2 ")]
 
 
 def test_an_empty_row_lets_everything_pass() -> None:
     row = Pipeline()
     assert row.feed(Finish("stop")) == [Finish("stop")]
-    assert row.flush() == []
+    assert row.finish() == []
     assert not row.done
 
 
@@ -73,33 +80,45 @@ def test_a_stage_has_nothing_at_its_end_unless_it_says_so() -> None:
 def test_counting_behind_a_cut_counts_only_what_was_kept() -> None:
     row = Pipeline(StopSequences(("END",)), UsageCounter(7, token_counts.CJK))
     out = [*row.feed(Delta("one END two")), *row.feed(Finish("length")), *row.feed(Usage(9, 9, "backend"))]
-    out += row.flush()
+    out += finished(row)
     assert out == [Delta("one "), Finish("stop"), Usage(7, token_counts.estimate("one "), "estimate")]
 
 
 def test_what_was_held_back_is_counted_too() -> None:
     row = Pipeline(StopSequences(("END",)), UsageCounter(7, token_counts.CJK))
-    out = [*row.feed(Delta("one EN")), *row.flush()]
+    out = [*row.feed(Delta("one EN")), *finished(row)]
     assert out == [Delta("one "), Delta("EN"), Usage(7, token_counts.estimate("one EN"), "estimate")]
 
 
-AGAIN = AskAgain(openai.read_chat(b'{"messages":[{"role":"user","content":"again"}]}'), "too_short")
+AGAIN = AskAgain(
+    openai.read_chat(b'{"messages":[{"role":"user","content":"again"}]}'),
+    "too_short",
+    UpstreamGarbled("too short"),
+)
 
 
 class Judge(Plain):
     """Asks again."""
 
-    judges = True
-
     def feed(self, event: Event) -> list[Event]:
         return [event]
 
-    def judge(self, events: list[Event]) -> Judgement:
+    def judge(self) -> Judgement:
         return AGAIN
 
 
-def test_a_pipeline_judges_if_one_of_its_abilities_does() -> None:
-    assert not Pipeline(Full()).judges
-    assert Pipeline(Full()).judge([]) is ACCEPT
-    assert Pipeline(Full(), Judge()).judges
-    assert Pipeline(Full(), Judge()).judge([]) is AGAIN
+def test_pipeline_finishes_with_the_judgement_of_a_filter_that_asks_again() -> None:
+    assert Pipeline(Full()).finish() == []
+    assert Pipeline(Full(), Judge(), Tag("1")).finish() is AGAIN
+
+
+def test_filter_is_judged_after_it_got_what_the_filters_before_it_held_back() -> None:
+    seen: list[Event] = []
+
+    class Seeing(Judge):
+        def feed(self, event: Event) -> list[Event]:
+            seen.append(event)
+            return []
+
+    assert Pipeline(Tag("1"), Seeing()).finish() is AGAIN
+    assert seen == [Delta("end of 1 ")]

@@ -29,16 +29,14 @@ def outgoing(request: ChatRequest, dialect: Dialect) -> Outgoing:
 
 
 class Whole(Ability):
-    """Wants every answer whole, and puts a word before the question."""
-
-    judges = True
+    """Asks another model."""
 
     @classmethod
-    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+    def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:
         return True
 
     @classmethod
-    def prepare(cls, request: ChatRequest, profile: Profile) -> ChatRequest:
+    def prepare(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> ChatRequest:
         return request.of("prepared")
 
     @classmethod
@@ -65,21 +63,21 @@ def test_only_what_an_answer_lacks_is_put_in_a_pipeline(
     dialect: Dialect, body: dict[str, Any], last: Event, needed: bool
 ) -> None:
     request = chat(**body)
-    _, _, wanted = registry.prepared(request, dialect, PROFILE, stream=request.stream)
+    _, wanted = registry.prepared(request, dialect, PROFILE)
     found = registry.pipeline(request, dialect, outgoing(request, dialect), wanted, last)
     assert (found is not None) is needed
 
 
 def test_a_request_that_needs_no_ability_is_left_as_it_is() -> None:
     request = chat(stream=True)
-    assert registry.prepared(request, OPENAI, PROFILE, stream=True) == (request, True, ())
+    assert registry.prepared(request, OPENAI, PROFILE) == (request, ())
     assert request.accepts == {"openai-chat"}
 
 
-def test_a_wanted_ability_prepares_the_request_and_ends_passing_and_streaming(
+def test_a_wanted_ability_prepares_the_request_and_ends_passing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(registry, "ABILITIES", (Whole,))
-    request, stream, wanted = registry.prepared(chat(stream=True), OPENAI, PROFILE, stream=True)
-    assert (request.model, request.accepts, stream) == ("prepared", frozenset(), False)
+    request, wanted = registry.prepared(chat(stream=True), OPENAI, PROFILE)
+    assert (request.model, request.accepts) == ("prepared", frozenset())
     assert wanted == (Whole,)

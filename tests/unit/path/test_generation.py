@@ -12,8 +12,9 @@ import pytest
 
 from gateway.abilities import registry
 from gateway.abilities.base import ACCEPT, Ability, AskAgain, Judgement
-from gateway.dialects.base import Dialect, Outgoing
+from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.errors import (
+    BadRequest,
     ConnectFailed,
     ContextExceeded,
     GatewayError,
@@ -652,10 +653,8 @@ async def test_several_choices_stay_with_one_model() -> None:
 class Longer(Ability):
     """Accepts no answer but a long one."""
 
-    judges = True
-
     @classmethod
-    def wanted(cls, request: ChatRequest, dialect: Dialect) -> bool:
+    def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:
         return True
 
     @classmethod
@@ -667,12 +666,16 @@ class Longer(Ability):
     request: ChatRequest
 
     def feed(self, event: Event) -> list[Event]:
-        return [event]
+        self.events = [*getattr(self, "events", ()), event]
+        return []
 
-    def judge(self, events: list[Event]) -> Judgement:
-        if len(text(events)) > 5:
+    def judge(self) -> Judgement:
+        if len(text(self.events)) > 5:
             return ACCEPT
-        return AskAgain(self.request.of("longer"), "too_short")
+        return AskAgain(self.request.of("longer"), "too_short", BadRequest("Too short."))
+
+    def flush(self) -> list[Event]:
+        return self.events
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -691,11 +694,39 @@ async def test_an_ability_asks_again_once_before_anything_is_given(
     assert [attempt.outcome for attempt in scene.receipt.attempts] == ["ok", "ok"]
 
 
-async def test_an_answer_that_is_not_accepted_a_second_time_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_answer_that_is_not_accepted_a_second_time_is_the_failure(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "ABILITIES", (Longer,))
     servers = Servers(a=whole("short"))
     async with open_path(servers) as scene:
-        events = await scene.answer()
+        await scene.failure(BadRequest, stream=stream)
         assert scene.busy == {"a": 0}
-    assert text(events) == "short"
     assert servers.order == ["a", "a"]
+
+
+@pytest.mark.parametrize("retries", ["attempts = 1", "budget = 0\nleast = 0"])
+async def test_ability_does_not_ask_again_beyond_the_limits_of_retries(
+    retries: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "ABILITIES", (Longer,))
+    servers = Servers(a=whole("short"))
+    async with open_path(servers, extra=f"[retries]\n{retries}\n") as scene:
+        await scene.failure(BadRequest)
+    assert servers.order == ["a"]
+
+
+async def test_ability_does_not_ask_again_after_content_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Longer):
+        """Gives its content before it judges."""
+
+        def feed(self, event: Event) -> list[Event]:
+            super().feed(event)
+            return [event]
+
+    monkeypatch.setattr(registry, "ABILITIES", (Late,))
+    servers = Servers(a=streaming(*talk("a", "b")))
+    async with open_path(servers) as scene:
+        await scene.failure(BadRequest, stream=True)
+    assert servers.order == ["a"]
