@@ -285,6 +285,14 @@ class UpstreamTLS(UpstreamError):
     """The TLS handshake with the backend failed."""
 
 
+class StructuredOutputFailed(GatewayError):
+    """The model's answer does not fit `response_format`, after one corrective request."""
+
+
+class ToolCallFailed(GatewayError):
+    """The model has not made the call that `tool_choice` demands, after one corrective request."""
+
+
 class UpstreamTimeout(GatewayError):
     """The backend took too long."""
 
@@ -367,6 +375,8 @@ TABLE: dict[type[GatewayError], Row] = {
     UpstreamEmpty: Row(502, _SERVER, "empty_response", "bad_payload", True, True, repeat=False),
     UpstreamNotFound: Row(502, _SERVER, "upstream_not_found", "upstream_5xx", True, repeat=False),
     UpstreamTLS: Row(502, _SERVER, "upstream_tls", "connect", True, True, repeat=False),
+    StructuredOutputFailed: Row(502, _SERVER, "structured_output_failed", "not_accepted", repeat=False),
+    ToolCallFailed: Row(502, _SERVER, "tool_call_failed", "not_accepted", repeat=False),
     FirstTokenTimeout: Row(504, _SERVER, "upstream_timeout", "first_token_timeout", True, True, repeat=False),
     StallTimeout: Row(504, _SERVER, "upstream_timeout", "stall", blames=True, repeat=False),
     TotalTimeout: Row(504, _SERVER, "upstream_timeout", "total_timeout", blames=True, repeat=False),

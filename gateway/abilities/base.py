@@ -19,8 +19,9 @@ request is never repeated after content has been sent.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.errors import GatewayError
@@ -39,13 +40,13 @@ class AskAgain:
 
     Attributes:
         request: what to send instead, in the form in which clients send requests: it is prepared again.
-        reason: a short word for the receipt and the metrics.
-        failure: what the client gets if the request cannot be sent again.
+        reason: a short word for the receipt and the metrics. failure: what the client gets if the request
+        cannot be sent again; None if it gets the answer as it is.
     """
 
     request: ChatRequest
     reason: str
-    failure: GatewayError
+    failure: GatewayError | None
 
 
 Judgement: TypeAlias = Accept | AskAgain
@@ -72,6 +73,9 @@ class EventFilter(ABC):
 
 class Ability(EventFilter):
     """One ability at work on one generation."""
+
+    asked_by: ClassVar[frozenset[str]] = frozenset({"messages"})
+    """A request without any of these members does not want the ability; `wanted` is not called for it."""
 
     @classmethod
     @abstractmethod
@@ -108,12 +112,19 @@ class Pipeline:
             self.done = self.done or ability.done
         return events
 
-    def finish(self) -> list[Event] | AskAgain:
-        """Return the events that the filters held back, or the judgement of one that asks again."""
+    def finish(self, may_ask: Callable[[], bool]) -> list[Event] | AskAgain:
+        """Return the events that the filters held back, or the judgement of a filter that asks again.
+
+        `may_ask` returns True if the request can be sent again. Raises the failure of the judgement if not.
+        """
         events: list[Event] = []
         for ability in self._filters:
             events = [out for one in events for out in ability.feed(one)]
-            if isinstance(judgement := ability.judge(), AskAgain):
-                return judgement
+            judgement = ability.judge()
+            if isinstance(judgement, AskAgain):
+                if may_ask():
+                    return judgement
+                if judgement.failure is not None:
+                    raise judgement.failure
             events += ability.flush()
         return events

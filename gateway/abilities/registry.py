@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from gateway.abilities.base import Ability, EventFilter, Pipeline, Wanted
+from gateway.abilities.forced_call import ForcedCall
 from gateway.abilities.pieces import AnswerSplitter
+from gateway.abilities.prompted_tools import PromptedTools
 from gateway.abilities.stop import StopSequences
+from gateway.abilities.structured import StructuredOutput
+from gateway.abilities.tool_text import ToolTextRepair
 from gateway.abilities.usage import UsageCounter
 from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.formats.events import Event, Usage
 from gateway.formats.openai import ChatRequest
 
-ABILITIES: tuple[type[Ability], ...] = (StopSequences,)
+ABILITIES: tuple[type[Ability], ...] = (
+    StopSequences,
+    ToolTextRepair,
+    PromptedTools,
+    ForcedCall,
+    StructuredOutput,
+)
 """A new ability is added here.
 
 Behind all of them stand, where an answer needs them, the splitter of whole answers for clients that read a
@@ -23,7 +33,14 @@ def prepared(request: ChatRequest, dialect: Dialect, profile: Profile) -> tuple[
 
     If there are any, the backend's bytes do not pass to the client unread. Raises `BadRequest`.
     """
-    wanted = tuple([ability for ability in ABILITIES if ability.wanted(request, dialect, profile)])
+    given = request.body
+    wanted = tuple(
+        [
+            ability
+            for ability in ABILITIES
+            if not ability.asked_by.isdisjoint(given) and ability.wanted(request, dialect, profile)
+        ]
+    )
     if not wanted:
         return request, wanted
     for ability in wanted:

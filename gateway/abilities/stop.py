@@ -19,6 +19,8 @@ class StopSequences(Ability):
     the longest stop text less one character.
     """
 
+    asked_by = frozenset({"stop"})
+
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._searches = [_Matcher(stop) for stop in stops]
         self._held = ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.config.call_urls import CallUrls, calls_of
 from gateway.config.section import HealthOverrides, Section, TimeoutOverrides
@@ -19,6 +19,7 @@ from gateway.config.value_types import (
     Secret,
     Tokens,
     Url,
+    tuple_of,
 )
 
 Dialect = Literal[
@@ -35,6 +36,12 @@ Dialect = Literal[
     "openai",
 ]
 """The wire format a backend speaks."""
+
+Capabilities = Annotated[tuple[Literal["tools", "structured", "vision"], ...], BeforeValidator(tuple_of)]
+"""What an OpenAI-like server can do by itself."""
+
+ToolTexts = Annotated[tuple[Literal["glm-xml", "glm4"], ...], BeforeValidator(tuple_of)]
+"""Formats of calls in the text of a server without a tool parser."""
 
 Discover = Literal["dns", "dns4", "dns6", "srv"]
 """What is asked of DNS to find the servers of one table."""
@@ -53,6 +60,8 @@ DIALECT_KEYS: dict[str, tuple[str, ...]] = {
     "v3_system": ("chatglm3",),
     "glm4_join": ("glm4",),
     "glm4_stream": ("glm4",),
+    "capabilities": ("openai",),
+    "repair_tools": ("openai",),
     "family": CHATGLM_CPP,
     "prompt_window": CHATGLM_CPP,
 }
@@ -142,6 +151,14 @@ class BackendSettings(Section):
     """Dialects chatglm-cpp and chatglm-cpp-native: which model it runs."""
     prompt_window: Tokens = 512
     """Dialects chatglm-cpp and chatglm-cpp-native: tokens of prompt the server keeps."""
+
+    capabilities: Capabilities | None = None
+    """Dialect openai: what this server can do by itself, of `tools`, `structured` (`response_format`) and
+    `vision` (pictures). Unset: all of it. What is missing is emulated as the model's `emulate` says, or
+    refused."""
+    repair_tools: ToolTexts = ()
+    """Dialect openai: formats of calls that this server leaves in the text and that are to be made proper
+    calls: `glm-xml` (`<tool_call>name<arg_key>...`) and `glm4` (a name, a newline, JSON)."""
 
     @property
     def calls(self) -> CallUrls:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.config.section import Section, TimeoutOverrides
 from gateway.config.traffic_split import CanarySettings, ShadowSettings
-from gateway.config.value_types import Labels, ModelName, ModelNames, Temperature, Tokens
+from gateway.config.value_types import Labels, ModelName, ModelNames, Temperature, Tokens, tuple_of
+
+Emulations = Annotated[tuple[Literal["tools", "structured"], ...], BeforeValidator(tuple_of)]
+"""What the gateway can emulate by prompt."""
 
 Balance = Literal["least-busy", "weighted", "round-robin", "random-two", "session", "prefix"]
 """How a model's requests are spread over backends that are free."""
@@ -65,5 +68,10 @@ class ModelSettings(Section):
     """Another model that gets a copy of a share of this one's requests, such as
     `{ model = "new", share = 0.1 }`. Its answers are compared with the clients' and dropped; no client waits
     for them. See canary.md."""
+    emulate: Emulations = ("structured",)
+    """What the gateway adds by prompt where a backend lacks it: `structured` (`response_format`) and `tools`
+    (function calling). See abilities.md."""
+    stream_unvalidated: bool = False
+    """With emulated `structured`: pass streams on as they arrive, without checking them."""
     timeouts: TimeoutOverrides = TimeoutOverrides()
     """Time-outs of this model; a backend's own win over them."""

@@ -25,6 +25,13 @@ Abandon: TypeAlias = Literal["close", "probe", "drain"]
 answered again (the server blocks while it generates); or only when the answer has come."""
 
 
+Emulated: TypeAlias = Literal["tools", "structured"]
+"""What the gateway emulates for a model where its backends lack it."""
+Capability: TypeAlias = Literal["tools", "structured", "vision"]
+"""What an OpenAI-like server can do by itself."""
+ToolText: TypeAlias = Literal["glm-xml", "glm4"]
+"""A format in which a server without a tool parser leaves calls in the text."""
+
 LATE = 0.02
 """Seconds that the end of a stream may take after its finish reason: usage and `[DONE]`."""
 LATE_USAGE = 0.25
@@ -60,6 +67,10 @@ class Profile:
     family: Literal["chatglm", "chatglm2", "chatglm3", "glm4"] = "chatglm2"
     prompt_window: int = 512
     glm4_stream: Literal["native", "safe"] = "native"
+    emulate: tuple[Emulated, ...] = ("structured",)
+    stream_unvalidated: bool = False
+    capabilities: tuple[Capability, ...] | None = None
+    repair_tools: tuple[ToolText, ...] = ()
 
 
 Stamp: TypeAlias = Callable[[str], tuple[str, int]]
@@ -285,9 +296,10 @@ class Dialect(Translator):
 
     `name`: as in config.toml. `context`: tokens the model takes unless configured (None: unknown, nothing
     is clamped). `cjk`: hundredths of a token for a Chinese character. `probe`: the path of a cheap GET.
-    `honours`: abilities that the server has by itself, of "stop", "n" and "tools". `pairs`: its format
-    holds question-and-answer pairs, empty halves included. `ranges`: values that its server takes; `ask`
-    refuses all others. `other_operations`: the translators of operations besides chat.
+    `honours`: abilities that the server has by itself, of "stop", "n", "tools", "structured", "named_tool"
+    and "tool_choice". `pairs`: its format holds question-and-answer pairs, empty halves included. `ranges`:
+    values that its server takes; `ask` refuses all others. `other_operations`: the translators of
+    operations besides chat.
     """
 
     name: ClassVar[str]
@@ -323,3 +335,10 @@ class Dialect(Translator):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+def has(capability: Capability, dialect: Dialect, profile: Profile) -> bool:
+    """Return True if the servers with this dialect and profile have a capability by themselves."""
+    if profile.capabilities is not None:
+        return capability in profile.capabilities
+    return capability in dialect.honours

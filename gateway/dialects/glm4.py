@@ -58,7 +58,7 @@ class GLM4Dialect(Dialect):
     context: ClassVar[int] = 8192
     probe = "/health"
     ranges = allowed.VLLM
-    honours = frozenset({"tools"})
+    honours = frozenset({"tools", "named_tool"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
         allowed.check(request, self.ranges)

@@ -37,7 +37,7 @@ class OpenAIDialect(Dialect):
     """Pass-through: what the server cannot do, the server refuses."""
 
     name = "openai"
-    honours = frozenset({"stop", "n", "tools"})
+    honours = frozenset({"stop", "n", "tools", "structured", "vision", "named_tool", "tool_choice"})
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:
         if request.tool_choice is not None or request.function_call is not None:

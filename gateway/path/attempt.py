@@ -355,10 +355,12 @@ class Attempt:
         if pipeline.done:
             self.state = _OVER
         if self.state is _OVER:
-            ending = pipeline.finish()
+            given = self._given or any(type(one) is not Repair for one in ready)
+            ending = pipeline.finish(lambda: not given and self._may_correct())
             if isinstance(ending, AskAgain):
-                return self._not_accepted(ending, given=ready)
-            ready += ending
+                self.correction = ending
+            else:
+                ready += ending
         self._given = self._given or any(type(one) is not Repair for one in ready)
         return ready
 
@@ -367,13 +369,6 @@ class Attempt:
         if isinstance(request, ChatRequest):  # the other operations have no abilities
             self._pipeline = pipeline_of(request, self.backend.dialect, outgoing, outgoing.abilities, last)
         return self._pipeline
-
-    def _not_accepted(self, judgement: AskAgain, *, given: list[Event]) -> list[Event]:
-        """Note what is to be asked instead. Raises the failure if it is too late to ask anything."""
-        if self._given or any(type(one) is not Repair for one in given) or not self._may_correct():
-            raise judgement.failure
-        self.correction = judgement
-        return given
 
     # --- ends --------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from gateway.upstream.transport import GatewayTransport, make_transport
 
 _FROM_MODEL = (
     "context", "max_output", "default_output", "max_n", "strict", "trim", "system",
-    "leading_assistant", "tools", "max_temperature",
+    "leading_assistant", "tools", "max_temperature", "emulate", "stream_unvalidated",
 )  # fmt: skip
 _FROM_BACKEND = (
     "variant",
@@ -24,6 +24,8 @@ _FROM_BACKEND = (
     "glm4_stream",
     "family",
     "prompt_window",
+    "capabilities",
+    "repair_tools",
 )
 _BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovered"}
 """Settings that a backend object does not depend on."""

@@ -219,6 +219,12 @@ class ChatRequest:
         vars(other)["accepts"] = self.accepts
         return self._unread_too(other)
 
+    def changed(self, **members: Any) -> ChatRequest:
+        """Return the same request with these members, which must be of the right types; None removes one."""
+        body = {name: value for name, value in {**self.body, **members}.items() if value is not None}
+        other = _checked(body, total_length=self.total_length, paired=self.paired)
+        return self._unread_too(other)
+
     @property
     def has_opening(self) -> bool:
         """Whether a user has said something."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.abilities.base import Ability, AskAgain, Judgement, Pipeline
 from gateway.abilities.stop import StopSequences
 from gateway.abilities.usage import UsageCounter
@@ -46,7 +48,7 @@ class Full(Plain):
 
 
 def finished(pipeline: Pipeline) -> list[Event]:
-    ending = pipeline.finish()
+    ending = pipeline.finish(lambda: False)
     assert isinstance(ending, list)
     return ending
 
@@ -56,13 +58,13 @@ def test_events_pass_the_stages_in_their_order() -> None:
 
 
 def test_what_a_stage_held_back_passes_those_behind_it() -> None:
-    assert Pipeline(Tag("1"), Tag("2")).finish() == [Delta("end of 1 2"), Delta("end of 2 ")]
+    assert finished(Pipeline(Tag("1"), Tag("2"))) == [Delta("end of 1 2"), Delta("end of 2 ")]
 
 
 def test_an_empty_row_lets_everything_pass() -> None:
     row = Pipeline()
     assert row.feed(Finish("stop")) == [Finish("stop")]
-    assert row.finish() == []
+    assert finished(row) == []
     assert not row.done
 
 
@@ -90,11 +92,8 @@ def test_what_was_held_back_is_counted_too() -> None:
     assert out == [Delta("one "), Delta("EN"), Usage(7, token_counts.estimate("one EN"), "estimate")]
 
 
-AGAIN = AskAgain(
-    openai.read_chat(b'{"messages":[{"role":"user","content":"again"}]}'),
-    "too_short",
-    UpstreamGarbled("too short"),
-)
+REQUEST = openai.read_chat(b'{"messages":[{"role":"user","content":"again"}]}')
+AGAIN = AskAgain(REQUEST, "too_short", UpstreamGarbled("too short"))
 
 
 class Judge(Plain):
@@ -108,8 +107,21 @@ class Judge(Plain):
 
 
 def test_pipeline_finishes_with_the_judgement_of_a_filter_that_asks_again() -> None:
-    assert Pipeline(Full()).finish() == []
-    assert Pipeline(Full(), Judge(), Tag("1")).finish() is AGAIN
+    assert Pipeline(Full()).finish(lambda: True) == []
+    assert Pipeline(Full(), Judge(), Tag("1")).finish(lambda: True) is AGAIN
+
+
+def test_pipeline_raises_the_failure_where_nothing_may_be_asked_again() -> None:
+    with pytest.raises(UpstreamGarbled):
+        Pipeline(Full(), Judge()).finish(lambda: False)
+
+
+def test_answer_stands_where_nothing_may_be_asked_again_and_the_judgement_has_no_failure() -> None:
+    class Lenient(Judge):
+        def judge(self) -> Judgement:
+            return AskAgain(REQUEST, "too_short", None)
+
+    assert Pipeline(Lenient(), Tag("1")).finish(lambda: False) == [Delta("end of 1 ")]
 
 
 def test_filter_is_judged_after_it_got_what_the_filters_before_it_held_back() -> None:
@@ -120,5 +132,5 @@ def test_filter_is_judged_after_it_got_what_the_filters_before_it_held_back() ->
             seen.append(event)
             return []
 
-    assert Pipeline(Tag("1"), Seeing()).finish() is AGAIN
+    assert Pipeline(Tag("1"), Seeing()).finish(lambda: True) is AGAIN
     assert seen == [Delta("end of 1 ")]
