@@ -1,4 +1,4 @@
-"""Work that outlives the request it came from, kept in sight and ended with the gateway."""
+"""Tasks that outlive the request that started them, and are cancelled when the gateway stops."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class Background:
-    """A set of running tasks. Whoever starts one may await it; nobody has to.
+    """A set of running tasks. Awaiting a task is optional.
 
-    Unlike a TaskGroup one failing task does not end the others: each belongs to another client.
+    Unlike in a TaskGroup, a failing task does not cancel the others: they belong to different clients.
     """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` now; its failure is seen by whoever awaits the task, and else only kept off the log."""
+        """Start `work` as a task. If nothing awaits the task, its exception is discarded silently."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -28,15 +28,15 @@ class Background:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved: an abandoned answer may fail without anyone to tell
+            task.exception()  # marks the exception as retrieved, so that asyncio does not log it
 
     async def aclose(self) -> None:
-        """Cancel what still runs, and what that may start meanwhile, and wait for its end."""
+        """Cancel all tasks, also those started during the cancellation, and wait until they have ended."""
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # the callbacks that forget them
+            await asyncio.sleep(0)  # lets the done callbacks run
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -1,10 +1,9 @@
 """Joins the socket writes of one event-loop iteration.
 
-A write to a socket wakes whoever reads it, and on a virtual machine that costs more than the write itself. A
-reader that is awake costs nothing: a few writes in a row are cheaper than the same with work between them.
-Nothing waits for more to come: what is held goes out in the next turn of the loop, and as soon as `MOST`
-writes are held, so that the first of many need not wait for the work of the last. Where writes are rare,
-none is held at all.
+A write to a socket wakes the process that reads it. On a virtual machine the wake-up costs more than the
+write itself, so several writes in a row are cheaper than the same writes with other work between them.
+The delay is bounded: pending writes are flushed in the next iteration of the event loop, or as soon as
+`MOST` are pending. If writes are rare, each one is flushed at once.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import asyncio
 import math
 
 MOST = 16
-"""The most writes that are held."""
+"""The number of pending writes that triggers a flush."""
 CALM = 0.002
-"""A write goes out at once when none came for so many seconds: there is nothing to be saved then."""
+"""Seconds without a write after which the next write is flushed at once."""
 
 
 class WriteBatcher:
-    """The writes of some connections of one event loop. Whoever closes a transport flushes first."""
+    """Pending writes of the connections of one event loop. Call `flush` before closing a transport."""
 
     __slots__ = ("_calm", "_held", "_last", "turn")
 
@@ -28,10 +27,10 @@ class WriteBatcher:
         self._last = -math.inf
         self._held: list[tuple[asyncio.Transport, bytes]] = []
         self.turn = 0
-        """How often it was emptied. Whoever notes it before a write knows later whether that has gone out."""
+        """The number of flushes so far. A write is pending while this equals its value before the write."""
 
     def write(self, transport: asyncio.Transport, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        """Write soon. What was to go to a transport that closes meanwhile is dropped."""
+        """Schedule a write. The data is dropped if the transport closes before the flush."""
         held, now = self._held, loop.time()
         held.append((transport, data))
         calm = now - self._last > self._calm
@@ -42,7 +41,7 @@ class WriteBatcher:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write all that is held now."""
+        """Write all pending data now."""
         held = self._held
         if not held:
             return
@@ -53,8 +52,8 @@ class WriteBatcher:
                 continue
             try:
                 transport.write(data)
-            except (RuntimeError, OSError):  # uvloop says RuntimeError for a closed transport
-                transport.abort()  # then its protocol is told of the loss, now if not before
+            except (RuntimeError, OSError):  # uvloop raises RuntimeError for a closed transport
+                transport.abort()  # makes the event loop call connection_lost
 
     def __repr__(self) -> str:
         return f"<WriteBatcher {len(self._held)} held>"

@@ -2,8 +2,8 @@
 
 `connection`: `ClientConnection`, the protocol that uvicorn makes for each client; `exchange`: one request
 and its response on a connection; `request_loop`: the task that serves the requests of a connection in turn;
-`admission`: who is connected: caps, and the sweep that ends slow clients; `head`: what a request's head
-must look like; `refusal`: responses that no application has seen.
+`admission`: limits on the number of connections, and the periodic check of their time limits; `head`: checks
+of a request's head; `refusal`: responses to requests that are refused before they reach the application.
 
 Rule: Only `server` imports this room.
 """

@@ -1,4 +1,4 @@
-"""Who is connected to a plane: caps on how many, and one sweep that ends whoever takes too long."""
+"""The client connections of one plane: limits on their number, and a periodic check of their time limits."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from gateway.formats.headers import Lines
 from gateway.write_batcher import WriteBatcher
 
 SLOWEST_SWEEP = 1.0
-"""Seconds between two sweeps, where no limit is shorter than a few of them."""
+"""The longest interval between two sweeps, in seconds. Short time limits make the interval shorter."""
 RETRY_AFTER = 1.0
-"""Seconds after which a client above a cap may try again: connections come and go quickly."""
+"""The Retry-After of a refused connection, in seconds. It is short because connections end often."""
 
 MOST_TURNED_AWAY = 256
-"""Connections that are refused with an answer at a time; beyond them they are cut off at once."""
+"""The most connections that are sent a refusal at the same time. Others are aborted without a response."""
 
 
 def no_lines(_: bytes | None) -> Lines:
-    """What a plane says that pages do not use."""
+    """Return no CORS header lines: the default for a plane without CORS."""
     return []
 
 
 class AdmittedConnection(Protocol):
-    """Somebody with time limits."""
+    """A connection whose time limits the sweep checks."""
 
     def check(self, now: float) -> None:
-        """End what has taken too long by `now`, in seconds of the event loop's clock."""
+        """Enforce the time limits that have passed at `now`, in seconds of the event loop's clock."""
 
 
 class ConnectionAdmission(ServerState):
-    """uvicorn's shared state of one plane, with the limits of `[server]` and what they need to be kept.
+    """uvicorn's server state of one plane, extended by the limits of `[server]` and their bookkeeping.
 
-    Time limits cost nothing per request: a connection writes down a deadline, and the sweep compares. So a
-    limit is kept to within a sweep, a quarter of the shortest limit and a second at most. `refused` is told
-    the reason of each refusal, a word of `REFUSALS` in the families of metrics. `cors` gives the header lines
-    that let a page read a refusal; it is given the request's Origin, None where that is not known.
+    There is one per plane; all connections of the plane share it. Time limits need no timer per request: a
+    connection stores its deadline, and the sweep compares it with the clock. A limit is therefore enforced
+    up to one sweep late: a quarter of the shortest limit, and at most one second.
+
+    Args:
+        limits: the `[server]` table of the configuration.
+        refused: called with the reason of each refusal, a member of `REFUSALS` in the metric families.
+        cors: returns the header lines that let a web page read a refusal; its argument is the Origin of the
+            request, or None if the Origin is not known.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class ConnectionAdmission(ServerState):
         self.reconfigure(limits)
 
     def reconfigure(self, limits: ServerSettings) -> None:
-        """Keep other limits from now on. Deadlines that are running stay, and nobody is sent away."""
+        """Apply new limits. Deadlines that are already set do not change, and connections stay open."""
         self.limits = limits
         shortest = min(
             limits.header_timeout,
@@ -76,18 +81,18 @@ class ConnectionAdmission(ServerState):
         self._period = min(SLOWEST_SWEEP, shortest / 4)
 
     def confine(self, room: float, turned_away: int = MOST_TURNED_AWAY) -> None:
-        """Serve no more connections than `room` from now on, as there are no descriptors for more.
+        """Limit the number of served connections to `room`, because there are no file descriptors for more.
 
-        `turned_away`: how many are refused with an answer at a time.
+        `turned_away`: the most connections that are sent a refusal at the same time.
         """
         self._room = room
         self._most_turned_away = turned_away
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of every answer. uvicorn sets them once a second, as the date is among them.
+        """The headers of every response. uvicorn sets them once per second, because they contain the date.
 
-        `standing` are the same as bytes.
+        `standing` contains the same headers as bytes.
         """
         return self._default_headers
 
@@ -97,9 +102,10 @@ class ConnectionAdmission(ServerState):
         self.standing = b"".join([b"%b: %b\r\n" % header for header in headers])
 
     def enter(self, guest: AdmittedConnection, peer: str | None) -> GatewayError | None:
-        """Take note of a connection; give the error it must be refused with, if it is one too many.
+        """Register a connection. Return the error to refuse it with if a limit is exceeded, otherwise None.
 
-        `peer` is its address, None on Unix sockets. Whoever entered must `leave`, refused or not.
+        `peer` is the client's address, None on Unix sockets. Every registered connection must call `leave`
+        when it ends, including a refused one.
         """
         error = self._objection(peer)
         if error is not None:
@@ -127,11 +133,11 @@ class ConnectionAdmission(ServerState):
 
     @property
     def crowded(self) -> bool:
-        """Whether even those who are turned away are too many to be told why."""
+        """Return True if too many refused connections are open to send a refusal to another one."""
         return len(self._turned_away) > self._most_turned_away
 
     def leave(self, guest: AdmittedConnection) -> None:
-        """Take note that a connection has ended."""
+        """Unregister a connection that has ended."""
         self._turned_away.discard(guest)
         peer = self._guests.pop(guest, None)
         if peer is not None:
@@ -140,7 +146,7 @@ class ConnectionAdmission(ServerState):
                 del self._peers[peer]
 
     def sweep(self, now: float) -> None:
-        """Let every connection look at its time limits, if that is due."""
+        """Check the time limits of every connection, if the sweep interval has passed."""
         if now < self._next:
             return
         self._next = now + self._period

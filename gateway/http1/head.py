@@ -1,7 +1,7 @@
-"""What a request's head must look like, beyond what the parser refuses by itself.
+"""Checks of a request's head that the HTTP parser does not make itself.
 
-The parser takes some of what RFC 9112 forbids: no Host or two, a coding before `chunked`, versions that
-nobody speaks. Behind another proxy each of them can hide a second request.
+The parser accepts some heads that RFC 9112 forbids: a missing or repeated Host, a transfer coding before
+`chunked`, unknown HTTP versions. Behind another proxy, each of these can be used for request smuggling.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Sequence
 from gateway.errors import BadRequest, GatewayError, UnsupportedTransferCoding
 
 Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
+"""Header fields as pairs of a lower-case name and a value."""
 
 WATCHED = frozenset({b"host", b"transfer-encoding"})
 """The headers that `check` looks at."""
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 _CODING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A token, as RFC 9110 writes the name of a coding."""
+"""The name of a transfer coding: a token of RFC 9110."""
 
 
 def check(version: str, headers: Headers) -> None:
-    """Raise `BadRequest` or `UnsupportedTransferCoding` for a head that could be read in two ways.
+    """Raise `BadRequest` or `UnsupportedTransferCoding` for a head that is ambiguous.
 
-    Only the `WATCHED` among the headers matter; others may be left out.
+    Only the headers in `WATCHED` are read; the caller may leave out all others.
     """
     if version not in ("1.1", "1.0"):
         raise BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     hosts = [value for name, value in headers if name == b"host"]
-    if hosts or version == "1.1":  # HTTP/1.0 knows no Host
+    if hosts or version == "1.1":  # HTTP/1.0 does not require Host
         _require_one_host(hosts)
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings:
@@ -38,9 +38,10 @@ def check(version: str, headers: Headers) -> None:
 
 
 def parted(target: bytes) -> tuple[bytes | None, bytes]:
-    """The authority that a target in absolute form names (None in the other forms), and the rest of it.
+    """Split a request target into its authority and its path with query.
 
-    Raises `BadRequest` where it names none.
+    The authority is None unless the target is in absolute form. Raises `BadRequest` if a target in absolute
+    form has no valid authority.
     """
     if target[:1] == b"/" or b"://" not in target:
         return None, target
@@ -52,7 +53,7 @@ def parted(target: bytes) -> tuple[bytes | None, bytes]:
 
 
 def addressed(headers: Headers, authority: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of a request whose target names an authority: it counts, not Host (RFC 9112, 3.2.2)."""
+    """Return the headers with Host replaced by the authority of the target (RFC 9112, 3.2.2)."""
     return [(b"host", authority), *(field for field in headers if field[0] != b"host")]
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a refusal that no application has seen: one whole answer, after which the connection ends."""
+"""Responses to requests that are refused before they reach the application. The connection then closes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _STANDING = (
 def answer(
     error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = (), lines: Iterable[bytes] = ()
 ) -> bytes:
-    """An HTTP/1.1 answer with OpenAI's envelope; `headers` and `lines` are more of them, such as the date."""
+    """Return the bytes of an HTTP/1.1 response with OpenAI's error envelope.
+
+    `headers` (pairs) and `lines` (`name: value`) are added to the head, for example the date.
+    """
     status = HTTPStatus(error.row.status)
     body = openai.write_error(error)
     said = [b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()), _STANDING]
@@ -30,7 +33,7 @@ def answer(
 
 
 def _advice(error: GatewayError) -> list[tuple[bytes, bytes]]:
-    """What the client should do about it: when to come again, or never."""
+    """Return the header fields that tell the client when to retry, or not to retry."""
     fields: list[tuple[bytes, bytes]] = []
     if error.retry_after is not None:
         fields.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))

@@ -1,8 +1,8 @@
-"""Worker: the task that serves the requests of one connection, one after the other.
+"""The task that serves the requests of one client connection, one after the other.
 
-A task of its own for each request costs more than reading the request's head does: asyncio enters it in its
-lists, takes it out again, and tells of its end in another turn of the loop. A connection that stays keeps one
-task, which rests in between.
+Creating a task for each request costs more than parsing the request's head: asyncio registers the task,
+unregisters it, and runs its done callbacks in a later iteration of the event loop. A persistent connection
+therefore keeps one task, which is suspended between requests.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any, TypeAlias
 
 Work: TypeAlias = Coroutine[Any, Any, None]
 Over: TypeAlias = Callable[[Exception | None], None]
-"""Is told that a piece of work has ended, and what it raised; None also where it was cancelled."""
+"""Called when a coroutine has ended, with its exception, or None if it succeeded or was cancelled."""
 
 
 class RequestLoop:
-    """Does a piece of work whenever it `rests`. Ends when it is dismissed, and with cancelled work."""
+    """Runs coroutines one after another in a single task.
+
+    The task ends on `dismiss`, or when a coroutine is cancelled.
+    """
 
     __slots__ = ("_dismissed", "_given", "_loop", "_rest", "task")
 
@@ -27,23 +30,23 @@ class RequestLoop:
         self._rest: asyncio.Future[None] | None = None
         self._dismissed = False
         self.task: asyncio.Task[None] = loop.create_task(self._run())
-        """What can be cancelled to cancel the work."""
+        """The task. Cancelling it cancels the coroutine that is running."""
         self.task.add_done_callback(self._end)
 
     @property
     def rests(self) -> bool:
-        """Whether it can be given work. A new one can, too."""
+        """Return True if the task is suspended between two coroutines. A new loop also accepts work."""
         return self._rest is not None
 
     def give(self, work: Work, over: Over) -> None:
-        """Let it begin soon; only to one that is new or rests."""
+        """Schedule a coroutine. Call this only on a loop that is new or for which `rests` is true."""
         self._given = work, over
         rest, self._rest = self._rest, None
         if rest is not None:
             rest.set_result(None)
 
     def dismiss(self) -> None:
-        """Let it end when its work has, or now."""
+        """End the task: at once if it is suspended, otherwise after the running coroutine."""
         self._dismissed = True
         rest, self._rest = self._rest, None
         if rest is not None:
@@ -55,11 +58,11 @@ class RequestLoop:
             error: Exception | None = None
             try:
                 await work
-            except Exception as raised:  # noqa: BLE001 - who gave the work is told
+            except Exception as raised:  # noqa: BLE001 - passed to the `over` callback
                 error = raised
             finally:
                 over(error)
-            del work, over, error  # a request must not live as long as its connection
+            del work, over, error  # the suspended task must not keep the objects of the last request alive
             if self._dismissed:
                 return
             self._rest = rest = self._loop.create_future()
@@ -67,7 +70,7 @@ class RequestLoop:
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self._rest = None
-        if self._given is not None:  # cancelled before it began
+        if self._given is not None:  # cancelled before the first step of the task
             work, over = self._given
             work.close()
             over(None)

@@ -1,4 +1,4 @@
-"""Opens connections to one server: addresses, sockets, TLS, all within one time-out."""
+"""Opens connections to one server: name lookup, TCP connect and TLS handshake, within one time-out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONNECTED = frozenset({0, errno.EISCONN})
 
 
 class Origin(NamedTuple):
-    """Where a server listens. `host` without brackets; `port` always given."""
+    """Scheme, host and port of a server. `host` has no brackets; `port` is always set."""
 
     scheme: str
     host: str
@@ -29,7 +29,7 @@ class Origin(NamedTuple):
 
 
 class HandshakeTimeout(ssl.SSLError):
-    """The server took the connection but did not finish the TLS handshake in time."""
+    """The server accepted the connection but did not finish the TLS handshake in time."""
 
 
 class Connector(Protocol):
@@ -38,16 +38,17 @@ class Connector(Protocol):
     async def wait_connection(
         self, lost: Callable[[BackendConnection], None], seconds: float | None, /
     ) -> BackendConnection:
-        """Open a connection within `seconds`; `lost` is called when it has ended."""
+        """Open a connection within `seconds`; `lost` is called when the connection has ended."""
 
 
 class Dialer:
     """Opens connections to one origin. A name is looked up again for new connections; see `Resolver`.
 
-    Of several addresses the one that answered last comes first, so that a dead one costs its wait once.
+    If the name has several addresses, the last one that accepted a connection is tried first. An unreachable
+    address therefore costs its time-out only once.
     `context` makes the TLS context when it is first needed; `uds` is the path of a Unix socket to use
     instead of the network, `addresses` are where the server is, if the name is not to be looked up.
-    `receive_buffer`: bytes that the system may hold for each connection; 0: as many as it likes.
+    `receive_buffer`: size of the socket receive buffer in bytes; 0 keeps the default of the system.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class Dialer:
     async def wait_connection(
         self, lost: Callable[[BackendConnection], None], seconds: float | None
     ) -> BackendConnection:
-        """Open a connection within `seconds`. Without TLS it can be used before the event loop has it.
+        """Open a connection within `seconds`. Without TLS, it is usable before the event loop has the socket.
 
-        Raises `TimeoutError`, `HandshakeTimeout`, or what failed: `OSError`, `ssl.SSLError`.
+        Raises `TimeoutError`, `HandshakeTimeout`, `OSError` or `ssl.SSLError`.
         """
         loop = asyncio.get_running_loop()
         until = None if seconds is None else loop.time() + seconds
@@ -96,14 +97,14 @@ class Dialer:
         try:
             found = await self._resolver.wait_addresses(seconds)
         except socket.gaierror:
-            socket.socket().close()  # the resolver does not tell that no descriptor was left; this does
+            socket.socket().close()  # raises EMFILE if no descriptor is left, which gaierror hides
             raise
         if self._good in found[1:]:
             return sorted(found, key=lambda address: address != self._good)  # the others keep their order
         return found
 
     async def _wait_socket(self, addresses: list[Address], until: float | None) -> socket.socket:
-        """The first address that answers; each gets its share of the time that is left."""
+        """Connect to the first address that accepts. Each gets an equal share of the remaining time."""
         loop = asyncio.get_running_loop()
         failed: OSError = OSError("The name has no address.")
         for index, address in enumerate(addresses):
@@ -124,7 +125,7 @@ class Dialer:
     async def _attached(
         self, connection: BackendConnection, sock: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        """Give the socket to the event loop, which from then on is at the connection's service."""
+        """Give the socket to the event loop, which then calls the connection as its protocol."""
         loop = asyncio.get_running_loop()
         name = self._origin.host if context is not None else None
         connect = loop.create_connection if self._uds is None else loop.create_unix_connection
@@ -136,10 +137,10 @@ class Dialer:
 
 
 def _told_apart(error: OSError, address: Address) -> OSError:
-    """The error, or another one where this system cannot reach the address at all.
+    """Return the error, or EHOSTUNREACH if this system cannot reach the address at all.
 
-    It has one number for that and for ports that are all in use. UDP, which has ports of its own, tells them
-    apart: nothing is sent.
+    The system reports EADDRNOTAVAIL for both an unreachable address and exhausted local ports. Connecting a
+    UDP socket, which has its own ports and sends nothing, distinguishes the two cases.
     """
     if error.errno == errno.EADDRNOTAVAIL:
         family, where = address
@@ -156,7 +157,7 @@ async def _wait_open(address: Address, seconds: float | None, receive_buffer: in
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if receive_buffer:  # before connecting: what window can be offered is settled then
+        if receive_buffer:  # before connecting: the TCP window scale is negotiated there
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if family == socket.AF_UNIX or sys.platform == "win32":
             if family != socket.AF_UNIX:
@@ -173,10 +174,10 @@ async def _wait_open(address: Address, seconds: float | None, receive_buffer: in
 
 
 async def _wait_connected(sock: socket.socket, where: Any, seconds: float | None) -> None:
-    """Connect to an address. uvloop's own `sock_connect` has a thread resolve it first, for nothing."""
+    """Connect to an address. uvloop's `sock_connect` would first resolve it in a thread, without need."""
     error = sock.connect_ex(where)
     if error in _UNDER_WAY:
-        error = sock.connect_ex(where)  # a server on this machine has answered meanwhile
+        error = sock.connect_ex(where)  # a server on this machine may have accepted already
     if error in _UNDER_WAY:
         loop = asyncio.get_running_loop()
         connected = loop.create_future()

@@ -1,4 +1,4 @@
-"""The connections to one server: few, the last used first, none kept longer than the server keeps it."""
+"""The pool of connections to one server: limited in number, last-in first-out, with an idle time-out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gateway.upstream.connection import BackendConnection
 from gateway.upstream.dialer import Connector
 
 PEEK_AFTER = 0.025
-"""Seconds of idleness after which the socket is asked before a connection is used again: a busy event loop
-may not have been told yet that the server has closed it."""
+"""Idle seconds after which the socket is checked before a connection is reused. A busy event loop may not
+have processed the server's close yet."""
 
 OLDEST = 60.0
-"""Seconds after which a connection serves no further request, so that a name's new address is soon in use."""
+"""The maximum age of a reused connection in seconds. New connections use the current address of the name."""
 
 
 class PoolFull(TimeoutError):
@@ -26,7 +26,7 @@ class PoolFull(TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """The state of a pool: connections that are open or being opened, those idle, requests that wait."""
+    """The number of open (or opening) connections, idle connections, and waiting requests of a pool."""
 
     open: int
     idle: int
@@ -36,9 +36,10 @@ class PoolStatistics:
 class ConnectionPool:
     """The connections to one server. Belongs to one event loop.
 
-    A place is the right to one open connection. It is taken before connecting and given back when the
-    connection is discarded or lost, whichever comes first. While somebody waits nothing is idle. `deserted`
-    is told when the server closes a connection that nobody uses, as it does when it ends.
+    A place is the right to one open connection. It is taken before connecting, and given back when the
+    connection is discarded or lost, whichever is first. A returned connection goes to a waiting request
+    before it becomes idle. `deserted` is called when the server closes an idle connection, which is a sign
+    that the server may be stopping.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ConnectionPool:
     # --- getting -----------------------------------------------------------------------------------
 
     def take(self) -> BackendConnection | None:
-        """The idle connection that was used last, if there is one that still stands."""
+        """Return the most recently used idle connection that is still open, or None. Discard expired ones."""
         while self._idle:
             connection = self._idle.pop()
             now = self._loop.time()
@@ -76,10 +77,15 @@ class ConnectionPool:
     async def wait_connection(
         self, *, place: float | None, connect: float | None, until: float = math.inf, fresh: bool = False
     ) -> BackendConnection:
-        """A connection within `place` seconds of waiting for one and `connect` seconds of opening it.
+        """Return a connection: one handed over by another request, or a new one.
 
-        `until`, in the loop's time, ends both. `fresh` asks for one that has served nobody. Raises
-        `PoolFull` and what the dialer raises.
+        Args:
+            place: seconds to wait for a place.
+            connect: seconds to open a connection.
+            until: the end of both waits, in the event loop's time.
+            fresh: return only a connection that has served no request.
+
+        Raises `PoolFull`, and what the dialer raises.
         """
         if self._open < self._most:
             self._open += 1
@@ -88,7 +94,7 @@ class ConnectionPool:
         return await self._wait_dialed(self._within(connect, until))
 
     async def _wait_dialed(self, seconds: float | None) -> BackendConnection:
-        """Fill a place that is taken already."""
+        """Open a connection for a place that is already taken."""
         try:
             connection = await self._dialer.wait_connection(self._lose, seconds)
         except BaseException:
@@ -99,9 +105,9 @@ class ConnectionPool:
         return connection
 
     def prepare(self) -> None:
-        """Begin to open a connection for a request that will come, unless there is one for it.
+        """Start to open a connection for a coming request, unless one is idle or no place is free.
 
-        A failure is no news to anybody: who asks for a connection then will be told of its own.
+        An `OSError` is ignored: the request that needs a connection opens its own and gets its own error.
         """
         if self._preparing is None and not (self._closed or self._idle or self._open >= self._most):
             self._preparing = self._loop.create_task(self._prepare())
@@ -109,7 +115,7 @@ class ConnectionPool:
     async def _prepare(self) -> None:
         self._open += 1
         try:
-            connection = await self._wait_dialed(self._keepalive)  # who is served till then needs it no more
+            connection = await self._wait_dialed(self._keepalive)  # a request that comes later opens its own
         except OSError:
             return
         finally:
@@ -126,7 +132,7 @@ class ConnectionPool:
         return left if seconds is None or left < seconds else seconds
 
     async def _wait_place(self, seconds: float | None, *, fresh: bool) -> BackendConnection | None:
-        """Wait for a connection that somebody hands over, or None: a place, taken already."""
+        """Wait for a connection that another request returns, or for a place (None), which is then taken."""
         if fresh and self._open >= self._most and self._idle:
             self.discard(self._idle.pop(0))
         until = None if seconds is None else self._loop.time() + seconds
@@ -134,7 +140,7 @@ class ConnectionPool:
             connection = await self._wait_turn(until)
             if connection is None or not (fresh or connection.closed):
                 return connection
-            if connection.counted:  # of no use to us, but its place is
+            if connection.counted:  # the connection cannot be used, but its place can
                 connection.counted = False
                 connection.abort()
                 return None
@@ -151,7 +157,7 @@ class ConnectionPool:
             if waiter.done() and not waiter.cancelled():
                 self._return(waiter.result())
             else:
-                with contextlib.suppress(ValueError):  # passed over already, as it was cancelled
+                with contextlib.suppress(ValueError):  # already removed from the queue
                     self._waiting.remove(waiter)
             if isinstance(error, TimeoutError):
                 raise PoolFull("No connection became free in time.") from None
@@ -166,7 +172,7 @@ class ConnectionPool:
     # --- giving back -------------------------------------------------------------------------------
 
     def give_back(self, connection: BackendConnection) -> None:
-        """Take a connection back whose request is over; one that cannot serve again is closed."""
+        """Return a connection to the pool after its request. Close it if it cannot be reused."""
         if self._closed or not connection.reusable():
             self.discard(connection)
         else:
@@ -181,7 +187,7 @@ class ConnectionPool:
             self._sweep = self._loop.call_later(self._keepalive, self._drop_old)
 
     def discard(self, connection: BackendConnection) -> None:
-        """Close a connection and give its place away. Harmless when repeated."""
+        """Close a connection and give its place back. Calling it again has no effect."""
         connection.abort()
         if connection.counted:
             connection.counted = False
@@ -219,7 +225,7 @@ class ConnectionPool:
             self._sweep = self._loop.call_later(delay, self._drop_old)
 
     def close(self) -> None:
-        """Close what is idle, and every other connection when its request ends."""
+        """Close idle connections now, and every other connection when its request ends."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -230,7 +236,7 @@ class ConnectionPool:
             self.discard(self._idle.pop())
 
     def statistics(self) -> PoolStatistics:
-        """The state of the pool; closed connections that were not met yet are not counted as idle."""
+        """Return the state of the pool. Closed connections that are not yet removed do not count as idle."""
         idle = sum(not connection.closed for connection in self._idle)
         return PoolStatistics(self._open, idle, len(self._waiting))
 

@@ -1,4 +1,4 @@
-"""One request on its way to the head of its answer: over which connection, and when over another one."""
+"""Sends one request and waits for the head of its response. Repeats it if that is safe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from gateway.upstream.connection import ONE_WRITE, BackendConnection, Overdue, R
 from gateway.upstream.pool import ConnectionPool
 
 REPEAT_WITHIN = 0.1
-"""Seconds after the send within which a used connection may end and the request be sent once more.
+"""Seconds after the send within which the end of a reused connection allows a repeat of the request.
 
-A server that was just closing the connection ends it at once; one that ends it later may have worked."""
+A server that was already closing the connection ends it at once. A server that ends the connection later may
+have processed the request."""
 
 Again: TypeAlias = Callable[[], bool]
-"""Is asked, and so told, before a request that was written is sent once more; true allows it."""
+"""Called before a request that was already written is sent a second time. Returns True to allow it."""
 
 
 async def wait_answer(
@@ -35,16 +36,24 @@ async def wait_answer(
     chunked: bool = False,
     sent: Callable[[BackendConnection], None] | None = None,
 ) -> BackendConnection:
-    """Send a request and wait for the head of its answer; gives the connection, which the caller returns.
+    """Send a request and wait for the head of its response.
 
-    `connect` and `place`: seconds to open a connection and to wait for one in use. `again`: when a
-    connection that had served before ends without a byte of an answer within `REPEAT_WITHIN` seconds of the
-    send, and this allows it, the request is sent once more on a fresh connection; None never allows it.
-    `until`, in the loop's time, ends all of it; `read`, in seconds, the waiting for the answer. `ready_at`,
-    `lasting` and `without_body` as in `BackendConnection.start`; `chunked`: how a body that comes in pieces
-    is sent. `sent` is told the connection over which the request has left: when this is cancelled after
-    that, or takes too long for one that is `lasting`, the connection stays as it is, and whoever was told
-    must discard it. Raises `ConnectionFault`, and `OSError` where no connection was to be had.
+    Args:
+        connect: seconds to open a connection.
+        place: seconds to wait for a connection that is in use.
+        again: asked before a written request is repeated on a fresh connection. That is possible if a reused
+            connection ends without a byte of a response within `REPEAT_WITHIN` seconds of the send. None
+            forbids the repeat.
+        until: the end of the whole exchange, in the event loop's time.
+        read: seconds to wait for the response.
+        ready_at, lasting, without_body: as in `BackendConnection.start`.
+        chunked: send a body that comes in pieces with the chunked transfer coding.
+        sent: called with the connection on which the request was sent. If this function is cancelled after
+            that call, or a `lasting` request is overdue, the connection stays open and the callee must
+            discard it.
+
+    Returns the connection, which the caller must give back to the pool. Raises `ConnectionFault`, or
+    `OSError` if no connection could be opened.
     """
     connection = pool.take()
     fresh = told = False
@@ -70,7 +79,7 @@ async def wait_answer(
                 told = True
             if not connection.ready:
                 await connection.next_event()
-            if not (connection.ready and connection.status):  # seldom: one event has told all
+            if not (connection.ready and connection.status):  # rare: the head came in parts
                 await connection.wait_head()
             return connection
         except (Stale, Unanswered) as fault:
