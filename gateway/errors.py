@@ -25,6 +25,7 @@
     │   ├── UpstreamGarbled         the answer is not what its dialect promises
     │   ├── UpstreamEmpty           200 without an answer, not even one that is said to be complete
     │   └── UpstreamTLS
+    ├── StructuredOutputFailed, ToolCallFailed    the model's answer is not what was asked for
     ├── UpstreamTimeout             FirstTokenTimeout, StallTimeout, TotalTimeout
     ├── InternalError               our bug
     └── ClientGone                  nobody is left to answer; blames nobody

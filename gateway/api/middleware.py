@@ -114,6 +114,7 @@ class RequestMiddleware:
             await self._refuse(context, InternalError("The gateway failed. Its log knows more."))
             forget_trace(error)
         finally:
+            client.context = None  # the context refers to the client: together they would be a cycle
             context.receipt.finished = self._clock()
             if context.memory is not None:
                 context.memory.give(context.held)

@@ -111,6 +111,7 @@ class Generation(Answer):
                     if attempt.is_open():
                         await attempt.close()
                     self.state, self.done = GenerationState.DONE, True
+                    self._attempt = None  # it refers to this generation: together they would be a cycle
                     if attempt.settle("ok"):  # let the request that has got its slot send first
                         await asyncio.sleep(0)
                     if attempt.correction is not None:
@@ -132,8 +133,9 @@ class Generation(Answer):
 
     async def aclose(self) -> None:
         """Leave the answer; an attempt in flight ends as one whose client has left."""
-        if self._attempt is not None and not self.done:
-            await self._attempt.leave()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and not self.done:
+            await attempt.leave()
 
     def _may_correct(self) -> bool:
         """Return True if an ability may ask again: once, within the total time-out and the retry budget."""

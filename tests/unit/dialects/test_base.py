@@ -175,7 +175,7 @@ def test_every_dialect_is_listed_by_its_own_name(name: str) -> None:
     dialect = DIALECTS[name]
     assert dialect.name == name
     assert dialect.probe.startswith("/")
-    assert dialect.honours <= {"stop", "n", "tools"}
+    assert dialect.honours <= {"stop", "n", "tools", "structured", "vision", "named_tool", "tool_choice"}
 
 
 def test_a_dialect_translates_chat_and_what_it_says_besides() -> None:

@@ -33,7 +33,7 @@ def event(delta: dict[str, Any], finish: str | None = None) -> sse.SseEvent:
 def test_the_server_batches_and_has_tools_but_neither_stop_nor_n() -> None:
     dialect = GLM4Dialect()
     assert (dialect.name, dialect.context, dialect.probe) == ("glm4", 8192, "/health")
-    assert dialect.honours == {"tools"}
+    assert dialect.honours == {"tools", "named_tool"}
 
 
 def test_the_context_is_8192_tokens_unless_configured() -> None:

@@ -37,7 +37,7 @@ def whole(choice: dict[str, Any], **members: Any) -> bytes:
 def test_the_server_batches_and_does_stop_n_and_tools_by_itself() -> None:
     dialect = OpenAIDialect()
     assert (dialect.name, dialect.context) == ("openai", None)
-    assert dialect.honours == {"stop", "n", "tools"}
+    assert dialect.honours == {"stop", "n", "tools", "structured", "vision", "named_tool", "tool_choice"}
     assert dialect.probe == "/v1/models"
 
 
