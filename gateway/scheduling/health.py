@@ -1,26 +1,36 @@
-"""Whether a backend may be asked, and how much: one state machine a backend. Pure: events in, verdicts out.
+"""The health of one backend: a state machine that decides if and how much the backend is used. Pure.
 
     up ──refused, or `fall` failures in a row──▶ down ──a probe answers──▶ half_open ──`rise` good──▶ ramping
     up ──`fall` strikes──▶ (doubted) ──a trial of its own fails──▶ sick ──one real answer───────────▶ ramping
     up ──"busy, come back later"──▶ paused ──▶ up                    ramping ──`slow_start` seconds──▶ up
 
-Rules. Busy is not dead: a probe that times out while work of ours is under way says nothing. Refused is dead:
-nobody listens. A failure of a request that reached the server (a 5xx, garbage, silence) is a *strike*. The
-same request sent again is the same strike, as the fault may be its own; `AGAIN` more are enough whatever they
-were. Strikes may all be the fault of what one tenant sends, so they put nothing out: they have the backend
-*doubted*, which means a trial, a small request of our own, also where nothing is probed. Until that has ended
-a doubted backend stays in, but is the last choice. Strikes are wiped out by an answer, never by a probe, for
-a poisoned card answers probes well; and what a failed trial took out only a real answer brings back. A
-connection that fails is a *miss*, which any sign of life wipes out; one that is reset after the request was
-sent may be the request's doing and is never the miss that puts a backend out, but has it probed, and tried
-out where probes are answered all the same. A client's error is nobody's failure. Neither is a refusal of the
-gateway itself, such as a 404: that backend is *unfit*, the last choice for a while, as each request it gets
-costs a second try. While a backend is out nobody is sent there, so what still ends there is old news and not
-heard.
+Terms. A *probe* is a cheap GET. A *trial* is a small generation request sent by the gateway itself. A
+*miss* is a failed connection. A *strike* is the failure of a request that reached the server (a 5xx, a
+malformed answer, or silence).
 
-Theory of operation. `tried`, `probed` and `trialled` change the state; `usable`, `slots_now`, `share` and
-`next_change` are what a scheduler asks; `errand` and `due` tell a prober what to do and when. Times
-are monotonic seconds, `chance` is a random number from 0 up to 1 that spreads the back-off.
+Rules.
+
+- Busy is not dead: a probe that times out while requests of this gateway are in flight does not count.
+- Refused is dead: if a connection is refused, no process is listening, and the backend is down at once.
+- Repeated failures of the same request count as one strike, because the request itself may be the cause.
+  But `fall` + `AGAIN` failures are enough, even if all are of the same request.
+- Strikes alone do not take a backend out of service, because the requests of one tenant may be the cause of
+  all of them. They make the backend *doubted*. A doubted backend gets a trial, even where no probes are
+  configured. Until the trial ends, the backend stays in use but is chosen last.
+- A complete answer clears the strikes. A probe does not, because a GPU in a broken state can still answer
+  probes. A backend that went out because a trial failed returns only after a complete answer.
+- Any sign of life clears the misses. A connection that is reset after the request was sent may be caused by
+  the request, so a reset alone never takes the backend out of service. It leads to a probe, and after
+  `fall` resets to a trial, even if probes succeed.
+- An error of the client is not a failure of the backend. Neither is a response such as 404, which means
+  that the gateway is misconfigured for this backend. The backend is then *unfit*: it is chosen last for a
+  while, because each request it gets costs a second attempt.
+- While a backend is out of service, no requests are sent to it. The results of requests sent before that
+  are ignored.
+
+Theory of operation. `tried`, `probed` and `trialled` change the state. The scheduler reads `usable`,
+`slots_now`, `share` and `next_change`. The prober reads `errand` and `due`: what to do next, and when.
+Times are monotonic seconds. `chance` is a random number from 0 to below 1 that spreads the back-off.
 """
 
 from __future__ import annotations
@@ -43,29 +53,31 @@ from gateway.errors import (
 from gateway.scheduling.availability import LAST
 
 State: TypeAlias = Literal["up", "ramping", "paused", "half_open", "down", "sick"]
-"""How a backend is, in one word."""
+"""The states of a backend, as shown in metrics and on the admin plane."""
 Probe: TypeAlias = Literal["ok", "refused", "failed", "bad_status", "timeout", "busy"]
-"""How a probe ended; `failed` is a connection that broke, `busy` a time-out with work of ours under way."""
+"""The results of a probe. `failed`: the connection broke. `busy`: the probe timed out while requests of this
+gateway were in flight."""
 Errand: TypeAlias = Literal["probe", "trial"]
-"""What a prober can do for a backend: a cheap GET, or a small real generation."""
+"""What the prober does for a backend: a probe (a cheap GET) or a trial (a small generation request)."""
 
 REST = 0.5
-"""Seconds out after the first failure; doubles with each further one."""
+"""Seconds out of service after the first failure. The time doubles with each further failure."""
 LONGEST_REST = 10.0
-"""The longest rest where nothing is probed, and a user's request must find out; in seconds."""
+"""Longest time out of service if no probes are configured and a user's request must test the backend, in
+seconds."""
 LONGEST_PAUSE = 60.0
-"""The longest time for which a backend's own "come back later" is believed, in seconds."""
+"""Upper limit for the pause that a backend itself may ask for (Retry-After), in seconds."""
 CONFIRM = 0.5
-"""Seconds to the next probe after one that was the first to be answered again."""
+"""Seconds until the next probe after the first successful one."""
 SPREAD = 0.25
-"""How much of a back-off chance may take off, so that gateways do not come back in step."""
+"""The largest fraction of a back-off that is removed at random, so that gateways do not retry in step."""
 
 RESERVED = 0.1
-"""Seconds between two looks for a slot that is free for a trial."""
+"""Seconds between two attempts to get a free slot for a trial."""
 
 AGAIN = 2
-"""How many failures more put a backend out if all were of the same request: what an SDK sends again by itself
-does not."""
+"""How many failures beyond `fall` make a backend doubted if all are of the same request. The automatic
+retries of an SDK stay below this number."""
 
 STATES: tuple[State, ...] = ("up", "ramping", "paused", "half_open", "down", "sick")
 PROBES: tuple[Probe, ...] = ("ok", "refused", "failed", "bad_status", "timeout", "busy")
@@ -84,18 +96,19 @@ REASONS = frozenset(
         "probe_timeout",
     }
 )
-"""Why a backend can be out."""
+"""The reasons for which a backend can be out of service."""
 
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRules:
-    """How quickly a backend is given up and taken back.
+    """How quickly a backend is taken out of service and put back.
 
-    `fall` failures in a row put it out, `rise` good signs bring it back; over `slow_start` seconds it then
-    gets its slots back. `interval` is the time between two probes, which no back-off exceeds; None: nothing
-    is probed, and only requests tell how backends are, and trials where requests fail.
+    `fall` failures in a row take a backend out of service, and `rise` good signs bring it back. Over the
+    following `slow_start` seconds its slots become available step by step. `interval` is the time between
+    two probes in seconds, and the upper limit of the back-off. None: no probes are sent; the state follows
+    from the results of requests, and from trials after failed requests.
     """
 
     fall: int = 3
@@ -105,11 +118,12 @@ class HealthRules:
 
 
 class BackendHealth:
-    """The health of one backend with `slots` slots. One for the whole life of the configuration.
+    """The health of one backend with `slots` slots. It lives as long as the backend is configured.
 
-    `steady`: up, with nothing counted against it, so that another good answer changes nothing. `tries`: how
-    many tries have ended here. `reason`: the word of `REASONS` that put it out last, "" for none. `since`:
-    when it last went out or came back.
+    `steady` is true if the backend is up and nothing counts against it, so that another complete answer
+    changes nothing. `tries` is the number of attempts that have ended here. `reason` is the reason (see
+    `REASONS`) for which the backend last went out of service, "" if it never did. `since` is the time at
+    which it last went out of service or returned.
     """
 
     __slots__ = (
@@ -163,11 +177,12 @@ class BackendHealth:
         self._tried_out_at = now - LONGEST_REST
         self._reserved_until = 0.0
         self.doubted = False
-        """Whether a trial is due, or under way, that tells whether it is sick."""
+        """True while a trial is due or running that decides if the backend is sick."""
         self.needs_answer = False
-        """Whether only a real answer brings it back."""
+        """True if only a complete answer brings the backend back."""
         self.suspected = False
-        """Whether a connection broke and nobody has looked yet: then even a busy backend is probed."""
+        """True if a connection broke and no probe was sent since. The backend is then probed even if it is
+        busy."""
         self.errand_at = now
         self.reason = ""
         self.since = now
@@ -175,7 +190,7 @@ class BackendHealth:
         self.tries = 0
 
     def refit(self, slots: int, rules: HealthRules) -> None:
-        """Go on with other slots and rules; what is known of the backend stays."""
+        """Change slots and rules after a reload. The state is kept."""
         self._slots, self._rules = slots, rules
 
     # --- events ------------------------------------------------------------------------------------
@@ -188,10 +203,10 @@ class BackendHealth:
         request: object | None = None,
         tenant: str = "",
     ) -> None:
-        """Take note of the end of a user's try: its error, None for a whole answer.
+        """Record the end of a user's attempt: its error, or None for a complete answer.
 
-        Tries with equal `request` are the same request sent again; None is like no other. `tenant` is who
-        sent it.
+        Attempts with an equal `request` are the same request sent again. None is equal to no other request.
+        `tenant` is the tenant who sent the request.
         """
         self.tries += 1
         if error is None and self.steady:
@@ -216,7 +231,7 @@ class BackendHealth:
                 self._suspect(now)
 
     def probed(self, end: Probe, now: float, chance: float, rest: float = 0.0) -> None:
-        """Take note of the end of a probe; `rest`: seconds for which the server asks to be left alone."""
+        """Record the end of a probe. `rest` is the time the server asked to be left alone, in seconds."""
         self.suspected = False
         self._looked_at = now
         self._advance(now)
@@ -228,7 +243,7 @@ class BackendHealth:
             self.errand_at = now + min(CONFIRM, self._interval)
         elif self._state in ("up", "half_open") or end == "busy":
             self.errand_at = now + _spread(self._interval, chance)
-        if end == "ok" and self._resets >= self._rules.fall:  # it takes connections, and no requests
+        if end == "ok" and self._resets >= self._rules.fall:  # probes succeed, requests are reset
             self._doubt(now)
         if self.doubted:
             self._call_trial(now)
@@ -236,7 +251,7 @@ class BackendHealth:
             self.errand_at = max(self.errand_at, now + min(rest, LONGEST_PAUSE))
 
     def trialled(self, error: GatewayError | None, now: float, chance: float) -> None:
-        """Take note of the end of a trial: its error, None for a whole answer."""
+        """Record the end of a trial: its error, or None for a complete answer."""
         if self._state != "sick":
             if self.doubted:
                 self._judged(error, now, chance)
@@ -244,7 +259,7 @@ class BackendHealth:
         if error is None:
             self._recover(now)
         elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
-            self._open_half(now)  # it did not take our request; perhaps it takes those of users
+            self._open_half(now)  # it rejects our trial, but may accept requests of users
             self.errand_at = now + _spread(self._interval, chance)
         elif isinstance(error, UpstreamBusy) and error.retry_after:
             self._until = self.errand_at = now + min(error.retry_after, LONGEST_PAUSE)
@@ -252,28 +267,30 @@ class BackendHealth:
             self._go_out("sick", _reason(error), now, chance)
 
     def reserved(self, now: float) -> None:
-        """Take note that no slot is free for a trial that is due: the next one is the trial's."""
+        """Record that a trial is due but no slot is free: the next free slot is kept for the trial."""
         if self.doubted:
             self._reserved_until = now + 2 * RESERVED
             self.errand_at = now + RESERVED
 
     def trying(self) -> None:
-        """Take note that a trial has begun, on a slot of its own."""
+        """Record that a trial has started on a slot of its own."""
         self._reserved_until = 0.0
 
     def deserted(self, now: float) -> None:
-        """Take note that it closed a connection that nobody used: servers do so when they end.
+        """Record that the backend closed an idle connection; a server does this when it shuts down.
 
-        Some do after every answer, that of a probe too; so it is not looked at again before `CONFIRM`.
+        Some servers close the connection after every answer, even after a probe. So the next probe is not
+        sent earlier than `CONFIRM` seconds after the last one.
         """
         if self._state == "up":
             self._suspect(max(now, self._looked_at + CONFIRM))
 
     def repeated(self, now: float) -> None:
-        """Take note that it closed a used connection as a request went out, which is sent once more.
+        """Record that the backend closed a reused connection while a request was sent; it is sent again.
 
-        A miss, and a reason to look, but never the miss that puts it out: many connections may be closed at
-        once where nothing is wrong, and the second sending of each request will tell.
+        This counts as a miss and leads to a probe, but never takes the backend out of service. Many
+        connections may close at the same time although the backend is healthy, and the result of the second
+        sending shows its real state.
         """
         self.tries += 1
         self._advance(now)
@@ -283,17 +300,17 @@ class BackendHealth:
             self._suspect(max(now, self._looked_at + CONFIRM))
 
     def skipped(self, now: float, chance: float) -> None:
-        """Take note that the prober left a backend alone because it works for us."""
+        """Record that the prober skipped the backend because it is working on our requests."""
         self.errand_at = now + _spread(self._interval, chance)
 
     # --- verdicts ----------------------------------------------------------------------------------
 
     def usable(self, now: float) -> bool:
-        """Whether it may be asked, at once or soon; a paused backend may be waited for."""
+        """Return True if the backend accepts requests now or soon. Requests may wait for a paused backend."""
         return self._state == "up" or self._phase(now) not in ("down", "sick")
 
     def slots_now(self, now: float) -> int:
-        """How many requests may be in flight there at this moment."""
+        """Return how many requests the backend may have in flight now."""
         if self.steady and self._ramp_from is None:
             return self._slots
         if now < self._paused_until:
@@ -306,10 +323,11 @@ class BackendHealth:
         return min(slots, self._slots - 1) if reserved else slots
 
     def share(self, now: float) -> float:
-        """How much of a whole backend it is, above 0 and up to 1; below 1 while it ramps.
+        """Return the backend's current capacity as a fraction, above 0 and up to 1; below 1 in slow start.
 
-        Of free backends the greater share goes first: one with a single slot that has just come back gets
-        what the others cannot take at once, until its slow start is over. A doubted or unfit one is the last.
+        Among free backends the larger share is chosen first. A backend with a single slot that has just
+        returned therefore gets only requests that the other backends cannot accept at once, until its slow
+        start ends. A doubted or unfit backend is chosen last.
         """
         if self.steady and self._ramp_from is None:
             return 1.0
@@ -323,7 +341,7 @@ class BackendHealth:
         return max(_EPSILON, (now - self._ramp_from) / self._rules.slow_start)
 
     def next_change(self, now: float) -> float | None:
-        """When `usable` or `slots_now` next changes by time alone; None if only an event changes it."""
+        """Return when a value that the scheduler reads next changes without an event; None for never."""
         changes = []
         if now < self._paused_until:
             changes.append(self._paused_until)
@@ -340,17 +358,17 @@ class BackendHealth:
         return min(changes, default=None)
 
     def state(self, now: float) -> State:
-        """How it is, in one word."""
+        """Return the state at `now`."""
         phase = self._phase(now)
         return "paused" if now < self._paused_until and phase not in ("down", "sick") else phase
 
     @property
     def due(self) -> float:
-        """When its errand is due: `errand_at`, but never for one that is neither probed nor doubted."""
+        """When the next errand is due; infinity if the backend is neither probed nor doubted."""
         return self.errand_at if self._rules.interval is not None or self.doubted else inf
 
     def errand(self) -> Errand:
-        """What a prober should do when `errand_at` has come."""
+        """Return what the prober does when the errand is due."""
         return "trial" if self._state == "sick" or self.doubted else "probe"
 
     def __repr__(self) -> str:
@@ -367,7 +385,7 @@ class BackendHealth:
         self._settle()
 
     def _alive(self, now: float) -> None:
-        """A sign of life that is no answer: the process is there, its card may not be."""
+        """Record a sign of life that is not an answer: the process runs, but its GPU may be broken."""
         self._misses = 0
         if self._state == "down":
             self._open_half(now)
@@ -382,7 +400,7 @@ class BackendHealth:
                 self._recover(now)
 
     def _acquit(self) -> None:
-        """Hold nothing against it that requests have brought about."""
+        """Forget all failures of requests."""
         self._strikes.clear()
         self._tenants.clear()
         self._hits = self._resets = 0
@@ -390,10 +408,10 @@ class BackendHealth:
         self._reserved_until = 0.0
 
     def _missed(self, reason: str, now: float, chance: float, *, by: str | None = None) -> None:
-        """Count a miss; `by` is the tenant whose request may have brought it about."""
-        if self._state == "sick":  # found out by a probe of an earlier state: the trial will tell
+        """Count a miss; `by` is the tenant whose request may be the cause."""
+        if self._state == "sick":  # a probe from an earlier state; the trial decides
             return
-        if by is not None:  # a probe will tell, or a trial
+        if by is not None:  # a probe or a trial decides
             self._tenants.add(by)
             self._resets += 1
             self._misses = min(self._misses + 1, max(0, self._rules.fall - 1))
@@ -421,11 +439,11 @@ class BackendHealth:
             self._call_trial(now)
 
     def _call_trial(self, now: float) -> None:
-        """Have it tried out at once, but not more often than it would be probed."""
+        """Schedule a trial now, but not more often than probes are sent."""
         self.errand_at = max(now, self._tried_out_at + self._interval)
 
     def _judged(self, error: GatewayError | None, now: float, chance: float) -> None:
-        """Take note of the end of a doubted backend's trial."""
+        """Record the end of a doubted backend's trial."""
         self._tried_out_at = now
         if error is None:
             self._answered(now)
@@ -438,7 +456,7 @@ class BackendHealth:
         elif error.row.blames or isinstance(error, UpstreamBusy) or len(self._tenants) > 1:
             self._go_out("sick", _reason(error) if error.row.blames else "upstream_5xx", now, chance)
             return
-        else:  # our own request is not to its taste, and what it failed at was one tenant's
+        else:  # the backend rejects our trial, and all failures were of one tenant
             self._acquit()
             self._settle()
         self.errand_at = now + _spread(self._interval, chance)
@@ -446,9 +464,9 @@ class BackendHealth:
     def _busy(
         self, error: UpstreamBusy, now: float, chance: float, request: object | None, tenant: str
     ) -> None:
-        """It told us to stay away: until then it gets nothing, whatever else ends well there meanwhile."""
+        """Pause a backend that reported it is busy. Answers that end meanwhile do not end the pause."""
         seconds = min(error.retry_after or 0.0, LONGEST_PAUSE)
-        if not seconds:  # it did not say for how long, and may be broken as well
+        if not seconds:  # no Retry-After: the backend may also be broken
             self._pauses += 1
             seconds = 2 * _rest(self._pauses, LONGEST_REST, chance)
             self._struck(now, request, tenant)
@@ -467,7 +485,7 @@ class BackendHealth:
 
     def _suspect(self, look_at: float) -> None:
         self.suspected = True
-        if not self.doubted:  # a trial has its own time, and will tell
+        if not self.doubted:  # a trial has its own schedule
             self.errand_at = min(self.errand_at, look_at)
         self._settle()
 
@@ -518,7 +536,7 @@ class BackendHealth:
         return self._state
 
     def _advance(self, now: float) -> None:
-        """Make lasting what time alone has done."""
+        """Apply the state changes that are due because time has passed."""
         phase = self._phase(now)
         if phase == "half_open" and self._out:
             self._open_half(now)
@@ -542,8 +560,8 @@ def _reason(error: GatewayError) -> str:
 
 
 def _rest(count: int, longest: float, chance: float) -> float:
-    """Seconds of rest after so many failures in a row, from 1."""
-    doublings = min(count - 1, 16)  # far beyond the longest rest, far below what a float can hold
+    """Return the back-off in seconds after `count` failures in a row (from 1)."""
+    doublings = min(count - 1, 16)  # far above the longest back-off, and no float overflow
     return _spread(min(longest, REST * 2.0**doublings), chance)
 
 
