@@ -1,9 +1,9 @@
-"""The log: one line for each request, and the few events in the gateway's life.
+"""The log: one line for each request, and the events of the gateway itself.
 
-`EventLog` is a `Hook`. It writes what a `Receipt` holds, so no key, credential, prompt or answer can get
-here. Everything goes through one handler of our own, and through the standard library's loggers, but for
-the lines of requests: those are too many. As JSON they are made and written some milliseconds later, many
-at once.
+`EventLog` is a `Hook`. It logs the contents of a `Receipt`, which never contains a key, a credential, a
+prompt or an answer. All lines go through one handler. Events use the loggers of the standard library. Lines
+of requests do not, because there are too many: in the JSON format they are collected for some milliseconds
+and written together.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 LOGGER = "gateway"
 
 LATER = 0.1
-"""Seconds that the line of a request may wait for others."""
+"""Seconds for which the line of a request may wait for others."""
 MOST = 128
-"""Requests whose lines may wait."""
+"""Maximum number of requests whose lines may wait."""
 Settled: TypeAlias = tuple[Receipt, str, float]
-"""A request that is over, how loud its line is, and when it came."""
+"""A finished request, the level of its line, and the time at which it finished (Unix seconds)."""
 
-# Both write for the operator of the gateway; without a handler theirs would be other, unescaped lines.
+# Both libraries log for the operator. Without this handler their lines would have another format and would
+# not be escaped.
 _FOREIGN = ("uvicorn", "asyncio")
 
 
@@ -50,7 +51,7 @@ _LEVELS = MappingProxyType({"ok": logging.INFO, **{row.outcome: _level(row) for 
 
 
 MOST_FRAMES = 256
-"""Kinds of request whose frame of a line is kept."""
+"""Maximum number of cached line templates."""
 
 _NAMES = MappingProxyType(
     {number: name.lower() for name, number in logging.getLevelNamesMapping().items() if name != "WARN"}
@@ -58,10 +59,10 @@ _NAMES = MappingProxyType(
 
 
 class EventLog:
-    """The gateway's log. A `Hook`; made by `configure`.
+    """The gateway's log. A `Hook`; created by `configure`.
 
-    `access` tells whether requests get lines at all; crashes and the life of backends always do. `now` is the
-    wall clock, in Unix seconds.
+    If `access` is false, requests get no lines; crashes and events of backends are still logged. `now` is
+    the wall clock in Unix seconds.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class EventLog:
     # --- Hook --------------------------------------------------------------------------------------
 
     def settled(self, receipt: Receipt) -> None:
-        """Write the line of one request, as loud as its outcome."""
+        """Write the line of one request, at the level of its outcome."""
         level = _LEVELS.get(receipt.outcome, logging.WARNING)
         if not self._access or level < self._logger.level:
             return
@@ -89,49 +90,49 @@ class EventLog:
             return
         fields = access_fields(receipt)
         if receipt.asked and isinstance(self.handler.formatter, TerminalLines):
-            fields["asked"] = receipt.asked  # a name may be anything, also a key: no log keeps it
+            fields["asked"] = receipt.asked  # may be any text, even a key: shown on terminals only
         self._write(level, fields)
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
-        """Nothing: the line of the request tells how long it waited and why that ended."""
+        """Do nothing: the line of the request contains the waiting time and its outcome."""
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Tell that a backend came back or went down."""
+        """Log that a backend returned or went out of service."""
         if up:
             self._write(logging.INFO, {"event": "backend_up", "backend": backend, "reason": reason})
         else:
             self._write(logging.WARNING, {"event": "backend_down", "backend": backend, "reason": reason})
 
     def auth_failed(self, reason: str) -> None:
-        """Tell why a key was refused, at debug level: anybody can cause as many as they like."""
+        """Log why a key was refused, at level debug because anybody can cause any number of these lines."""
         self._write(logging.DEBUG, {"event": "auth_failed", "reason": reason})
 
     # --- Observer ----------------------------------------------------------------------------------
 
     def shadowed(self, comparison: Comparison) -> None:
-        """Write the line of one copy, where requests have lines."""
+        """Write the line of one shadow copy, if requests have lines."""
         if self._access:
             self._write(logging.INFO, shadow_fields(comparison))
 
     def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
-        """Nothing: on a busy card it would be a line for every request."""
+        """Do nothing: on a busy backend this would be a line for every request."""
 
     # --- life --------------------------------------------------------------------------------------
 
     def started(self, version: str, **fields: Any) -> None:
-        """Tell that the gateway takes requests; `fields` say where and how (addresses, counts)."""
+        """Log that the gateway accepts requests. `fields` contain addresses and counts."""
         self._write(logging.INFO, {"event": "start", "version": version, **fields})
 
     def welcomed(self, lines: Sequence[str]) -> None:
-        """Print the lines of a banner, where the log is for a terminal; nothing else shows them."""
+        """Print the lines of the banner. Only the terminal format shows them."""
         self._write(logging.INFO, {"event": BANNER, "lines": lines})
 
     def stopped(self, reason: str, **fields: Any) -> None:
-        """Tell that the gateway ends, and why (a signal's name)."""
+        """Log that the gateway stops, and why (the name of a signal)."""
         self._write(logging.INFO, {"event": "stop", "reason": reason, **fields})
 
     def reloaded(self, result: str, cause: str, digest: str, faults: Sequence[str] = ()) -> None:
-        """Tell how reading config.toml again ended. `digest` is of the configuration that is in force now."""
+        """Log the result of a reload. `digest` is that of the configuration that is now in force."""
         level = logging.WARNING if faults else logging.INFO
         told = {"event": "reload", "result": result, "cause": cause, "config": digest}
         self._write(level, told | ({"faults": list(faults)} if faults else {}))
@@ -146,44 +147,47 @@ class EventLog:
         added: Mapping[str, str],
         removed: Mapping[str, str],
     ) -> None:
-        """Tell what is new about the servers that DNS names for a backend with `discover`.
+        """Log a change of the servers that DNS lists for a backend with `discover`.
 
-        `added` and `removed` are names of backends with the address or target of each.
+        `added` and `removed` map names of backends to their addresses or targets.
         """
         level = logging.INFO if result == "ok" and not left_out else logging.WARNING
         told = {"event": "discovery", "backend": backend, "result": result, "members": members}
         self._write(level, told | {"left_out": left_out, "added": dict(added), "removed": dict(removed)})
 
     def note(self, message: str, *, level: Level = "info", **fields: Any) -> None:
-        """Tell the operator something else. `message` is of our own words; what varies goes into `fields`."""
+        """Log another message for the operator.
+
+        `message` must be a constant text of the gateway; variable data goes into `fields`.
+        """
         number = logging.getLevelNamesMapping()[level.upper()]
         self._write(number, {"event": "note", "message": message, **fields})
 
     def crash(self, request_id: str, error: BaseException) -> None:
-        """Tell of an error that nobody expected: type, frames and causes.
+        """Log an unexpected error: its type, its stack frames and its causes.
 
-        Not its message, unless it is a `GatewayError`: messages of foreign errors quote the values they
-        failed on, which may be a piece of a prompt or a key (see `lines.describe`).
+        The error's message is logged only if it is a `GatewayError`. Messages of other errors quote the
+        values that caused them, which may be part of a prompt or a key (see `lines.describe`).
         """
         self._write(logging.ERROR, {"event": "crash", "request_id": request_id, **describe(error)})
 
     def _write(self, level: int, fields: Fields) -> None:
         if self._logger.isEnabledFor(level):
-            # Made by hand: `Logger.log` would walk the stack for a place that no line shows.
+            # `Logger.log` would walk the stack to find the caller, which no line shows.
             record = self._logger.makeRecord(
                 LOGGER, level, "", 0, fields["event"], (), None, extra={"fields": fields}
             )
             self._logger.handle(record)
 
     def flush(self, seconds: float = 0.0) -> None:
-        """Write what has not been written yet; wait for a `Writer` for so many seconds at most."""
+        """Write the waiting lines. With a `LogWriter`, wait up to `seconds` until it has written them."""
         self.handler.flush()
         if isinstance(self.handler.stream, LogWriter):
             self.handler.stream.drain(seconds)
 
     @property
     def lost(self) -> Mapping[Loss, int]:
-        """Lines that could not be written, by why."""
+        """How many lines could not be written, by reason."""
         sink = self.handler.stream
         return sink.lost if isinstance(sink, LogWriter) else NOTHING_LOST
 
@@ -192,17 +196,17 @@ class EventLog:
 
 
 class Frames:
-    """Makes the lines of requests: what `JsonLines` makes of `access_fields`, for a sixth of the time.
+    """Makes the JSON lines of requests from cached templates, in a sixth of the time `JsonLines` needs.
 
-    Requests are alike. What they have in common is made JSON once, with all its escapes, and kept as a frame
-    that the rest (an id, times, counts) is put into.
+    Many requests differ only in an id, times and counts. The JSON text of the other fields is made once and
+    kept as a template. The result is equal to what `JsonLines` makes of `access_fields`.
     """
 
     def __init__(self) -> None:
         self._frames: dict[tuple[object, ...], str] = {}
 
     def line(self, r: Receipt, level: str, stamp: str) -> str | None:
-        """One line; None if the request's id is not plain text, or a count is nonsense."""
+        """Return the line of a request; None if the request id is unusual or a token count implausible."""
         request_id, usage = r.request_id, r.usage
         if not (request_id.isascii() and request_id.isprintable()) or len(request_id) > LIMIT:
             return None
@@ -256,7 +260,7 @@ _VARYING = MappingProxyType(
         "repairs": "%s",
     }
 )
-"""The fields of a line that a frame leaves open, and how they are put in."""
+"""The fields that a template leaves open, with their format."""
 
 
 def _fixed(value: object) -> str:
@@ -264,7 +268,7 @@ def _fixed(value: object) -> str:
 
 
 def access_fields(receipt: Receipt) -> dict[str, Any]:
-    """Give the fields of a request's line. What a request never came to is None."""
+    """Return the fields of a request's line. The value is None for an event that did not happen."""
     usage = receipt.usage
     first = None if receipt.first_token is None else receipt.first_token - receipt.received
     return {
@@ -272,7 +276,7 @@ def access_fields(receipt: Receipt) -> dict[str, Any]:
         "request_id": receipt.request_id,
         "door": receipt.door,
         "method": receipt.method,
-        # A key in a query string must not come with it.
+        # The query string may contain a key.
         "path": receipt.path.partition("?")[0],
         "model": receipt.model,
         "answered": receipt.answered or None,
@@ -301,7 +305,7 @@ def access_fields(receipt: Receipt) -> dict[str, Any]:
 
 
 def shadow_fields(comparison: Comparison) -> dict[str, Any]:
-    """Give the fields of a copy's line: its own, and those of the caller's answer."""
+    """Return the fields of a shadow copy's line: those of the copy and those of the caller's answer."""
     caller, mine = comparison.caller, comparison.copy
     return {
         "event": "shadow",
@@ -331,14 +335,14 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 class Stamps:
-    """Writes times as `lines.timestamp` does; most fall into the same second as the one before."""
+    """Formats times like `lines.timestamp`, with a cache for the current second."""
 
     def __init__(self) -> None:
         self._second = -1
         self._head = ""
 
     def text(self, now: float) -> str:
-        """The Unix time `now` as ISO 8601 in UTC with milliseconds."""
+        """Return the Unix time `now` as ISO 8601 in UTC with milliseconds."""
         second = int(now)
         if second != self._second:
             self._second = second
@@ -347,10 +351,11 @@ class Stamps:
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Writes to one sink: the lines of loggers at once, those that are `put` in one go a little later.
+    """Writes to one sink: records of loggers at once, lines of requests (`put`) a little later and together.
 
-    The order is kept. A line that cannot be written is lost: no request fails for its log. What waits is
-    written at the latest at the end of the process, as `logging` then flushes its handlers.
+    The order of lines is kept. If a line cannot be written, it is lost, because a request must not fail
+    because of the log. Waiting lines are written at the end of the process at the latest, when `logging`
+    flushes its handlers.
     """
 
     def __init__(self, stream: Sink, *, json: bool) -> None:
@@ -362,14 +367,14 @@ class Handler(logging.StreamHandler[Any]):
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, settled: Settled, *, urgent: bool) -> None:
-        """Take a request that is over; write its line `LATER`, or at once if it is `urgent`."""
+        """Accept a finished request. Its line is written within `LATER` seconds, or at once if `urgent`."""
         with self.lock or contextlib.nullcontext():
             self._waiting.append(settled)
             if urgent or len(self._waiting) >= MOST or (self._timer is None and not self._is_timed()):
                 self.flush()
 
     def _is_timed(self) -> bool:
-        """See to it that somebody writes soon what waits; tell whether anybody will."""
+        """Schedule a flush. Return False if there is no event loop to run it."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -378,12 +383,12 @@ class Handler(logging.StreamHandler[Any]):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write what waits, and then the record."""
+        """Write the waiting lines and then the record."""
         self._write_waiting()
         super().emit(record)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the waiting lines."""
         with self.lock or contextlib.nullcontext():
             self._write_waiting()
             with contextlib.suppress(OSError, ValueError):
@@ -397,7 +402,7 @@ class Handler(logging.StreamHandler[Any]):
             return
         waiting, self._waiting = self._waiting, []
         lines = [self._line(*settled) for settled in waiting]
-        with contextlib.suppress(OSError, ValueError):  # a stream that is full, or closed
+        with contextlib.suppress(OSError, ValueError):  # the stream is full or closed
             self.stream.write("\n".join([*lines, ""]))
 
     def _line(self, receipt: Receipt, level: str, now: float) -> str:
@@ -406,29 +411,29 @@ class Handler(logging.StreamHandler[Any]):
         return line or to_json({"ts": stamp, "level": level} | access_fields(receipt))
 
     def notice(self, lines: int) -> str:
-        """The line that stands for so many that were lost."""
+        """Return the line that reports how many lines were lost."""
         fields = {"event": "log_lost", "lines": lines}
         record = logging.makeLogRecord({"name": LOGGER, "levelno": logging.WARNING, "levelname": "WARNING"})
         record.fields = fields
         return self.format(record) + "\n"
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say nothing: the default prints the record, whose arguments are not meant for anybody's eyes."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name given by `logging`
+        """Do nothing: the default prints the record with its arguments, which may be confidential."""
 
 
 def configure(
-    format: Format,  # noqa: A002 - the name it has in config.toml
+    format: Format,  # noqa: A002 - the name of the key in config.toml
     level: Level,
     stream: Sink,
     *,
     access: bool = True,
     colour: bool = False,
 ) -> EventLog:
-    """Set up logging to `stream` and give the gateway's log; a second call replaces the first.
+    """Configure logging to `stream` and return the gateway's log. A second call replaces the first.
 
-    `colour` is for the format `terminal` alone. Where a reader may stop reading, `stream` is a `Writer`. The
-    server's own lines (uvicorn, asyncio) take the same form and level; uvicorn's access log is off.
-    uvicorn must be started with `log_config=None`, or it puts its own handlers back.
+    `colour` applies to the format `terminal` only. If the reader of `stream` may stop reading, `stream`
+    must be a `LogWriter`. Lines of uvicorn and asyncio get the same format and level; uvicorn's access log
+    is off. uvicorn must be started with `log_config=None`, otherwise it installs its own handlers again.
     """
     handler = Handler(stream, json=format == "json")
     handler.setFormatter(_formatter(format, colour=colour))
@@ -451,7 +456,7 @@ def _formatter(format: Format, *, colour: bool) -> logging.Formatter:  # noqa: A
 
 
 def _silence(name: str, *, propagate: bool) -> None:
-    """Take a logger's own handlers away; what it still writes goes to its parent, if `propagate`."""
+    """Remove the handlers of a logger. If `propagate` is true, its records go to its parent logger."""
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = propagate

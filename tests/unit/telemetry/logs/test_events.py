@@ -1,4 +1,4 @@
-"""The log says of each request what its receipt says, and nothing that must stay secret."""
+"""The log line of a request contains what its receipt contains, and nothing that must stay secret."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ LOGGERS = ("gateway", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
-    """Loggers belong to the process: give them back as they were."""
+    """Restore the process-wide loggers after the test."""
     before = {
         logger: (logger.handlers[:], logger.level, logger.propagate)
         for logger in map(logging.getLogger, LOGGERS)
@@ -302,7 +302,7 @@ def test_a_crash_with_an_error_of_our_own_tells_its_message() -> None:
 def test_a_frame_makes_the_line_that_the_fields_would(changes: dict[str, Any]) -> None:
     one, stamp = receipt(**changes), timestamp(1e9)
     frames = Frames()
-    for _ in range(2):  # the second time from a frame that is kept
+    for _ in range(2):  # the second line is made from the cached template
         line = frames.line(one, "info", stamp)
         assert line == to_json({"ts": stamp, "level": "info"} | access_fields(one))
 

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: short lines in which nothing that a client wrote can move the cursor."""
+"""The terminal format: short lines in which no text from a client can move the cursor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Form: TypeAlias = Literal["terminal", "console", "json"]
 
 
 def line(*, colour: bool = False, **values: Any) -> str:
-    """The line of one request, without its time."""
+    """Return the line of one request without its time."""
     told: dict[str, Any] = {"door": "chat", "method": "POST", "path": "/v1/chat/completions", "status": 200}
     told |= {"model": "chatglm2-6b", "backend": "gpu-0", "outcome": "ok", "finished": 104.5}
     receipt = Receipt("r-1", received=100.0, **(told | values))
@@ -80,7 +80,7 @@ def logged() -> tuple[EventLog, io.StringIO]:
 
 
 def told_of(asked: str, model: str = "other", form: Form = "terminal") -> str:
-    """What a log in this form says of a request for the model `asked`."""
+    """Return the log output in this format for a request for the model `asked`."""
     stream = io.StringIO()
     logs = configure(form, "info", stream)
     receipt = Receipt("r-1", "chat", 100.0, status=404, outcome="client_error", error="model_not_found")
@@ -175,7 +175,7 @@ def test_an_address_that_stands_for_all_is_told_as_one_that_can_be_asked(url: st
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
