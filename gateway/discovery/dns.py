@@ -181,7 +181,9 @@ class DnsDiscovery:
             if reason != watch.unusable:
                 watch.unusable = reason
                 name = watch.service.name
-                self._logs.note("What DNS names cannot be used.", level="error", backend=name, reason=reason)
+                self._logs.note(
+                    "The servers found in DNS cannot be used.", level="error", backend=name, reason=reason
+                )
             return False
         watch.unusable = ""
         return True

@@ -454,11 +454,11 @@ class Scheduler:
 
     def _queue_full(self, ticket: Ticket, band: PriorityBand, bound: QueueLimit) -> QueueFull:
         if bound is self._bytes:
-            what = f"too much is waiting (queue.bytes: {bound.limit})"
+            what = f"the waiting requests are too large in total (queue.bytes: {bound.limit})"
         else:
             what = f"the queue of this model is full ({bound.limit} requests)"
         if ticket.lane is not None:
-            band, what = ticket.lane.band, f"{what}, and others have fewer requests in it"
+            band, what = ticket.lane.band, f"{what}, and other tenants have fewer requests in it"
         return QueueFull(
             f"{what[0].upper()}{what[1:]}.", retry_after=self._retry_after(ticket.slot_request, band)
         )
