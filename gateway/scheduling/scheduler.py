@@ -366,7 +366,7 @@ class Scheduler:
                 effects.append(SlotRefused(ticket, self._no_backend(ticket.slot_request, now)))
         return effects
 
-    # --- the fleet ---------------------------------------------------------------------------------
+    # --- the configuration -------------------------------------------------------------------------
 
     def reconfigure(
         self, fleet: BackendTable, now: float, *, length: int, size: int = MOST_BYTES
