@@ -401,7 +401,7 @@ async def test_the_flood_of_one_tenant_gives_way_to_another() -> None:
         flood = group.create_task(_refused(house, QueueFull))
         await turns()
         polite = group.create_task(house.dispatcher.lease(SlotRequest("m", ("a",), "other"), lambda _: None))
-        assert "others have fewer" in str(await flood)
+        assert "other tenants have fewer" in str(await flood)
         await gone(polite)
 
 
