@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.scheduling.fair_queue import BackendState
-from gateway.scheduling.health import State
+from gateway.scheduling.health_states import State
 from gateway.scheduling.scheduler import MOST_BYTES, BackendTable, Scheduler
 from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRequest, Ticket
 from gateway.telemetry.receipt import Hook

@@ -13,7 +13,7 @@ Rules.
 - Busy is not dead: a probe that times out while requests of this gateway are in flight does not count.
 - Refused is dead: if a connection is refused, no process is listening, and the backend is down at once.
 - Repeated failures of the same request count as one strike, because the request itself may be the cause.
-  But `fall` + `AGAIN` failures are enough, even if all are of the same request.
+  But `fall` + `AGAIN` failures (see `failure_counts`) are enough, even if all are of the same request.
 - Strikes alone do not take a backend out of service, because the requests of one tenant may be the cause of
   all of them. They make the backend *doubted*. A doubted backend gets a trial, even where no probes are
   configured. Until the trial ends, the backend stays in use but is chosen last.
@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor, inf
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from gateway.errors import (
     ConnectFailed,
@@ -51,17 +51,10 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.availability import LAST
+from gateway.scheduling.backoff import rest_after, spread
+from gateway.scheduling.failure_counts import FailureCounts
+from gateway.scheduling.health_states import Errand, Probe, State
 
-State: TypeAlias = Literal["up", "ramping", "paused", "half_open", "down", "sick"]
-"""The states of a backend, as shown in metrics and on the admin plane."""
-Probe: TypeAlias = Literal["ok", "refused", "failed", "bad_status", "timeout", "busy"]
-"""The results of a probe. `failed`: the connection broke. `busy`: the probe timed out while requests of this
-gateway were in flight."""
-Errand: TypeAlias = Literal["probe", "trial"]
-"""What the prober does for a backend: a probe (a cheap GET) or a trial (a small generation request)."""
-
-REST = 0.5
-"""Seconds out of service after the first failure. The time doubles with each further failure."""
 LONGEST_REST = 10.0
 """Longest time out of service if no probes are configured and a user's request must test the backend, in
 seconds."""
@@ -69,34 +62,8 @@ LONGEST_PAUSE = 60.0
 """Upper limit for the pause that a backend itself may ask for (Retry-After), in seconds."""
 CONFIRM = 0.5
 """Seconds until the next probe after the first successful one."""
-SPREAD = 0.25
-"""The largest fraction of a back-off that is removed at random, so that gateways do not retry in step."""
-
 RESERVED = 0.1
 """Seconds between two attempts to get a free slot for a trial."""
-
-AGAIN = 2
-"""How many failures beyond `fall` make a backend doubted if all are of the same request. The automatic
-retries of an SDK stay below this number."""
-
-STATES: tuple[State, ...] = ("up", "ramping", "paused", "half_open", "down", "sick")
-PROBES: tuple[Probe, ...] = ("ok", "refused", "failed", "bad_status", "timeout", "busy")
-REASONS = frozenset(
-    {
-        "refused",
-        "connect",
-        "upstream_5xx",
-        "truncated",
-        "bad_payload",
-        "first_token_timeout",
-        "stall",
-        "total_timeout",
-        "probe_failed",
-        "probe_bad_status",
-        "probe_timeout",
-    }
-)
-"""The reasons for which a backend can be out of service."""
 
 _EPSILON = 1e-9
 
@@ -122,28 +89,22 @@ class BackendHealth:
 
     `steady` is true if the backend is up and nothing counts against it, so that another complete answer
     changes nothing. `tries` is the number of attempts that have ended here. `reason` is the reason (see
-    `REASONS`) for which the backend last went out of service, "" if it never did. `since` is the time at
-    which it last went out of service or returned.
+    `health_states.REASONS`) for which the backend last went out of service, "" if it never did. `since` is
+    the time at which it last went out of service or returned.
     """
 
     __slots__ = (
+        "_failures",
         "_goods",
-        "_hits",
-        "_looked_at",
-        "_misses",
+        "_last_probe_at",
+        "_last_trial_at",
         "_paused_until",
-        "_pauses",
         "_ramp_from",
         "_reserved_until",
-        "_resets",
         "_rests",
         "_rules",
         "_slots",
         "_state",
-        "_strikes",
-        "_tenants",
-        "_tried_out_at",
-        "_unfit",
         "_unfit_until",
         "_until",
         "doubted",
@@ -161,20 +122,14 @@ class BackendHealth:
         self._rules = rules
         self._state: Literal["up", "half_open", "down", "sick"] = "up"
         self._until = now
-        self._looked_at = now - CONFIRM
+        self._last_probe_at = now - CONFIRM
         self._paused_until = 0.0
         self._ramp_from: float | None = None
-        self._misses = 0
+        self._failures = FailureCounts()
         self._goods = 0
         self._rests = 0
-        self._pauses = 0
-        self._strikes: set[object] = set()
-        self._hits = 0
-        self._resets = 0
-        self._unfit = 0
         self._unfit_until = 0.0
-        self._tenants: set[str] = set()
-        self._tried_out_at = now - LONGEST_REST
+        self._last_trial_at = now - LONGEST_REST
         self._reserved_until = 0.0
         self.doubted = False
         """True while a trial is due or running that decides if the backend is sick."""
@@ -219,34 +174,36 @@ class BackendHealth:
         elif isinstance(error, UpstreamBusy):
             self._busy(error, now, chance, request, tenant)
         elif isinstance(error, ConnectFailed | UpstreamReset | UpstreamTLS):
-            self._missed(_reason(error), now, chance, by=tenant if isinstance(error, UpstreamReset) else None)
+            self._count_miss(
+                _reason(error), now, chance, by=tenant if isinstance(error, UpstreamReset) else None
+            )
         elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
             if isinstance(error, UpstreamMisconfigured):
-                self._unfit += 1
-                self._unfit_until = now + _rest(self._unfit, LONGEST_PAUSE, chance)
-            self._alive(now)
+                self._failures.unfit += 1
+                self._unfit_until = now + rest_after(self._failures.unfit, LONGEST_PAUSE, chance)
+            self._sign_of_life(now)
         elif error.row.blames:
-            self._struck(now, request, tenant)
+            self._count_strike(now, request, tenant)
             if isinstance(error, UpstreamTruncated):
                 self._suspect(now)
 
     def probed(self, end: Probe, now: float, chance: float, rest: float = 0.0) -> None:
         """Record the end of a probe. `rest` is the time the server asked to be left alone, in seconds."""
         self.suspected = False
-        self._looked_at = now
+        self._last_probe_at = now
         self._advance(now)
         if end == "ok":
-            self._alive(now)
+            self._sign_of_life(now)
         elif end != "busy":
-            self._missed("refused" if end == "refused" else f"probe_{end}", now, chance)
+            self._count_miss("refused" if end == "refused" else f"probe_{end}", now, chance)
         if self._state == "half_open" and not self.needs_answer:
             self.errand_at = now + min(CONFIRM, self._interval)
         elif self._state in ("up", "half_open") or end == "busy":
-            self.errand_at = now + _spread(self._interval, chance)
-        if end == "ok" and self._resets >= self._rules.fall:  # probes succeed, requests are reset
+            self.errand_at = now + spread(self._interval, chance)
+        if end == "ok" and self._failures.resets >= self._rules.fall:  # probes succeed, requests are reset
             self._doubt(now)
         if self.doubted:
-            self._call_trial(now)
+            self._schedule_trial(now)
         if rest:
             self.errand_at = max(self.errand_at, now + min(rest, LONGEST_PAUSE))
 
@@ -254,13 +211,13 @@ class BackendHealth:
         """Record the end of a trial: its error, or None for a complete answer."""
         if self._state != "sick":
             if self.doubted:
-                self._judged(error, now, chance)
+                self._end_trial_of_doubted(error, now, chance)
             return
         if error is None:
             self._recover(now)
         elif isinstance(error, ContextExceeded | UpstreamRejected | UpstreamMisconfigured):
             self._open_half(now)  # it rejects our trial, but may accept requests of users
-            self.errand_at = now + _spread(self._interval, chance)
+            self.errand_at = now + spread(self._interval, chance)
         elif isinstance(error, UpstreamBusy) and error.retry_after:
             self._until = self.errand_at = now + min(error.retry_after, LONGEST_PAUSE)
         else:
@@ -283,7 +240,7 @@ class BackendHealth:
         sent earlier than `CONFIRM` seconds after the last one.
         """
         if self._state == "up":
-            self._suspect(max(now, self._looked_at + CONFIRM))
+            self._suspect(max(now, self._last_probe_at + CONFIRM))
 
     def repeated(self, now: float) -> None:
         """Record that the backend closed a reused connection while a request was sent; it is sent again.
@@ -295,13 +252,12 @@ class BackendHealth:
         self.tries += 1
         self._advance(now)
         if self._state == "up":
-            if self._misses + len(self._strikes) + 1 < self._rules.fall:
-                self._misses += 1
-            self._suspect(max(now, self._looked_at + CONFIRM))
+            self._failures.closed(self._rules.fall)
+            self._suspect(max(now, self._last_probe_at + CONFIRM))
 
     def skipped(self, now: float, chance: float) -> None:
         """Record that the prober skipped the backend because it is working on our requests."""
-        self.errand_at = now + _spread(self._interval, chance)
+        self.errand_at = now + spread(self._interval, chance)
 
     # --- verdicts ----------------------------------------------------------------------------------
 
@@ -373,78 +329,74 @@ class BackendHealth:
 
     def __repr__(self) -> str:
         why = f" ({self.reason})" if self._out else ""
-        return f"<Health {self._state}{why} misses={self._misses} strikes={len(self._strikes)}>"
+        return f"<Health {self._state}{why} misses={self._failures.misses} strikes={self._failures.strikes}>"
 
     # --- parts of events ---------------------------------------------------------------------------
 
     def _answered(self, now: float) -> None:
-        self._acquit()
-        self._pauses = self._misses = self._unfit = 0
+        self._end_doubt()
+        self._failures.forget_all()
         self._unfit_until = 0.0
-        self._rise(now)
-        self._settle()
+        self._count_good_sign(now)
+        self._update_steady()
 
-    def _alive(self, now: float) -> None:
+    def _sign_of_life(self, now: float) -> None:
         """Record a sign of life that is not an answer: the process runs, but its GPU may be broken."""
-        self._misses = 0
+        self._failures.misses = 0
         if self._state == "down":
             self._open_half(now)
         if self._state == "half_open" and not self.needs_answer:
-            self._rise(now)
-        self._settle()
+            self._count_good_sign(now)
+        self._update_steady()
 
-    def _rise(self, now: float) -> None:
+    def _count_good_sign(self, now: float) -> None:
         if self._state == "half_open":
             self._goods += 1
             if self._goods >= self._rules.rise:
                 self._recover(now)
 
-    def _acquit(self) -> None:
-        """Forget all failures of requests."""
-        self._strikes.clear()
-        self._tenants.clear()
-        self._hits = self._resets = 0
+    def _end_doubt(self) -> None:
+        """Forget the failures of requests, and cancel the trial that they led to."""
+        self._failures.forget_requests()
         self.doubted = False
         self._reserved_until = 0.0
 
-    def _missed(self, reason: str, now: float, chance: float, *, by: str | None = None) -> None:
+    def _count_miss(self, reason: str, now: float, chance: float, *, by: str | None = None) -> None:
         """Count a miss; `by` is the tenant whose request may be the cause."""
         if self._state == "sick":  # a probe from an earlier state; the trial decides
             return
         if by is not None:  # a probe or a trial decides
-            self._tenants.add(by)
-            self._resets += 1
-            self._misses = min(self._misses + 1, max(0, self._rules.fall - 1))
+            self._failures.reset(by, self._rules.fall)
             self._suspect(now)
-            if self._rules.interval is None and self._resets >= self._rules.fall:
+            if self._rules.interval is None and self._failures.resets >= self._rules.fall:
                 self._doubt(now)
             return
-        self._misses += 1
-        if reason == "refused" or self._state != "up" or self._misses >= self._rules.fall:
-            self._go_out("sick" if self._must_answer() else "down", reason, now, chance)
+        self._failures.misses += 1
+        if reason == "refused" or self._state != "up" or self._failures.misses >= self._rules.fall:
+            self._go_out(
+                "sick" if self.needs_answer or self._failures.strikes else "down", reason, now, chance
+            )
         else:
             self._suspect(now)
 
-    def _struck(self, now: float, request: object | None, tenant: str) -> None:
-        self._strikes.add((tenant, object() if request is None else request))
-        self._tenants.add(tenant)
-        self._hits += 1
-        self._settle()
-        if self._enough():
+    def _count_strike(self, now: float, request: object | None, tenant: str) -> None:
+        self._failures.strike(request, tenant)
+        self._update_steady()
+        if self._state != "up" or self._failures.enough(self._rules.fall):
             self._doubt(now)
 
     def _doubt(self, now: float) -> None:
         if not self.doubted:
             self.doubted = True
-            self._call_trial(now)
+            self._schedule_trial(now)
 
-    def _call_trial(self, now: float) -> None:
+    def _schedule_trial(self, now: float) -> None:
         """Schedule a trial now, but not more often than probes are sent."""
-        self.errand_at = max(now, self._tried_out_at + self._interval)
+        self.errand_at = max(now, self._last_trial_at + self._interval)
 
-    def _judged(self, error: GatewayError | None, now: float, chance: float) -> None:
+    def _end_trial_of_doubted(self, error: GatewayError | None, now: float, chance: float) -> None:
         """Record the end of a doubted backend's trial."""
-        self._tried_out_at = now
+        self._last_trial_at = now
         if error is None:
             self._answered(now)
             if self._state == "half_open":
@@ -453,13 +405,13 @@ class BackendHealth:
             self._paused_until = max(self._paused_until, now + min(error.retry_after, LONGEST_PAUSE))
             self.errand_at = self._paused_until
             return
-        elif error.row.blames or isinstance(error, UpstreamBusy) or len(self._tenants) > 1:
+        elif error.row.blames or isinstance(error, UpstreamBusy) or self._failures.several_tenants:
             self._go_out("sick", _reason(error) if error.row.blames else "upstream_5xx", now, chance)
             return
         else:  # the backend rejects our trial, and all failures were of one tenant
-            self._acquit()
-            self._settle()
-        self.errand_at = now + _spread(self._interval, chance)
+            self._end_doubt()
+            self._update_steady()
+        self.errand_at = now + spread(self._interval, chance)
 
     def _busy(
         self, error: UpstreamBusy, now: float, chance: float, request: object | None, tenant: str
@@ -467,55 +419,45 @@ class BackendHealth:
         """Pause a backend that reported it is busy. Answers that end meanwhile do not end the pause."""
         seconds = min(error.retry_after or 0.0, LONGEST_PAUSE)
         if not seconds:  # no Retry-After: the backend may also be broken
-            self._pauses += 1
-            seconds = 2 * _rest(self._pauses, LONGEST_REST, chance)
-            self._struck(now, request, tenant)
+            self._failures.pauses += 1
+            seconds = 2 * rest_after(self._failures.pauses, LONGEST_REST, chance)
+            self._count_strike(now, request, tenant)
         if not self._out:
             self._paused_until = max(self._paused_until, now + seconds)
-        self._settle()
-
-    def _enough(self) -> bool:
-        if self._state != "up":
-            return True
-        different, all_of_them = self._misses + len(self._strikes), self._misses + self._hits
-        return different >= self._rules.fall or all_of_them >= self._rules.fall + AGAIN
-
-    def _must_answer(self) -> bool:
-        return self.needs_answer or len(self._strikes) > 0
+        self._update_steady()
 
     def _suspect(self, look_at: float) -> None:
         self.suspected = True
         if not self.doubted:  # a trial has its own schedule
             self.errand_at = min(self.errand_at, look_at)
-        self._settle()
+        self._update_steady()
 
     def _go_out(self, state: Literal["down", "sick"], reason: str, now: float, chance: float) -> None:
         if not self._out:
             self.since = now
         self._state, self.reason, self.needs_answer = state, reason, state == "sick"
         self._rests += 1
-        self._until = self.errand_at = now + _rest(self._rests, self._interval, chance)
-        self._misses = self._goods = 0
+        self._until = self.errand_at = now + rest_after(self._rests, self._interval, chance)
+        self._failures.misses = self._goods = 0
         self._ramp_from = None
         self.suspected = False
-        self._acquit()
-        self._settle()
+        self._end_doubt()
+        self._update_steady()
 
     def _open_half(self, now: float) -> None:
         self._state, self._goods, self.since = "half_open", 0, now
-        self._settle()
+        self._update_steady()
 
     def _recover(self, now: float) -> None:
         self._state, self.since = "up", now
         self.needs_answer = False
-        self._misses = self._rests = 0
+        self._failures.misses = self._rests = 0
         self._ramp_from = now if self._rules.slow_start > 0 else None
         self.errand_at = max(self.errand_at, now)
-        self._settle()
+        self._update_steady()
 
-    def _settle(self) -> None:
-        clean = not (self._misses or self._strikes or self._pauses or self._resets or self._unfit)
-        self.steady = self._state == "up" and clean and not self._paused_until
+    def _update_steady(self) -> None:
+        self.steady = self._state == "up" and self._failures.none and not self._paused_until
 
     # --- time --------------------------------------------------------------------------------------
 
@@ -544,7 +486,7 @@ class BackendHealth:
             self._ramp_from = None
         if self._paused_until and now >= self._paused_until:
             self._paused_until = 0.0
-            self._settle()
+            self._update_steady()
 
     def _ramped(self, now: float) -> int:
         if self._ramp_from is None:
@@ -557,13 +499,3 @@ def _reason(error: GatewayError) -> str:
     if isinstance(error, ConnectFailed) and error.refused:
         return "refused"
     return error.row.outcome
-
-
-def _rest(count: int, longest: float, chance: float) -> float:
-    """Return the back-off in seconds after `count` failures in a row (from 1)."""
-    doublings = min(count - 1, 16)  # far above the longest back-off, and no float overflow
-    return _spread(min(longest, REST * 2.0**doublings), chance)
-
-
-def _spread(seconds: float, chance: float) -> float:
-    return seconds * (1.0 - SPREAD * chance)

@@ -21,7 +21,7 @@ from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.formats import token_counts
 from gateway.formats.events import UsageSource
 from gateway.scheduling.endpoints import RESULTS
-from gateway.scheduling.health import PROBES, REASONS, STATES
+from gateway.scheduling.health_states import PROBES, REASONS, STATES
 from gateway.telemetry.comparison import ComparedAnswer, Comparison, Skip
 from gateway.telemetry.logs.writer import NOTHING_LOST, Loss
 from gateway.telemetry.metrics.counters import (
@@ -103,7 +103,7 @@ class LiveState(Protocol):
         """Return True if requests may be sent to the backend."""
 
     def health(self, backend: str) -> str:
-        """Return the state of the backend: a word of `scheduling.health.State`."""
+        """Return the state of the backend: a word of `scheduling.health_states.State`."""
 
     def zombies(self, backend: str) -> int:
         """Return how many slots are held by generations that no client waits for."""

@@ -21,7 +21,8 @@ from gateway.errors import (
     Unavailable,
     UpstreamBusy,
 )
-from gateway.scheduling.health import REST, BackendHealth, HealthRules
+from gateway.scheduling.backoff import REST
+from gateway.scheduling.health import BackendHealth, HealthRules
 from gateway.scheduling.scheduler import BackendTable
 from gateway.scheduling.slot_request import SlotRequest, Ticket
 from gateway.telemetry.receipt import Receipt
@@ -353,7 +354,7 @@ async def test_the_time_limit_needs_no_other_event() -> None:
 
 
 async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.scheduling.health.REST", 0.02)
+    monkeypatch.setattr("gateway.scheduling.backoff.REST", 0.02)
     house = House({"a": 1, "b": 1})
     house.clock = house.dispatcher._clock = asyncio.get_running_loop().time
     house.dispatcher.tried("b", REFUSED)
