@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 import pytest
 
 from gateway.formats.events import Usage
-from gateway.telemetry.logs.events import EventLog, access_fields, configure
+from gateway.telemetry.logs.events import EventLog, configure
+from gateway.telemetry.logs.request_lines import access_fields
 from gateway.telemetry.logs.terminal import TerminalLines, banner, in_colour, reachable
 from gateway.telemetry.receipt import Receipt
 from tests.unit.telemetry.logs.test_events import loggers_as_they_were as loggers_as_they_were
