@@ -238,7 +238,7 @@ class Metrics:
             self._count_try(attempt)
         if first is not None:
             self._first_token.row(series.answering).observe(first - receipt.received)
-            # Of an answer that came at once there is no telling how long a token took.
+            # An answer that arrived as a whole does not show how long one token took.
             if last is not None and last > first and usage is not None and usage.completion > 1:
                 self._per_token.row(series.answering).observe((last - first) / (usage.completion - 1))
         if usage is not None and series.tokens is not None:
