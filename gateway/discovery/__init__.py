@@ -1,7 +1,7 @@
-"""Backends that DNS names.
+"""Backends whose addresses come from DNS.
 
-`dns`: follows the names for as long as the gateway runs; `nameserver`: asks name servers; the only file
-that knows dnspython.
+`dns`: repeats the queries for as long as the gateway runs; `nameserver`: sends queries to name servers, and
+is the only file that imports dnspython.
 
 Rule: Which members a name has is decided in `scheduling/endpoints.py`.
 """

@@ -1,10 +1,11 @@
-"""Follows the servers that DNS names for each service (a table with `discover`), for as long as it runs.
+"""Follows the servers in DNS of each service (a `[[backends]]` table with `discover`) while the gateway runs.
 
-Asks, has `scheduling.roster` decide who is who, and when the members have changed has everybody go by the
-new ones, as a reload of config.toml does. What fails changes nothing: the last good answer stays.
+It sends queries and lets `scheduling.endpoints` determine the members. If the members have changed, the new
+ones are applied in the same way as a reload of config.toml. A failed query changes nothing: the last good
+answer stays valid.
 
-Unlike `resolver`, which follows the one server of a backend with the system's own look-up whenever a
-connection is opened, this knows how many servers there are, and makes each a backend.
+`upstream.resolver` is different: it resolves the host of one backend with the system's resolver each time a
+connection is opened. This module finds out how many servers there are, and makes each of them a backend.
 """
 
 from __future__ import annotations
@@ -26,27 +27,29 @@ _KINDS: dict[str, tuple[str, ...]] = {"dns": ("A", "AAAA"), "dns4": ("A",), "dns
 
 
 class Asker(Protocol):
-    """Who answers questions: the name servers."""
+    """The interface for DNS queries. The implementation is `Nameservers`."""
 
     async def wait_answer(self, question: DnsQuestion) -> DnsAnswer:
-        """The answer, whatever it is; never raises."""
+        """Return the answer to a question. A failure is returned as an answer and never raised."""
 
 
 MakeAsker: TypeAlias = Callable[[config.DiscoverySettings], Asker]
-"""Finds who is to be asked under these settings; tests bring their own."""
+"""Creates an asker for the given settings. Tests pass their own."""
 
 
 def _nameservers(settings: config.DiscoverySettings) -> Asker:
-    from gateway.discovery.nameserver import Nameservers  # only where it is used: dnspython is an extra
+    from gateway.discovery.nameserver import Nameservers  # dnspython is an extra
 
     return Nameservers(settings)
 
 
 @dataclass(slots=True)
 class _ServiceWatch:
-    """One service: what is known of it, who had which number last, and what was told of it.
+    """What is known about one service.
 
-    Told is how it went, and why it could not be used.
+    `owners` maps each number to the member that last had it. `told` is the result and the number of
+    left-out servers that were last logged. `unusable` is the last logged reason for which the members could
+    not be applied.
     """
 
     service: config.BackendSettings
@@ -59,19 +62,19 @@ class _ServiceWatch:
     unusable: str = ""
 
     def fits(self, service: config.BackendSettings) -> bool:
-        """Whether it is still the same servers that are asked for."""
+        """Return True if `service` asks DNS for the same servers."""
         mine = (self.service.discover, config.service_host(self.service))
         return mine == (service.discover, config.service_host(service))
 
     def below(self, most: int) -> dict[int, ServiceMember]:
-        """The members whose numbers are below `most`."""
+        """Return the members whose numbers are below `most`."""
         return {number: one for number, one in self.numbering.members.items() if number < most}
 
 
 class DnsDiscovery:
-    """The members of all services. One for the whole process; of one event loop.
+    """The members of all services. One per process; bound to one event loop.
 
-    `now` is the wall clock, in Unix seconds.
+    `now` is the wall clock in Unix seconds.
     """
 
     def __init__(
@@ -94,16 +97,16 @@ class DnsDiscovery:
     def start(
         self, apply: Callable[[], None], at_work: Callable[[str], bool], background: Background
     ) -> None:
-        """Begin to ask; ends with `background`.
+        """Start the queries. They end with `background`.
 
-        `apply` has everybody go by `members` and may raise `OSError`; `at_work` tells whether a backend,
-        one that is gone included, has requests in flight.
+        `apply` applies the current `members` to the whole gateway and may raise `OSError`. `at_work`
+        returns True if a backend has requests in flight; it is also called for removed backends.
         """
         self._apply, self._at_work, self._background = apply, at_work, background
         self._begin()
 
     def kept(self, settings: config.Config) -> Members:
-        """The members that stay known under other settings: those of services that ask for the same."""
+        """Return the members that stay valid under new settings: those of services with unchanged queries."""
         return {
             one.name: self._watches[one.name].below(one.max_discovered)
             for one in settings.services
@@ -111,7 +114,10 @@ class DnsDiscovery:
         }
 
     def reconfigure(self, settings: config.Config) -> None:
-        """Go by other settings; everybody goes by what is `kept` already. All is asked anew, at once."""
+        """Use new settings and restart all queries at once.
+
+        The caller has already applied the members returned by `kept`.
+        """
         for task in self._tasks:
             task.cancel()
         self._tasks = []
@@ -140,7 +146,7 @@ class DnsDiscovery:
                 finding = await _look(watch, asker)
                 self._learn(watch, finding)
                 await asyncio.sleep(finding.again(self._settings.min_ttl, self._settings.max_ttl))
-        except Exception as error:  # a bug, and the end of following: nobody else would tell
+        except Exception as error:  # a bug that ends this task: without this line it would not be logged
             self._logs.crash("discovery", error)
             raise
 
@@ -167,23 +173,25 @@ class DnsDiscovery:
         return endpoints.numbered(watch.numbering.members, found, most, at_work)
 
     def _applied(self, watch: _ServiceWatch) -> bool:
-        assert self._apply is not None, "nobody learns before the start"  # noqa: S101 - tells mypy
+        assert self._apply is not None, "answers arrive only after the start"  # noqa: S101 - for mypy
         try:
             self._apply()
-        except OSError as error:  # of the files of a certificate; tried again with the next answer
+        except OSError as error:  # a certificate file cannot be read; retried after the next answer
             reason = error.strerror or type(error).__name__
             if reason != watch.unusable:
                 watch.unusable = reason
                 name = watch.service.name
-                self._logs.note("What DNS names cannot be used.", level="error", backend=name, reason=reason)
+                self._logs.note(
+                    "The servers found in DNS cannot be used.", level="error", backend=name, reason=reason
+                )
             return False
         watch.unusable = ""
         return True
 
     def _tell(self, watch: _ServiceWatch, before: Numbering) -> None:
-        """Log what is new: members, how the asking goes, or how many are left out."""
+        """Log changes of the members, of the result, or of the number of servers left out."""
         came, went = endpoints.changes(before.members, watch.numbering.members)
-        assert watch.result is not None, "there was an answer"  # noqa: S101 - tells mypy
+        assert watch.result is not None, "a result was stored before"  # noqa: S101 - for mypy
         news = (watch.result, watch.numbering.left_out)
         if came or went or news != watch.told:
             watch.told = news
@@ -201,11 +209,11 @@ class DnsDiscovery:
 
     @property
     def members(self) -> Members:
-        """Who is known now."""
+        """The current members of all services."""
         return {name: watch.numbering.members for name, watch in self._watches.items()}
 
     def services(self) -> dict[str, ServiceState]:
-        """How every service is, for those who show it."""
+        """Return the state of every service, for metrics and the admin plane."""
         return {
             name: ServiceState(
                 members=len(watch.numbering.members),
@@ -229,7 +237,7 @@ def _shown(service: str, members: dict[int, ServiceMember]) -> dict[str, str]:
 
 
 async def _look(watch: _ServiceWatch, asker: Asker) -> DnsFinding:
-    """Ask everything that there is to ask about one service."""
+    """Send all queries for one service."""
     host = config.service_host(watch.service)
     if watch.service.discover == "srv":
         return await _look_at_targets(watch, asker, DnsQuestion(host, "SRV"))
@@ -239,9 +247,9 @@ async def _look(watch: _ServiceWatch, asker: Asker) -> DnsFinding:
 
 
 async def _look_at_targets(watch: _ServiceWatch, asker: Asker, question: DnsQuestion) -> DnsFinding:
-    """Ask for the targets, and for their addresses: of one class after the other, until one has some.
+    """Query the SRV targets and their addresses, one priority after the other until one has addresses.
 
-    A finding without members leaves everybody where they are.
+    A finding without members leaves the current members in place.
     """
     listed = await asker.wait_answer(question)
     if listed.result != "ok":

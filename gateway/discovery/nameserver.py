@@ -1,4 +1,4 @@
-"""Asks name servers; the only file that knows dnspython, which is there with the extra `dns` alone."""
+"""Sends queries to name servers; the only file that imports dnspython, which the extra `dns` installs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gateway.config import Address
 from gateway.scheduling.endpoints import DnsAnswer, DnsQuestion, DnsTarget, Result
 
 MOST_AT_ONCE = 16
-"""Questions that may be open at a time."""
+"""Maximum number of concurrent queries."""
 ONE_TRY = 2.0
-"""Seconds after which a question is sent again, or to the next server."""
+"""Seconds after which a query is sent again, or to the next server."""
 
 _FAULTS: tuple[tuple[type[Exception], Result], ...] = (
     (dns.resolver.NXDOMAIN, "nxdomain"),
@@ -37,10 +37,10 @@ _FAULTS: tuple[tuple[type[Exception], Result], ...] = (
 
 
 class Nameservers:
-    """The configured name servers, or the system's. Of one event loop.
+    """The configured name servers, or those of the system. Bound to one event loop.
 
-    An answer too long for UDP is asked for once more over TCP, a server that is silent or cannot tell is
-    passed over.
+    An answer that is too long for UDP is requested again over TCP. A server that does not answer or reports
+    a failure is skipped.
     """
 
     def __init__(self, settings: config.DiscoverySettings) -> None:
@@ -50,17 +50,22 @@ class Nameservers:
         self._fixed = _of(settings) if settings.nameservers else None
 
     async def wait_answer(self, question: DnsQuestion) -> DnsAnswer:
-        """The answer to a question, whatever it is; within `discovery.timeout` once it is its turn."""
+        """Return the answer to a question. A failure is returned as an answer and never raised.
+
+        The query takes at most `discovery.timeout` seconds once fewer than `MOST_AT_ONCE` others are
+        running.
+        """
         async with self._turn:
             answer = await self._wait_answer(question)
-        # Python 3.11's `wait_for`, by which dnspython waits, loses a cancellation that comes with the answer.
+        # `asyncio.wait_for` of Python 3.11, which dnspython uses, loses a cancellation that arrives
+        # together with the answer.
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError
         return answer
 
     async def _wait_answer(self, question: DnsQuestion) -> DnsAnswer:
         try:
-            # The system's settings are read anew each time: a machine may move to another network.
+            # The system's settings are read for each query because the machine may move to another network.
             resolver = self._fixed
             if resolver is None:
                 resolver = await asyncio.to_thread(_of_system, self._settings)
@@ -74,7 +79,7 @@ class Nameservers:
 
 
 def _of(settings: config.DiscoverySettings) -> dns.asyncresolver.Resolver:
-    """A resolver of the configured name servers, which knows no search list."""
+    """Return a resolver for the configured name servers, without a search list."""
     resolver = dns.asyncresolver.Resolver(configure=False)
     places = map(Address.parse, settings.nameservers)
     resolver.nameservers = [dns.nameserver.Do53Nameserver(one.host, one.port) for one in places]
@@ -82,7 +87,7 @@ def _of(settings: config.DiscoverySettings) -> dns.asyncresolver.Resolver:
 
 
 def _of_system(settings: config.DiscoverySettings) -> dns.asyncresolver.Resolver:
-    """A resolver as the system is set up. Raises `dns.resolver.NoResolverConfiguration`."""
+    """Return a resolver with the system's settings. Raises `dns.resolver.NoResolverConfiguration`."""
     return _limited(dns.asyncresolver.Resolver(), settings)
 
 
@@ -104,7 +109,10 @@ def _read(question: DnsQuestion, found: dns.resolver.Answer) -> DnsAnswer:
 
 
 def _beside(found: dns.resolver.Answer) -> dict[str, tuple[str, ...]]:
-    """Addresses that a server sends along, so that nobody has to ask for those of every target."""
+    """Return the addresses of targets that the server sent in the additional section.
+
+    They save a query for each target.
+    """
     addresses: dict[str, list[str]] = defaultdict(list)
     for records in found.response.additional:
         if records.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
@@ -113,5 +121,5 @@ def _beside(found: dns.resolver.Answer) -> dict[str, tuple[str, ...]]:
 
 
 def _host(name: dns.name.Name) -> str:
-    """A name as text; nothing for the root, which as a target means that there is no such service."""
+    """Return a name as text. The root is "": as an SRV target it means that the service does not exist."""
     return "" if name == dns.name.root else name.to_text(omit_final_dot=True).lower()

@@ -1,6 +1,7 @@
-"""Where requests wait for a slot.
+"""The place where requests wait for a slot.
 
-`dispatcher`: hands out `Lease`s: waits, wakes and times out around the decisions of `scheduling`.
+`dispatcher`: hands out each `Lease`; it does the waiting, waking and timing out for the decisions of
+`scheduling`.
 
-Rule: A lease is ended by the attempt that holds it, whatever happens.
+Rule: The attempt that holds a lease always ends it, whatever happens.
 """

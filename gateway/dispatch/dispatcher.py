@@ -1,4 +1,4 @@
-"""Hands out Leases: the async shell around the scheduler's pure decisions; waits, wakes, times out."""
+"""Hands out leases: the asynchronous shell that waits, wakes and times out around the pure scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.scheduling.fair_queue import BackendState
-from gateway.scheduling.health import State
+from gateway.scheduling.health_states import State
 from gateway.scheduling.scheduler import MOST_BYTES, BackendTable, Scheduler
 from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRequest, Ticket
 from gateway.telemetry.receipt import Hook
@@ -18,10 +18,10 @@ from gateway.upstream.health_monitor import HealthMonitor
 
 
 class Lease:
-    """A held slot of one backend. Comes from `Dispatcher.lease`; whoever holds it ends it, whatever happens.
+    """The right to one slot of a backend, from `Dispatcher.lease`. Its holder must always call `end`.
 
-    A card that cannot be interrupted works on after its client left: `linger` keeps the slot taken
-    until `task`, which knows when the card is free, has ended.
+    Some backends cannot be interrupted and continue to generate after the client has disconnected. In this
+    case `linger` keeps the slot taken until `task` has ended, which watches for the end of the generation.
     """
 
     __slots__ = ("_dispatcher", "_task", "backend")
@@ -32,13 +32,13 @@ class Lease:
         self._task: asyncio.Task[Any] | None = None
 
     def linger(self, task: asyncio.Task[Any]) -> None:
-        """Keep the slot until `task` is done, even past the end of the lease."""
+        """Keep the slot until `task` is done, even after `end` was called."""
         self._task = task
 
     def end(self) -> bool:
-        """Give the slot back, now or when what lingers has ended. A second time does nothing.
+        """Return the slot now, or when the lingering task is done. A second call does nothing.
 
-        True if somebody who waited has got it.
+        Returns True if the slot was granted to a waiting request.
         """
         dispatcher = self._dispatcher
         if dispatcher is None:
@@ -56,7 +56,7 @@ class Lease:
 
 
 class SlotSource(Protocol):
-    """Where a relay gets its leases and tells how tries ended: a `Dispatcher`, or what stands for one."""
+    """What the path of a request uses to get leases and to report results: a `Dispatcher` or a substitute."""
 
     async def lease(self, slot_request: SlotRequest, waiting: Callable[[Ticket], None]) -> Lease:
         """See `Dispatcher.lease`."""
@@ -80,9 +80,10 @@ class SlotSource(Protocol):
 
 
 class Dispatcher:
-    """The one place where requests wait. Safe against leaving at any moment: a slot is never lost.
+    """The only place where requests wait. A task may be cancelled at any moment without losing a slot.
 
-    `length` bounds the queue of each model, `size` the bytes of all who wait, `timeout` (seconds) how long.
+    `length` limits the queue of each model, `size` limits the bytes of all waiting requests, and `timeout`
+    limits the waiting time in seconds.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ class Dispatcher:
         self._clock = clock
         self._hook = hook
         self.at_once: defaultdict[str, int] = defaultdict(int)
-        """How many requests of each model have not waited; only these the hook is not told of."""
+        """How many requests of each model got a slot without waiting. The hook is not called for these
+        requests."""
         self._on_wait: list[Callable[[SlotRequest], None]] = []
         self._waits: dict[int, asyncio.Future[str]] = {}
         self._zombies: dict[str, int] = {}
@@ -117,15 +119,19 @@ class Dispatcher:
     # --- leases ------------------------------------------------------------------------------------
 
     async def lease(self, slot_request: SlotRequest, waiting: Callable[[Ticket], None]) -> Lease:
-        """Get a slot, at once or after a wait, of which `waiting` is told with its ticket.
+        """Return a lease, at once or after waiting.
 
-        Cancelled, it leaves the queue and takes nothing with it. Raises `QueueFull`, `QueueTimeout`,
-        `NoBackend` and `Draining`, each with `retry_after`.
+        If the request must wait, `waiting` is called with its ticket. If the task is cancelled, the request
+        leaves the queue and no slot is lost. Raises `QueueFull`, `QueueTimeout`, `NoBackend` or `Draining`,
+        each with `retry_after`.
         """
         return self.seize(slot_request) or await self._wait_for_slot(slot_request, waiting)
 
     def seize(self, slot_request: SlotRequest, *, counted: bool = True) -> Lease | None:
-        """Get a slot if that needs no waiting; `counted` among the requests that did not wait."""
+        """Return a lease if no waiting is necessary, else None.
+
+        If `counted` is true, the request is counted in `at_once`.
+        """
         backend = self._scheduler.seize(slot_request, self._clock())
         if backend is None:
             return None
@@ -155,33 +161,34 @@ class Dispatcher:
             finally:
                 del self._waits[ticket.number]
                 self._hook.queue_wait(slot_request.model, outcome, self._clock() - began)
-        except BaseException:  # whatever it is: no place in the queue is left, and no slot
+        except BaseException:  # any exception: neither a ticket nor a slot is lost
             self._abandon(ticket, future)
             raise
         finally:
-            del future  # it may hold an error whose traceback refers to this frame
+            del future  # breaks a cycle: its error's traceback refers to this frame
         return Lease(self, backend)
 
     def _abandon(self, ticket: Ticket, future: asyncio.Future[str]) -> None:
-        # The grant may have come in the same moment in which the client left: then it goes back.
+        # The slot may have been granted in the moment in which the client disconnected. Then it is
+        # returned.
         if future.done() and not future.cancelled() and future.exception() is None:
             self.give_back(future.result())
         else:
             self._scheduler.leave(ticket)
 
     def give_back(self, backend: str) -> bool:
-        """Take a slot back and hand it on: what `Lease.end` does. True if somebody has got it."""
+        """Return a slot to the scheduler. Return True if it was granted to a waiting request."""
         effects = self._scheduler.release(backend, self._clock())
         if effects:
             self._deliver(effects)
         return bool(effects)
 
     def keep_until(self, backend: str, task: asyncio.Task[Any]) -> None:
-        """Keep a slot whose lease has ended until `task` has: a zombie."""
+        """Keep a slot whose lease has ended until `task` is done. Such a slot is counted as a zombie."""
         self._zombies[backend] = self._zombies.get(backend, 0) + 1
-        task.add_done_callback(lambda _: self._bury(backend))
+        task.add_done_callback(lambda _: self._release_zombie(backend))
 
-    def _bury(self, backend: str) -> None:
+    def _release_zombie(self, backend: str) -> None:
         self._zombies[backend] -= 1
         self.give_back(backend)
 
@@ -200,7 +207,7 @@ class Dispatcher:
     # --- time --------------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        """See that a tick comes in time. A timer that is due before is left: it will set the next."""
+        """Schedule the next tick. A timer that is due earlier is kept; its tick schedules the next one."""
         due = self._scheduler.next_tick()
         if due is None or (self._timer is not None and self._due <= due):
             return
@@ -221,11 +228,11 @@ class Dispatcher:
     # --- slots without a request -------------------------------------------------------------------
 
     def hold(self, backend: str) -> bool:
-        """Take a slot of a backend whatever its health, for a trial; False if none is free."""
+        """Take a slot of a backend for a trial, regardless of its health. Return False if none is free."""
         return self._scheduler.hold(backend)
 
     def let_go(self, backend: str) -> None:
-        """Give that slot back."""
+        """Return a slot that was taken with `hold`."""
         self.give_back(backend)
 
     # --- what attempts report ----------------------------------------------------------------------
@@ -233,33 +240,34 @@ class Dispatcher:
     def tried(
         self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
     ) -> None:
-        """Note how an attempt ended: its error, None for a whole answer. See `BackendHealth.tried`."""
+        """Record the end of an attempt: its error, or None if complete. See `BackendHealth.tried`."""
         self._health_monitor.tried(backend, error, request, tenant)
 
     def repeated(self, backend: str) -> None:
-        """Take note that a used connection was closed as a request went out, which is sent once more."""
+        """Record that a reused connection was closed while a request was sent; it is sent again."""
         self._health_monitor.repeated(backend)
 
     def changed(self, backend: str) -> None:
-        """Take note that a backend's fitness was told something and may be different now."""
+        """Apply a change of a backend's availability to the queues."""
         self._deliver(self._scheduler.changed(backend, self._clock()))
 
     def served(self, model: str, seconds: float, backend: str = "") -> None:
-        """Take note of how long a whole answer took, and on which backend."""
+        """Record how many seconds a complete answer took, and on which backend."""
         self._scheduler.learn(model, seconds, backend)
 
     # --- changes of the whole ----------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Answer all who wait with `Draining`, and from now on all who would have to wait."""
+        """Refuse all waiting requests with `Draining`, and from now on all that would have to wait."""
         self._deliver(self._scheduler.drain())
 
     def reconfigure(
         self, fleet: BackendTable, *, length: int, timeout: float, size: int = MOST_BYTES
     ) -> None:
-        """Go on with another fleet, which the ward knows already; see `Scheduler.reconfigure`.
+        """Replace the backends and models; see `Scheduler.reconfigure`.
 
-        Who waits already keeps the old time-out.
+        The health monitor must already know the new backends. Requests that already wait keep the old
+        time-out.
         """
         self._timeout = timeout
         now = self._clock()
@@ -268,43 +276,43 @@ class Dispatcher:
     # --- views -------------------------------------------------------------------------------------
 
     def queue_depth(self, model: str) -> int:
-        """Tickets waiting for this model."""
+        """Return how many requests wait for this model."""
         return self._scheduler.depth(model)
 
     def in_flight(self, backend: str) -> int:
-        """Slots taken on this backend, zombies included."""
+        """Return how many slots of this backend are taken, including zombies."""
         return self._scheduler.state(backend).busy
 
     def at_work(self, backend: str) -> bool:
-        """Whether a backend has a slot taken, also one that is gone."""
+        """Return True if a slot of this backend is taken, even if the backend was removed."""
         return self._scheduler.at_work(backend)
 
     def zombies(self, backend: str) -> int:
-        """Slots held for answers that nobody waits for."""
+        """Return how many slots are held for answers that no client waits for."""
         return self._zombies.get(backend, 0)
 
     def up(self, backend: str) -> bool:
-        """Whether this backend may be asked."""
+        """Return True if requests may be sent to this backend."""
         return self._health_monitor.up(backend)
 
     def health(self, backend: str) -> State:
-        """How this backend is, in one word."""
+        """Return the health state of this backend."""
         return self._health_monitor.state(backend)
 
     def usable(self) -> dict[str, bool]:
-        """Every backend, and whether it may be asked."""
+        """Return for every configured backend if requests may be sent to it."""
         return self._scheduler.usable(self._clock())
 
     def state(self, backend: str) -> BackendState:
-        """What the scheduler knows of a backend; not to be changed."""
+        """Return the scheduler's state of a backend. The caller must not change it."""
         return self._scheduler.state(backend)
 
     def place(self, ticket: Ticket) -> tuple[int, float] | None:
-        """Position in the queue (from 1) and expected wait in seconds, while the ticket waits."""
+        """Return the ticket's position (from 1) and expected wait in seconds; None if it does not wait."""
         return self._scheduler.place(ticket)
 
     def aclose(self) -> None:
-        """Stop the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

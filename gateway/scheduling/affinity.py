@@ -1,4 +1,4 @@
-"""What a request tells the balancers of affinity: its session, and what it begins with."""
+"""The keys by which balancers recognise related requests: the session, and hashes of prompt prefixes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 LONGEST = 32
-"""Most beginnings of one request that are looked at."""
+"""Maximum number of prefix hashes per request."""
 
 
 def session(name: str | None, opening: Iterable[bytes]) -> str:
-    """The name the client gave, else a hash of the first turns, which stay as they are while a chat grows."""
+    """Return the session key of a request.
+
+    This is the name that the client sent. Without a name it is a hash of the first turns, which do not
+    change while a chat grows.
+    """
     if name:
         return name
     digest = blake2b(digest_size=16)
@@ -21,9 +25,10 @@ def session(name: str | None, opening: Iterable[bytes]) -> str:
 
 
 def chain(parts: Iterable[bytes]) -> tuple[bytes, ...]:
-    """The hashes of a chat's beginnings, the shortest first: of each message with all before it.
+    """Return the hashes of a chat's prefixes, shortest first; one hash per message, at most `LONGEST`.
 
-    Two chats share a hash only if they begin alike. `LONGEST` at most.
+    Each hash covers a message and all messages before it. Two chats share a hash only if they start with
+    the same messages.
     """
     found: list[bytes] = []
     before = b""

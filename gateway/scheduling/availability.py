@@ -1,27 +1,31 @@
-"""Whether a backend may be asked, as far as the scheduler needs to know."""
+"""The interface through which the scheduler asks about the availability of a backend."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 LAST = 1e-12
-"""The share of a backend that is to be asked only where no other is free."""
+"""The `share` of a backend that is chosen only if no other backend is free."""
 
 
 class Availability(Protocol):
-    """Whether one backend may be asked. Code that changes it calls `Scheduler.changed` afterwards."""
+    """The availability of one backend. Code that changes it calls `Scheduler.changed` afterwards."""
 
     def usable(self, now: float) -> bool:
-        """Whether it may be asked at all. Nobody waits for backends that may not."""
+        """Return True if requests may be sent to the backend, now or soon.
+
+        Requests do not wait for a backend that is not usable.
+        """
 
     def slots_now(self, now: float) -> int:
-        """Requests it may work on at once: fewer than its slots while it warms up."""
+        """Return how many requests the backend may have in flight now; fewer than its slots in slow start."""
 
     def share(self, now: float) -> float:
-        """How much of a whole backend it is, above 0 and up to 1; the greater goes first.
+        """Return the backend's current capacity as a fraction, above 0 and up to 1.
 
-        `LAST` for one that no balancer may choose before others.
+        Balancers prefer the larger share. A backend with the share `LAST` is chosen only if no other
+        backend is free.
         """
 
     def next_change(self, now: float) -> float | None:
-        """When one of these will be different by itself; None for never."""
+        """Return when one of the other three values next changes without an event; None for never."""

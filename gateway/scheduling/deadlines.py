@@ -1,4 +1,4 @@
-"""How long to wait for the next bytes of an answer, and what it means when they do not come."""
+"""The time-outs of one attempt, and the error that each expired time-out raises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.errors import FirstTokenTimeout, StallTimeout, TotalTimeout, Upstre
 
 @dataclass(frozen=True, slots=True)
 class DeadlineLimits:
-    """The time-outs of one try, in seconds, as in config.toml."""
+    """The time-outs of one attempt, in seconds, as set in config.toml."""
 
     connect: float
     first_token: float
@@ -19,15 +19,16 @@ class DeadlineLimits:
 
 
 class Deadlines:
-    """The limits of one try, held against a clock that the caller reads.
+    """The deadlines of one attempt, checked against a monotonic clock that the caller reads.
 
-    `connect`: the seconds to open a connection; `opening`: when waiting for content ends; `pause`: the
-    seconds between two pieces of content; `end`: when all waiting ends. A server that answers whole
-    (`streams` false) is silent until it has finished: for it only that counts.
+    `connect` is the time allowed to open a connection, in seconds. `opening` is the time at which waiting
+    for the first content ends. `pause` is the longest time between two pieces of content, in seconds. `end`
+    is the time at which the whole attempt ends. If the backend does not stream (`streams` is false), it
+    sends nothing until its answer is complete, so only `end` applies.
 
-    Only content counts: what else a server sends (comments, empty pieces, single bytes) does not move the
-    limits. `silent` is the time waited since the last content; time in which nobody waited, as a client took
-    slowly, is no part of it.
+    Only content counts. Other bytes (comments, empty pieces, single bytes of a frame) do not move the
+    deadlines. `silent` is the time spent waiting for the backend since the last content, in seconds. It
+    does not include time during which the gateway was not reading because the client was slow.
     """
 
     def __init__(self, limits: DeadlineLimits, began: float, streams: bool) -> None:
@@ -38,36 +39,42 @@ class Deadlines:
         self._first = began + limits.first_token if streams else self.end
         self.opening = min(self.end, self._first)
         self.silent = 0.0
-        self._since = math.inf  # when the present waiting began
+        self._since = math.inf  # when the current wait began; infinity while nobody waits
 
     @property
     def total(self) -> float:
-        """The time for the whole try, in seconds."""
+        """The time allowed for the whole attempt, in seconds."""
         return self._limits.total
 
     def doubled(self) -> Deadlines:
         """Return deadlines for an answer that no client waits for, but whose end frees the GPU.
 
-        Only the limit of the whole try counts, twice as long: such a card may be silent for longer than a
-        client would wait for the first token.
+        Only the total time-out applies, and it is doubled: without a client, a silence longer than the
+        first-token time-out is acceptable.
         """
         limits = replace(self._limits, total=2 * self._limits.total)
         return Deadlines(limits, self._began, streams=False)
 
     def deadline(self, now: float, *, begun: bool) -> float:
-        """When waiting for the next bytes, which begins now, ends; `begun`: whether content has come."""
+        """Return the time at which the wait that starts at `now` ends.
+
+        `begun` is true if the backend has already sent content.
+        """
         if begun:
             self._since = now
             return min(self.end, now + self.pause - self.silent)
         return self.opening
 
     def content(self) -> None:
-        """Take note that content has come."""
+        """Record that the backend has sent content."""
         self.silent = 0.0
         self._since = math.inf
 
     def nothing(self, now: float, *, begun: bool) -> None:
-        """Take note that something came without content. Raises the error of a limit that has passed."""
+        """Record that the backend has sent bytes without content.
+
+        Raises the `UpstreamTimeout` of a deadline that has passed.
+        """
         if now > self._since:
             self.silent += now - self._since
         self._since = math.inf
@@ -75,13 +82,16 @@ class Deadlines:
             raise self.error(now, begun=begun)
 
     def flowed(self, now: float, heard: float) -> float:
-        """Take note of a wait that ended now, with content at `heard`; say when it would have ended."""
+        """Record a wait that ended at `now` and in which content last arrived at `heard`.
+
+        Returns the time at which that wait would have timed out.
+        """
         self.silent = max(0.0, now - heard)
         self._since = math.inf
         return min(self.end, heard + self.pause)
 
     def error(self, deadline: float, *, begun: bool) -> UpstreamTimeout:
-        """Say what passing `deadline` means."""
+        """Return the error for passing `deadline`."""
         if deadline >= self.end:
             return TotalTimeout(f"The backend did not finish within {self._limits.total:g} s.")
         if begun:

@@ -1,8 +1,9 @@
-"""Who is who of the servers that DNS names. Pure: answers in, numbered members out.
+"""Turns the answers of name servers into numbered members of a service. Pure.
 
-A service is a table with `discover`, a member one of its servers. What a name server says is made members in
-three steps. `remembered`: a question that gets no answer keeps its last one. `by_address` and `by_class`:
-records become members. `numbered`: a member keeps its number as long as it is there.
+A service is a `[[backends]]` table with `discover`. A member is one of its servers. The members are
+determined in three steps. `remembered`: a question without an answer keeps its last answer. `by_address`,
+`by_class` and `of_targets`: records become members. `numbered`: a member keeps its number as long as DNS
+lists it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 from gateway.config import ServiceMember
 
 Result: TypeAlias = Literal["ok", "empty", "nxdomain", "servfail", "timeout", "failed"]
-"""How a question ended: with records, or with none of that kind, no such name, a name server that could not
-tell, none that spoke in time, or not asked at all as something else was wrong. The later, the worse."""
+"""The result of a DNS question: records; no records of that type; no such name; the name server failed; no
+name server replied in time; or another error prevented the question. Later results in this list are worse."""
 RESULTS: tuple[Result, ...] = get_args(Result)
 
 _NOTHING = ("empty", "nxdomain")
@@ -26,14 +27,14 @@ HEAVIEST = 1000
 
 
 class DnsQuestion(NamedTuple):
-    """What a name server is asked: a name and a type of record."""
+    """A DNS question: a name and a record type."""
 
     name: str
     kind: Literal["A", "AAAA", "SRV"]
 
 
 class DnsTarget(NamedTuple):
-    """What an SRV record names. A lower `priority` goes first."""
+    """The target of an SRV record. Targets with a lower `priority` are used first."""
 
     priority: int
     host: str
@@ -43,9 +44,10 @@ class DnsTarget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """What came of a question: addresses or targets, good for `ttl` seconds.
+    """The answer to a question: addresses or targets, valid for `ttl` seconds.
 
-    `beside` are addresses of targets that came with them. With a result other than `ok` there is nothing.
+    `beside` holds addresses of targets that the name server sent in the same response. If the result is not
+    `ok`, there are no addresses and no targets.
     """
 
     result: Result
@@ -60,19 +62,19 @@ Answers: TypeAlias = Mapping[DnsQuestion, DnsAnswer]
 
 @dataclass(frozen=True, slots=True)
 class DnsFinding:
-    """What is known of a service: its members, for how many seconds, and how the asking went."""
+    """What DNS says about a service: its members, for how many seconds they are valid, and the result."""
 
     members: tuple[ServiceMember, ...]
     ttl: float
     result: Result
 
     def again(self, shortest: float, longest: float) -> float:
-        """Seconds after which to ask again."""
+        """Return the seconds until the next query, between `shortest` and `longest`."""
         return min(max(self.ttl, shortest), longest) if self.result == "ok" else shortest
 
 
 class Numbering(NamedTuple):
-    """The members of a service by number, and how many more there are than may be."""
+    """The members of a service by number, and the count of members beyond the allowed maximum."""
 
     members: Mapping[int, ServiceMember]
     left_out: int
@@ -82,10 +84,11 @@ class Numbering(NamedTuple):
 
 
 def remembered(answers: Answers, last: Answers) -> tuple[dict[DnsQuestion, DnsAnswer], Result]:
-    """Put what was last known in the place of what could not be learned; give the worst that happened.
+    """Replace failed answers with the last known ones. Return all answers and the worst result.
 
-    All these questions are about the same servers. That there are no records of one type counts where there
-    are some of the other; that there are none at all is taken for a mistake, and the last ones stay.
+    All questions must be about the same servers. If there are records of one type (A or AAAA), the absence
+    of records of the other type is a valid answer. If there are no records at all, this is treated as a
+    mistake and the last answers are kept.
     """
     any_there = any(answer.result == "ok" for answer in answers.values())
     known: dict[DnsQuestion, DnsAnswer] = {}
@@ -100,12 +103,12 @@ def remembered(answers: Answers, last: Answers) -> tuple[dict[DnsQuestion, DnsAn
 
 
 def lifecycle(answers: Answers) -> float:
-    """How many seconds these answers are good for together."""
+    """Return for how many seconds all these answers are valid."""
     return min((answer.ttl for answer in answers.values() if answer.result == "ok"), default=0.0)
 
 
 def addresses(answers: Answers) -> tuple[str, ...]:
-    """Every address that was answered, those of IPv4 first."""
+    """Return all addresses in the answers, IPv4 first."""
     found = {one: None for answer in answers.values() for one in answer.addresses}
     return tuple(sorted(found, key=lambda one: (":" in one, one)))
 
@@ -114,14 +117,14 @@ def addresses(answers: Answers) -> tuple[str, ...]:
 
 
 def by_address(answers: Answers) -> tuple[ServiceMember, ...]:
-    """A member for each address."""
+    """Return one member per address."""
     return tuple(ServiceMember(one, (one,)) for one in addresses(answers))
 
 
 def by_class(targets: Collection[DnsTarget]) -> Iterator[tuple[DnsTarget, ...]]:
-    """The targets of SRV records in classes of the same priority, the one to use before the others first.
+    """Yield the targets of SRV records grouped by priority, lowest priority value first.
 
-    The target `.` says that there is no such service, and is none.
+    The target `.` means that the service does not exist, and is skipped.
     """
     there = sorted(target for target in targets if target.host)
     for _, same in groupby(there, key=lambda target: target.priority):
@@ -131,7 +134,7 @@ def by_class(targets: Collection[DnsTarget]) -> Iterator[tuple[DnsTarget, ...]]:
 def of_targets(
     targets: Sequence[DnsTarget], found: Mapping[str, tuple[str, ...]]
 ) -> tuple[ServiceMember, ...]:
-    """A member for each target of a class that has addresses."""
+    """Return one member for each target that has addresses. All targets have the same priority."""
     there = [target for target in targets if found.get(target.host)]
     weights = _weights([target.weight for target in there])
     return tuple(
@@ -141,7 +144,7 @@ def of_targets(
 
 
 def _weights(given: Sequence[int]) -> list[int | None]:
-    """The weights of backends for those of records; None where they say nothing, being all the same."""
+    """Scale the weights of SRV records to weights of backends; None for each if all are equal."""
     if len(set(given)) < 2:
         return [None] * len(given)
     scale = min(1.0, HEAVIEST / max(given))
@@ -157,11 +160,12 @@ def numbered(
     most: int,
     at_work: Mapping[int, str] = MappingProxyType({}),
 ) -> Numbering:
-    """Give each member a number below `most`; who had one keeps it.
+    """Give each member a number below `most`. A member that had a number keeps it.
 
-    `at_work` are numbers under which requests are still in flight, and whose they are. Who comes back gets
-    such a number of its own again, as its requests hold its slots; all others get the lowest free numbers,
-    and those that are at work last.
+    `at_work` maps the numbers that still have requests in flight to the names of their members. A member
+    that returns gets such a number of its own again, because its requests still hold slots under it. All
+    other members get the lowest free numbers; numbers of other members with requests in flight are used
+    last.
     """
     now = {member.name: member for member in found}
     kept: dict[int, ServiceMember] = {}
@@ -177,7 +181,10 @@ def numbered(
 def changes(
     before: Mapping[int, ServiceMember], after: Mapping[int, ServiceMember]
 ) -> tuple[dict[int, ServiceMember], dict[int, ServiceMember]]:
-    """Who came and who went: members by number. One that is somewhere else now has gone and come."""
+    """Return the members that were added and those that were removed, by number.
+
+    A member whose addresses changed counts as removed and added.
+    """
 
     def servers(members: Mapping[int, ServiceMember]) -> set[tuple[int, str, tuple[str, ...]]]:
         return {(number, one.name, one.addresses) for number, one in members.items()}

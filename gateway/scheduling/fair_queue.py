@@ -1,23 +1,27 @@
-"""Which waiting request is next on a backend: weighted fair between tenants, FIFO inside a tenant.
+"""Decides which waiting request is next on a backend: weighted fair between tenants, FIFO within a tenant.
 
-Words. A *flow* is what one tenant has waiting in one class of priority. A *reach* is a set of backends that
-tickets may use, a *band* the tickets of one class with one reach, a *lane* the tickets of one flow in one
-band, in the order of arrival. A *pool* holds backends that serve the same models; it has a clock of turns
-for each class. A *side* is the part of a pool that a reach covers: all of it, but for requests that some
-backend cannot take.
+Terms. A *flow* (`TenantFlow`) is what one tenant has waiting at one priority. A *backend set*
+(`BackendSet`) is a set of backends that tickets may use. A *band* (`PriorityBand`) holds the tickets of one
+priority with one backend set. A *lane* (`TicketLane`) holds the tickets of one flow in one band, in order
+of arrival. A *pool* (`BackendPool`) holds the backends that serve the same models, and has one virtual
+clock per priority. A *pool share* (`PoolShare`) is the part of a pool that a backend set covers. It is the
+whole pool, unless some backend of the pool cannot accept the request.
 
-Rules (start-time fair queueing, with tags of flows instead of requests). On every side a flow has a tag.
-The flow with the lowest tag is next; the clock of the pool moves on to that tag, and the tag by 1 / weight.
-A flow that had nothing waiting begins at the clock if its tag lies behind: idling earns no credit, and no
-debt is forgiven while anybody waits. So, of flows of one class:
+Rules. This is start-time fair queueing with tags on flows instead of requests. A flow has one tag per pool
+share. The flow with the lowest tag is next. The pool's clock moves to that tag, and the tag increases by 1
+/ weight. If a flow had nothing waiting and its tag is behind the clock, the tag is set to the clock. So a
+tenant earns no credit while idle, and no debt is forgiven while any tenant waits. For flows of the same
+priority this means:
 
-- While a ticket waits at the head of its tenant's lane, every other tenant passes it at most
-  weight / own weight + 1 times on backends that it could have used.
-- While two tenants both have tickets waiting that may use the whole pool, the turns they got, each divided by
-  its weight, never differ by more than 1 / weight + 1 / other weight, however many backends there are.
+- While a ticket is at the head of its tenant's lane, every other tenant is served before it at most weight
+  / own weight + 1 times on backends that the ticket could have used.
+- While two tenants both have waiting tickets that may use the whole pool, the numbers of turns they got,
+  each divided by the tenant's weight, differ by at most 1 / weight + 1 / other weight, for any number of
+  backends.
 
-Between classes the higher goes first; but after `PASSES` turns in a row that it could have used, a lower
-class gets one: one in `PASSES` + the number of classes at least.
+Between priorities the higher priority is served first. After a priority has been passed over `PASSES` times
+in a row on backends that it could have used, it gets one turn. So it gets at least one turn in `PASSES` +
+the number of priorities.
 """
 
 from __future__ import annotations
@@ -32,21 +36,23 @@ from gateway.scheduling.availability import Availability
 from gateway.scheduling.slot_request import Ticket
 
 PASSES = 9
-"""Turns in a row that higher classes may take while a lower one waits."""
+"""How many turns in a row higher priorities may take while a lower priority waits."""
 PACE = 0.05
-"""How much the newest answer counts in a backend's pace; lengths differ, cards do not change."""
+"""Weight of the newest answer in a backend's average. It is small because answer lengths vary and GPUs do not
+change."""
 SOON = 0.001
-"""The shortest time after which a backend's fitness is asked again, in seconds."""
+"""Shortest time until a backend's availability is read again, in seconds."""
 SLACK = 64
-"""Lanes without tickets that an order of turns may hold before it is cleaned."""
+"""Number of outdated entries that a heap may hold before it is cleaned."""
 
 
 class BackendState:
-    """What is known of one backend. Free = fewer busy than there is room now.
+    """The state of one backend. The backend is free while `busy` is less than `room`.
 
-    `room` is what its fitness allows at the moment and changes by itself at `changes_at`; `granted` is the
-    number of the grant it got last, `pace` the seconds it takes for an answer (0: not known); `bands` are
-    those with tickets for it.
+    `room` is the number of requests that the backend's availability allows now; it next changes without an
+    event at `changes_at`. `granted` is the sequence number of the last slot granted on this backend. `pace`
+    is the average duration of an answer in seconds (0: unknown). `bands` are the bands with tickets that
+    may use this backend.
     """
 
     __slots__ = (
@@ -85,7 +91,7 @@ class BackendState:
         self.bands: dict[PriorityBand, PoolShare] = {}
 
     def refresh(self, now: float) -> None:
-        """Ask its fitness."""
+        """Read the availability of the backend at `now`."""
         self.usable = self.slots > 0 and self.availability.usable(now)
         self.room = min(self.slots, self.availability.slots_now(now)) if self.usable else 0
         self.share = self.availability.share(now) if self.usable else 1.0
@@ -93,15 +99,15 @@ class BackendState:
         self.changes_at = inf if change is None else max(change, now + SOON)
 
     def learn(self, seconds: float) -> None:
-        """Take note of how long a whole answer took here."""
+        """Add the duration of one complete answer on this backend to the average, in seconds."""
         self.pace += PACE * (seconds - self.pace) if self.pace else seconds
 
     def take_over(self, old: BackendState) -> None:
-        """Go on with what is in flight and known of the same backend under another configuration."""
+        """Copy the requests in flight and the averages of the same backend in the previous configuration."""
         self.busy, self.granted, self.pace = old.busy, old.granted, old.pace
 
     def retired(self) -> BackendState:
-        """The same without slots: what is in flight ends, nothing begins."""
+        """Return a copy without slots, for a removed backend: its requests finish, and no new ones start."""
         gone = BackendState(self.name, 0, self.availability, place=self.place)
         gone.take_over(self)
         return gone
@@ -111,7 +117,7 @@ class BackendState:
 
 
 class BackendPool:
-    """Backends that serve the same models, and their clocks of turns, one a class."""
+    """Backends that serve the same models, with one virtual clock per priority."""
 
     __slots__ = ("_furthest", "_open", "_passed", "_sides", "clocks")
 
@@ -123,23 +129,26 @@ class BackendPool:
         self._sides: dict[frozenset[str], PoolShare] = {}
 
     def side(self, backends: frozenset[str]) -> PoolShare:
-        """The part of the pool with these backends."""
+        """Return the part of the pool that consists of these backends."""
         if (side := self._sides.get(backends)) is None:
             side = self._sides[backends] = PoolShare(self)
         return side
 
     def open(self, priority: int) -> None:
-        """Take note of one more band with tickets in this class."""
+        """Count one more band of this priority that has tickets."""
         self._open[priority] += 1
 
     def close(self, priority: int) -> None:
-        """Take note of one less. When nobody is left the clock passes all tags: the next begin as equals."""
+        """Count one band less of this priority.
+
+        When no band is left, the clock moves past all tags, so the next tenants start as equals.
+        """
         self._open[priority] -= 1
         if not self._open[priority]:
             self.clocks[priority] = max(self.clocks[priority], self._furthest[priority])
 
     def turn(self, tag: float, weight: int, priority: int) -> float:
-        """Move the clock on to a tag, and give the tag for the next turn."""
+        """Move the clock to `tag` and return the tag for the flow's next turn."""
         self.clocks[priority] = start = max(tag, self.clocks[priority])
         tag = start + 1 / weight
         if tag > self._furthest[priority]:
@@ -147,7 +156,7 @@ class BackendPool:
         return tag
 
     def choose_class(self, waiting: Collection[int]) -> int:
-        """Choose the class that is next, of those with a ticket waiting, and note whom that passes over."""
+        """Choose the next priority among those with a waiting ticket, and count those passed over."""
         passed = self._passed
         overdue = [one for one in waiting if passed.get(one, 0) >= PASSES]
         chosen = min(overdue, key=lambda one: (-passed[one], one)) if overdue else max(waiting)
@@ -159,7 +168,7 @@ class BackendPool:
 
 
 class PoolShare:
-    """A part of a pool. Flows have a tag on each."""
+    """A part of a pool. Each flow has its own tag for each pool share."""
 
     __slots__ = ("pool",)
 
@@ -168,7 +177,10 @@ class PoolShare:
 
 
 class TenantFlow:
-    """What one tenant has waiting in one class, with its tags. Kept while its tags are ahead of a clock."""
+    """What one tenant has waiting at one priority, and its tags.
+
+    It is kept until all its tags are behind the clocks and nothing of the tenant waits (see `forgettable`).
+    """
 
     __slots__ = ("_active", "lanes", "priority", "tags", "tenant", "weight")
 
@@ -181,7 +193,7 @@ class TenantFlow:
         self._active: dict[PoolShare, int] = {}
 
     def enter(self, sides: Iterable[PoolShare]) -> None:
-        """Begin to wait on these sides with one more lane."""
+        """Register one more lane that waits on these pool shares."""
         active, tags = self._active, self.tags
         for side in sides:
             if not active.get(side):
@@ -189,17 +201,17 @@ class TenantFlow:
             active[side] = active.get(side, 0) + 1
 
     def depart(self, sides: Iterable[PoolShare]) -> None:
-        """Wait on these sides with one lane less."""
+        """Unregister one lane that waited on these pool shares."""
         for side in sides:
             self._active[side] -= 1
 
     def charge(self, side: PoolShare) -> None:
-        """Take a turn."""
+        """Count one turn of this flow on the pool share."""
         self.tags[side] = side.pool.turn(self.tags[side], self.weight, self.priority)
 
     @property
     def forgettable(self) -> bool:
-        """Whether nothing would change if the tenant came as a new one."""
+        """True if the flow can be deleted because a new flow of the tenant would be treated the same."""
         ahead = [side for side, tag in self.tags.items() if tag > side.pool.clocks[self.priority]]
         return not self.lanes and not ahead
 
@@ -224,17 +236,17 @@ class TicketLane:
 
     @property
     def head(self) -> Ticket:
-        """Who has waited longest."""
+        """The ticket that has waited longest."""
         return next(iter(self._tickets.values()))
 
     def append(self, ticket: Ticket) -> None:
-        """Put a ticket at the end."""
+        """Add a ticket at the end."""
         self._last += 1
         ticket.order, ticket.lane = self._last, self
         self._tickets[ticket.number] = ticket
 
     def remove(self, ticket: Ticket) -> None:
-        """Take a ticket out, from wherever it stands."""
+        """Remove a ticket from any position."""
         if self.head is not ticket:
             insort(self._gaps, ticket.order)
         del self._tickets[ticket.number]
@@ -243,18 +255,18 @@ class TicketLane:
             del self._gaps[: bisect_left(self._gaps, self.head.order) if self._tickets else None]
 
     def rank(self, ticket: Ticket) -> int:
-        """The ticket's place among those of its lane, from 1."""
+        """Return the ticket's position in its lane, from 1."""
         first = self.head.order
         gaps = bisect_left(self._gaps, ticket.order) - bisect_left(self._gaps, first)
         return ticket.order - first + 1 - gaps
 
 
 Entry = tuple[float, int, TicketLane]
-"""A lane in the order of turns: the tag it had when it was put there, the number of its head, itself."""
+"""A heap entry for a lane: its tag when the entry was made, the number of its first ticket, the lane."""
 
 
 class PriorityBand:
-    """The tickets of one class that may use the same backends, in lanes."""
+    """The tickets of one priority that may use the same backends, one lane per tenant."""
 
     __slots__ = ("_lanes", "_turns", "priority", "reach", "waiting", "weight")
 
@@ -267,7 +279,7 @@ class PriorityBand:
         self._turns: dict[PoolShare, list[Entry]] = {side: [] for side in reach.sides}
 
     def append(self, ticket: Ticket, flow: TenantFlow) -> None:
-        """Let a ticket wait at the end of its flow's lane."""
+        """Add a ticket at the end of its flow's lane."""
         lane = flow.lanes.get(self)
         if lane is None:
             lane = flow.lanes[self] = TicketLane(flow, self)
@@ -279,7 +291,7 @@ class PriorityBand:
             self.reach.open(self)
 
     def remove(self, ticket: Ticket, lane: TicketLane) -> None:
-        """Let a ticket wait no more."""
+        """Remove a ticket from its lane."""
         lane.remove(ticket)
         if not lane:
             self._close(lane)
@@ -296,7 +308,7 @@ class PriorityBand:
         flow.enter(self._turns)
         for side, turns in self._turns.items():
             heappush(turns, (flow.tags[side], lane.head.number, lane))
-            if len(turns) > 2 * self._lanes + SLACK:  # those who left before their turn came near
+            if len(turns) > 2 * self._lanes + SLACK:  # entries of lanes that are empty
                 turns[:] = [entry for entry in turns if entry[2]]
                 heapify(turns)
 
@@ -307,29 +319,29 @@ class PriorityBand:
         del lane.flow.lanes[self]
 
     def first(self, side: PoolShare) -> Entry:
-        """The lane whose turn it is; there is one while tickets wait."""
+        """Return the entry of the lane that is next. At least one ticket must be waiting."""
         turns = self._turns[side]
         while True:
             entry = turns[0]
             tag, _, lane = entry
             if not lane:
                 heappop(turns)
-            elif tag < lane.flow.tags[side]:  # tags only rise, so an old one can only come too early
+            elif tag < lane.flow.tags[side]:  # outdated: tags only increase, so the old tag is too low
                 heapreplace(turns, (lane.flow.tags[side], lane.head.number, lane))
             else:
                 return entry
 
     def position(self, rank: int, weight: int) -> int:
-        """How many go before and with the ticket of this rank in a lane of this weight: an estimate."""
+        """Estimate the queue position of the ticket at `rank` in a lane of a tenant with this weight."""
         return self._ahead() + min(self.waiting, ceil(rank * self.weight / weight))
 
     def position_of_next(self, mine: int, weight: int) -> int:
-        """The position that a newcomer would get whose tenant has `mine` waiting already."""
+        """Estimate the queue position of a new ticket whose tenant has `mine` tickets waiting here."""
         all_weights = self.weight if mine else self.weight + weight
         return self._ahead() + min(self.waiting + 1, ceil((mine + 1) * all_weights / weight))
 
     def tickets(self) -> list[Ticket]:
-        """All who wait, in the order of arrival."""
+        """Return all waiting tickets in order of arrival."""
         lanes = {id(lane): lane for turns in self._turns.values() for _, _, lane in turns}
         return sorted((one for lane in lanes.values() for one in lane), key=lambda ticket: ticket.number)
 
@@ -338,7 +350,7 @@ class PriorityBand:
 
 
 class BackendSet:
-    """Backends that tickets may use, in the order of the claim."""
+    """A set of backends that tickets may use, in the order given by the request."""
 
     __slots__ = ("bands", "sides", "states")
 
@@ -351,13 +363,13 @@ class BackendSet:
         self.sides = tuple(pool.side(frozenset(names)) for pool, names in pools.items())
 
     def band(self, priority: int) -> PriorityBand:
-        """The band of a class."""
+        """Return the band of a priority; create it if necessary."""
         if (band := self.bands.get(priority)) is None:
             band = self.bands[priority] = PriorityBand(self, priority)
         return band
 
     def open(self, band: PriorityBand) -> None:
-        """Tell the backends that somebody waits for them."""
+        """Register a band that now has waiting tickets with the backends."""
         sides = {side.pool: side for side in self.sides}
         for pool in sides:
             pool.open(band.priority)
@@ -365,7 +377,7 @@ class BackendSet:
             state.bands[band] = sides[state.pool]
 
     def close(self, band: PriorityBand) -> None:
-        """Tell the backends that nobody of this band waits any more."""
+        """Unregister a band that has no waiting tickets left from the backends."""
         for state in self.states:
             del state.bands[band]
         for side in self.sides:
@@ -373,26 +385,32 @@ class BackendSet:
 
     @property
     def waited_for(self) -> bool:
-        """Whether anybody waits here."""
+        """True if any ticket waits for this set."""
         return any(band.waiting for band in self.bands.values())
 
     @property
     def usable(self) -> bool:
-        """Whether any of the backends may be asked."""
+        """True if any backend of the set is available."""
         return any(state.usable for state in self.states)
 
     def serves_before(self, deadline: float) -> bool:
-        """Whether any of the backends may be asked now or, where all are paused, before this time."""
+        """Return True if any backend accepts requests now, or is paused and resumes before `deadline`."""
         return any(state.usable and (state.room > 0 or state.changes_at < deadline) for state in self.states)
 
     @property
     def slots(self) -> int:
-        """Requests that the backends take at once: those that may be asked now, all of them if none may."""
+        """How many requests the available backends accept at once.
+
+        If no backend is available, the number of slots of all backends.
+        """
         return sum(state.room for state in self.states) or sum(state.slots for state in self.states)
 
 
 def next_ticket(state: BackendState) -> Ticket | None:
-    """Whose turn it is on a backend; takes the turn, so the ticket must be granted it."""
+    """Return the ticket that is next on a backend, or None.
+
+    This counts the turn, so the caller must grant the slot to the returned ticket.
+    """
     firsts: dict[int, tuple[Entry, PoolShare]] = {}
     for band, side in state.bands.items():
         entry = band.first(side)

@@ -1,9 +1,10 @@
-"""What may wait at most, in tickets or in bytes, and who gives way when it is too much.
+"""Limits on what may wait, in tickets or in bytes, and the tickets that are removed at a limit.
 
-A bound is shared by all who wait, so that one tenant's flood must not take all of it. When there is no room
-for a newcomer, tickets of the lowest class that waits give way, the newest first, of the tenant that holds
-most by its weight; those of the newcomer's own class only as long as that tenant still holds more than the
-newcomer's. Otherwise the newcomer is the one too much.
+All waiting requests share a limit, so a flood from one tenant must not use all of it. If there is no room
+for a new ticket, tickets of the lowest waiting priority are removed. They are taken from the tenant with
+the largest load for its weight, newest first. If that priority is also the new ticket's priority, tickets
+are removed only while the other tenant's load is larger than that of the new ticket's tenant. If this does
+not make enough room, the new ticket itself is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from gateway.scheduling.slot_request import Ticket
 
 
 class QueueUsage:
-    """What one flow has under one bound. `noted` is the load that the order of the heaviest knows of."""
+    """How much of one limit one tenant flow uses.
+
+    `noted` is the load under which `LargestFirst` last filed this usage.
+    """
 
     __slots__ = ("amount", "flow", "noted", "tickets")
 
@@ -29,105 +33,112 @@ class QueueUsage:
 
     @property
     def load(self) -> float:
-        """The amount for one of weight."""
+        """The used amount divided by the weight of the tenant."""
         return self.amount / self.flow.weight
 
 
 class LargestFirst:
-    """The holdings of one class, the one with the greatest load first."""
+    """The usages of one priority, ordered by load, largest first.
+
+    A heap with lazy deletion: an outdated entry is dropped when it reaches the top.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._order: list[tuple[float, int, QueueUsage]] = []
         self._entries = 0
 
-    def note(self, holding: QueueUsage) -> None:
-        """Take note of a load that may have grown; one that shrank is seen when it comes first."""
-        if holding.load <= holding.noted:
+    def note(self, usage: QueueUsage) -> None:
+        """Record a load that may have grown; `first` detects a load that has shrunk."""
+        if usage.load <= usage.noted:
             return
-        self._push(holding)
+        self._push(usage)
         if len(self._order) > 2 * self.count + SLACK:
             self._order = [entry for entry in self._order if -entry[0] == entry[2].noted and entry[2].tickets]
             heapify(self._order)
 
     def first(self) -> QueueUsage | None:
-        """The heaviest."""
+        """Return the usage with the largest load, or None if nothing waits."""
         while self._order:
-            load, _, holding = self._order[0]
-            if -load != holding.noted or not holding.tickets:  # outdated by a later entry, or gone
+            load, _, usage = self._order[0]
+            if -load != usage.noted or not usage.tickets:  # outdated, or nothing waits
                 heappop(self._order)
-            elif holding.load < holding.noted:
-                holding.noted = holding.load
+            elif usage.load < usage.noted:
+                usage.noted = usage.load
                 self._entries += 1
-                heapreplace(self._order, (-holding.load, self._entries, holding))
+                heapreplace(self._order, (-usage.load, self._entries, usage))
             else:
-                return holding
+                return usage
         return None
 
-    def _push(self, holding: QueueUsage) -> None:
-        holding.noted = holding.load
+    def _push(self, usage: QueueUsage) -> None:
+        usage.noted = usage.load
         self._entries += 1
-        heappush(self._order, (-holding.load, self._entries, holding))
+        heappush(self._order, (-usage.load, self._entries, usage))
 
 
 class QueueLimit:
-    """One limit. `measure` tells how much of it a ticket takes."""
+    """One limit. `measure` returns how much of the limit a ticket uses."""
 
     def __init__(self, limit: int, measure: Callable[[Ticket], int]) -> None:
         self.limit = limit
         self.used = 0
         self._measure = measure
-        self._holdings: dict[TenantFlow, QueueUsage] = {}
+        self._usages: dict[TenantFlow, QueueUsage] = {}
         self._classes: dict[int, LargestFirst] = {}
 
     def add(self, ticket: Ticket, flow: TenantFlow) -> None:
-        """Count a ticket that begins to wait."""
-        holding = self._holdings.get(flow)
-        if holding is None:
-            holding = self._holdings[flow] = QueueUsage(flow)
+        """Count a ticket that starts to wait."""
+        usage = self._usages.get(flow)
+        if usage is None:
+            usage = self._usages[flow] = QueueUsage(flow)
         amount = self._measure(ticket)
         self.used += amount
-        holding.amount += amount
-        holding.tickets[ticket.number] = ticket
-        heaviest = self._classes.get(flow.priority)
-        if heaviest is None:
-            heaviest = self._classes[flow.priority] = LargestFirst()
-        heaviest.count += 1
-        heaviest.note(holding)
+        usage.amount += amount
+        usage.tickets[ticket.number] = ticket
+        by_load = self._classes.get(flow.priority)
+        if by_load is None:
+            by_load = self._classes[flow.priority] = LargestFirst()
+        by_load.count += 1
+        by_load.note(usage)
 
     def remove(self, ticket: Ticket, flow: TenantFlow) -> None:
-        """Count a ticket that waits no more."""
-        holding = self._holdings[flow]
+        """Stop counting a ticket that no longer waits."""
+        usage = self._usages[flow]
         amount = self._measure(ticket)
         self.used -= amount
-        holding.amount -= amount
-        del holding.tickets[ticket.number]
-        if not holding.tickets:
-            del self._holdings[flow]
-        heaviest = self._classes[flow.priority]
-        heaviest.count -= 1
-        if not heaviest.count:
+        usage.amount -= amount
+        del usage.tickets[ticket.number]
+        if not usage.tickets:
+            del self._usages[flow]
+        by_load = self._classes[flow.priority]
+        by_load.count -= 1
+        if not by_load.count:
             del self._classes[flow.priority]
 
     def too_much(self, ticket: Ticket, flow: TenantFlow) -> list[Ticket]:
-        """Who gives way for this newcomer, the newcomer itself if nobody else."""
+        """Return the tickets that must be refused so that `ticket` fits the limit.
+
+        The list is empty if there is room. It contains only `ticket` itself if no other ticket may be
+        removed for it.
+        """
         missing = self.used + self._measure(ticket) - self.limit
         if missing <= 0:
             return []
-        return self._giving_way(ticket, flow, missing) or [ticket]
+        return self._displaced(ticket, flow, missing) or [ticket]
 
-    def _giving_way(self, ticket: Ticket, flow: TenantFlow, missing: int) -> list[Ticket] | None:
+    def _displaced(self, ticket: Ticket, flow: TenantFlow, missing: int) -> list[Ticket] | None:
         lowest = min(self._classes, default=None)
         if lowest is None or lowest > flow.priority or self._measure(ticket) > self.limit:
             return None
-        heaviest = self._classes[lowest].first()
-        if heaviest is None or heaviest.flow is flow:
+        largest = self._classes[lowest].first()
+        if largest is None or largest.flow is flow:
             return None
         floor = self._load_with(ticket, flow) if lowest == flow.priority else 0.0
         found: list[Ticket] = []
-        amount = heaviest.amount
-        for other in reversed(heaviest.tickets.values()):
-            if missing <= 0 or amount / heaviest.flow.weight <= floor:
+        amount = largest.amount
+        for other in reversed(largest.tickets.values()):
+            if missing <= 0 or amount / largest.flow.weight <= floor:
                 break
             found.append(other)
             missing -= self._measure(other)
@@ -135,5 +146,5 @@ class QueueLimit:
         return found if missing <= 0 else None
 
     def _load_with(self, ticket: Ticket, flow: TenantFlow) -> float:
-        mine = self._holdings.get(flow)
+        mine = self._usages.get(flow)
         return ((mine.amount if mine else 0) + self._measure(ticket)) / flow.weight

@@ -1,4 +1,4 @@
-"""What becomes of a request whose try has failed: another try, another model, or the end. Pure decisions."""
+"""What happens after a failed attempt: another attempt, another model, or the end. Pure decisions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Literal, TypeAlias
 from gateway.errors import ContextExceeded, GatewayError, NoBackend, QueueFull, QueueTimeout
 
 Cause: TypeAlias = Literal["outage", "context"]
-"""Why a request goes to another model: this one cannot answer now, or its context is too short."""
+"""Why a request is sent to another model: this model is not available, or its context window is too short."""
 
 WINDOW = 10
-"""Seconds over which retries are held against requests."""
+"""The time window over which retries are compared with requests, in seconds."""
 LEAST = 10.0
-"""Retries a second that are allowed whatever the share, so that a quiet gateway can retry at all."""
+"""Retries per second that are always allowed, so that a gateway with little traffic can retry at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A try that failed: may its kind be retried, had content gone out, and which try was it (from 1)."""
+    """A failed attempt.
+
+    `retryable` is true if errors of this kind may be retried. `content_sent` is true if the client has
+    already received content. `attempt` is the number of the attempt, from 1.
+    """
 
     retryable: bool
     content_sent: bool
@@ -26,10 +30,11 @@ class Failure:
 
 
 class RetryBudget:
-    """How many retries there may be: of the last `WINDOW` seconds' requests `share`, and `least` a second.
+    """Limits the number of retries, so that a failure of all backends does not multiply the load.
 
-    Bounds the amplification when every backend fails: no storm of second tries on top of the first. Counts
-    whole seconds, the current one included; times are monotonic and in seconds.
+    Over the last `WINDOW` seconds, `share` retries per request and `least` retries per second are allowed.
+    Requests and retries are counted per whole second, and the current second is included. Times are
+    monotonic seconds.
     """
 
     __slots__ = ("_requests", "_retries", "_second", "_share", "_spare")
@@ -42,7 +47,7 @@ class RetryBudget:
         self._second = 0
 
     def reconfigure(self, share: float, least: float) -> None:
-        """Allow another share, and another number a second, from now on."""
+        """Change the share and the number of retries per second from now on."""
         self._share = share
         self._spare = least * WINDOW
 
@@ -54,12 +59,12 @@ class RetryBudget:
         self._requests[second % WINDOW] += 1
 
     def left(self, now: float) -> float:
-        """Retries that may be made now, at least 0."""
+        """Return how many retries may be made now, at least 0."""
         self._move_on(int(now))
         return max(0.0, self._spare + self._share * sum(self._requests) - sum(self._retries))
 
     def spend(self, now: float) -> bool:
-        """Take one retry, if there is one."""
+        """Use one retry of the budget. Return False if there is none left."""
         if self.left(now) < 1:
             return False
         self._retries[self._second % WINDOW] += 1
@@ -75,9 +80,9 @@ class RetryBudget:
 
 
 def may_retry(failure: Failure, attempts: int, budget: RetryBudget, now: float) -> bool:
-    """Return whether another attempt may be made, and take it from the budget if so.
+    """Return True if another attempt may be made; that attempt is then deducted from the budget.
 
-    `attempts` is the number of attempts allowed in all; `now` is in monotonic seconds.
+    `attempts` is the total number of attempts allowed. `now` is in monotonic seconds.
     """
     if failure.content_sent or not failure.retryable or failure.attempt >= attempts:
         return False
@@ -85,9 +90,10 @@ def may_retry(failure: Failure, attempts: int, budget: RetryBudget, now: float) 
 
 
 def cause(error: GatewayError) -> Cause | None:
-    """Say which other models may help where this one has failed for good; None where none may.
+    """Return why other models may be tried after the final error of this model; None if none may be.
 
-    A refusal stays one: what one model must not answer, such as filtered content, no other is asked for.
+    A refusal is final: if one model must not answer, for example because of a content filter, no other
+    model is asked.
     """
     if isinstance(error, ContextExceeded):
         return "context"

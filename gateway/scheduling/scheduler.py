@@ -1,21 +1,27 @@
-"""The queues and the slots: who waits, and who gets which backend. Pure: events in, effects out.
+"""The scheduler: the queues of waiting requests and the slots of backends. Pure: events in, effects out.
 
-Rules. A ticket gets a backend only when one of those it may use is free and may be asked; nobody is tied to
-a busy card. No backend is free while a ticket waits that could use it. Who is next is for `fair_queue` to
-say: higher classes, then tenants in turn by weight, then the order of arrival. A ticket that can never be
-served as things stand (none of its backends may be asked, or not before its time is up) is refused at once,
-never parked behind the dead. What waits is bounded in number for each model, in bytes for all, and in time
-for each ticket; `queue_limits` says who gives way.
+Rules.
+
+- A waiting request is not assigned to a backend in advance. It gets a slot when one of the backends it may
+  use is free and available.
+- No backend is free while a ticket that could use it waits.
+- `fair_queue` decides which ticket is next: higher priorities first, then tenants in turn by weight, then
+  the order of arrival.
+- A ticket that cannot be served as things stand is refused at once: none of its backends is available, or
+  none becomes available before the ticket's deadline.
+- The number of waiting tickets is limited per model, their bytes are limited in total, and the waiting time
+  is limited per ticket. `queue_limits` decides which tickets are removed when a limit is reached.
 
 Theory of operation. `arrive`, `leave`, `release`, `changed`, `tick`, `drain` and `reconfigure` change the
-state and return the effects in order: `SlotGranted` (the ticket holds a slot of that backend until `release`)
-and `SlotRefused`. The caller delivers them; it owns clocks and futures, this module neither. `seize` is the
-short way of those who need not wait: no ticket, no turn, for whoever takes what nobody waits for takes it
-from nobody.
+state and return the effects in order. `SlotGranted` means that the ticket holds a slot of that backend
+until `release`; `SlotRefused` means that the ticket has left the queue. The caller delivers the effects and
+owns the clock and the futures. `seize` is the fast path for a request that need not wait: it creates no
+ticket and does not advance the clocks of the fair queue.
 
-Costs. With T tenants waiting, B backends and R reaches that have tickets (sets of backends that requests
-may use: usually one a model) `arrive` costs O(B + log T), `release` O(R log T), `leave` and `place` O(log
-n), a tick as much as it has effects; nothing goes through the tickets but `drain` and `reconfigure`.
+Costs. T is the number of waiting tenants, B the number of backends, n the number of waiting tickets, and R
+the number of backend sets that have tickets (sets of backends that requests may use, usually one per
+model). `arrive` costs O(B + log T), `release` O(R log T), `leave` and `place` O(log n). A tick costs as
+much as it has effects. Only `drain` and `reconfigure` visit all tickets.
 """
 
 from __future__ import annotations
@@ -43,19 +49,18 @@ from gateway.scheduling.service_time import ServiceTime
 from gateway.scheduling.slot_request import Effect, SlotGranted, SlotRefused, SlotRequest, Ticket
 
 MOST_REACHES = 1024
-"""Sets of backends that are remembered, so that requests need not put them together again."""
+"""Maximum number of cached backend sets. Without the cache each request would build its set again."""
 MOST_BYTES = 2**26
-"""Bytes of requests that may wait in all, unless told otherwise."""
+"""Default limit for the total size of waiting requests, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendTable:
-    """What there is to hand out: a value, made from the configuration.
+    """The backends and models to schedule: an immutable value made from the configuration.
 
-    `slots` and `models` (each with its backends) are in the order of the configuration; every
-    backend has its availability; without a weight it has the weight 1. A model without a balancer has the
-    least busy. `kinds`, by model and
-    backend, are equal where a request that one backend can take can be taken by the other too.
+    `slots` and `models` (each model with its backends) are in configuration order. `availability` has an
+    entry for every backend. The default weight is 1, and the default balancer is `LeastBusy`. `kinds` maps
+    (model, backend) to a value. Two backends with equal values accept the same requests of that model.
     """
 
     slots: Mapping[str, int]
@@ -67,7 +72,7 @@ class BackendTable:
 
 
 class _Queue:
-    """What is known of one model."""
+    """The limit, the service time and the balancer of one model."""
 
     def __init__(self, length: int) -> None:
         self.bound = QueueLimit(length, lambda _: 1)
@@ -76,14 +81,14 @@ class _Queue:
 
 
 class Scheduler:
-    """The state of all queues and slots."""
+    """The state of all queues and slots. One per gateway, owned by the dispatcher; not thread-safe."""
 
     def __init__(self, fleet: BackendTable, *, length: int, size: int = MOST_BYTES) -> None:
         self._length = length
         self._bytes = QueueLimit(size, lambda ticket: ticket.slot_request.size)
         self._backends: dict[str, BackendState] = {}
         self._queues: dict[str, _Queue] = {}
-        self._reaches: dict[tuple[str, ...], BackendSet] = {}
+        self._backend_sets: dict[tuple[str, ...], BackendSet] = {}
         self._flows: dict[tuple[str, int], TenantFlow] = {}
         self._most_flows = MOST_REACHES
         self._deadlines: list[tuple[float, int, Ticket]] = []
@@ -97,13 +102,16 @@ class Scheduler:
     # --- events ------------------------------------------------------------------------------------
 
     def seize(self, slot_request: SlotRequest, now: float) -> str | None:
-        """Grant a backend to a request that need not wait; None where it must `arrive`."""
+        """Grant a slot to a request that need not wait and return the backend's name.
+
+        Returns None if the request must wait; the caller then calls `arrive`.
+        """
         queue = self._queues.get(slot_request.model)
         if queue is None or now >= self._changes_at:
             return None
-        reach = self._reaches.get(slot_request.backends)
+        reach = self._backend_sets.get(slot_request.backends)
         if reach is None:
-            reach = self._new_reach(slot_request.backends)
+            reach = self._new_backend_set(slot_request.backends)
         states = reach.states
         free: Sequence[BackendState] = states
         for state in states:
@@ -123,29 +131,32 @@ class Scheduler:
         return state.name
 
     def arrive(self, ticket: Ticket, now: float) -> list[Effect]:
-        """Take a new ticket: grant it, queue it (no effect of its own), or refuse it."""
+        """Add a new ticket. It is granted, queued (without an effect of its own) or refused."""
         effects = self._advance(now)
         if (backend := self.seize(ticket.slot_request, now)) is not None:
             return [*effects, SlotGranted(ticket, backend)]
-        return effects + self._let_in(ticket, now)
+        return effects + self._admit(ticket, now)
 
     def leave(self, ticket: Ticket) -> None:
-        """Forget a ticket whose client left while it waited."""
+        """Remove a ticket whose client disconnected while it waited."""
         if ticket.lane is not None:
-            self._take_out(ticket)
+            self._dequeue(ticket)
 
     def release(self, backend: str, now: float) -> list[Effect]:
-        """Take a slot back and hand it on."""
+        """Return a slot of a backend and grant it to the next waiting ticket, if there is one."""
         state = self._backends[backend]
         state.busy -= 1
         if self.waiting:
             return self._advance(now) + self._serve(state)
         if not state.slots and not state.busy:
-            del self._backends[backend]  # it was taken out of the configuration long ago
+            del self._backends[backend]  # removed from the configuration while requests were in flight
         return []
 
     def hold(self, backend: str) -> bool:
-        """Take a slot of a backend whatever its fitness; False if there is none, or no such backend."""
+        """Take a slot of a backend regardless of its availability.
+
+        Returns False if no slot is free or the backend is unknown.
+        """
         state = self._backends.get(backend)
         if state is None or state.busy >= state.slots:
             return False
@@ -153,14 +164,14 @@ class Scheduler:
         return True
 
     def learn(self, model: str, seconds: float, backend: str = "") -> None:
-        """Take note of how long a whole answer of this model took, and which backend gave it."""
+        """Record how many seconds a complete answer of this model took, and on which backend."""
         if (queue := self._queues.get(model)) is not None:
             queue.service.learn(seconds)
         if (state := self._backends.get(backend)) is not None:
             state.learn(seconds)
 
     def changed(self, backend: str, now: float) -> list[Effect]:
-        """Take note that a backend's fitness is different; serve or refuse whom that concerns."""
+        """Apply a changed availability of a backend: grant or refuse the tickets that it affects."""
         state = self._backends.get(backend)
         if state is None:
             return []
@@ -169,10 +180,10 @@ class Scheduler:
         return effects + self._refuse_stranded(state, now) + self._serve(state)
 
     def tick(self, now: float) -> list[Effect]:
-        """Refuse tickets past their deadline, and serve backends that have rested."""
+        """Refuse tickets whose deadline has passed, and serve backends that are available again."""
         effects: list[Effect] = []
         while (first := self._first_deadline()) is not None and first.deadline <= now:
-            band = self._take_out(first)
+            band = self._dequeue(first)
             error = QueueTimeout(
                 "No backend became free within the queue's time limit.",
                 retry_after=self._retry_after(first.slot_request, band),
@@ -181,30 +192,33 @@ class Scheduler:
         return effects + self._advance(now)
 
     def drain(self) -> list[Effect]:
-        """Refuse all who wait, and from now on all who would have to."""
+        """Refuse all waiting tickets, and from now on every ticket that would have to wait."""
         self._draining = True
         tickets = self._tickets()
         return [
-            SlotRefused(ticket, self._draining_error(self._take_out(ticket), ticket)) for ticket in tickets
+            SlotRefused(ticket, self._draining_error(self._dequeue(ticket), ticket)) for ticket in tickets
         ]
 
     # --- views -------------------------------------------------------------------------------------
 
     def next_tick(self) -> float | None:
-        """When `tick` is next of use: the first deadline, or a change of fitness while somebody waits."""
+        """Return when `tick` must be called next; None if nothing waits.
+
+        This is the first deadline or the next change of availability, whichever is earlier.
+        """
         first = self._first_deadline()
         return None if first is None else min(first.deadline, self._changes_at)
 
     def depth(self, model: str) -> int:
-        """Tickets waiting."""
+        """Return the number of waiting tickets of a model."""
         queue = self._queues.get(model)
         return queue.bound.used if queue else 0
 
     def place(self, ticket: Ticket) -> tuple[int, float] | None:
-        """A waiting ticket's position (from 1) and expected wait in seconds; None when it waits no more.
+        """Return a ticket's position (from 1) and expected wait in seconds; None if it does not wait.
 
-        An estimate from counts: all tenants are taken to have as many waiting as this one has before the
-        ticket.
+        The position is an estimate from counts. It assumes that every tenant has as many tickets waiting as
+        this tenant has before this ticket.
         """
         lane = ticket.lane
         if lane is None:
@@ -213,20 +227,23 @@ class Scheduler:
         return position, self._queues[ticket.model].service.wait(position, lane.band.reach.slots)
 
     def state(self, backend: str) -> BackendState:
-        """A backend's state; not to be changed."""
+        """Return the state of a backend. The caller must not change it."""
         return self._backends[backend]
 
     def at_work(self, backend: str) -> bool:
-        """Whether a slot of this backend is taken; also of one that is gone, or never was."""
+        """Return True if a slot of this backend is taken.
+
+        The backend may have been removed from the configuration; an unknown backend gives False.
+        """
         state = self._backends.get(backend)
         return state is not None and state.busy > 0
 
     def usable(self, now: float) -> dict[str, bool]:
-        """Every backend of the configuration, and whether it may be asked."""
+        """Return for every configured backend if requests may be sent to it."""
         return {name: state.availability.usable(now) for name, state in self._backends.items() if state.slots}
 
     def service(self, model: str) -> ServiceTime:
-        """How long answers of this model take."""
+        """Return the service time of a model."""
         return self._queues[model].service
 
     def __repr__(self) -> str:
@@ -236,10 +253,10 @@ class Scheduler:
 
     # --- waiting -----------------------------------------------------------------------------------
 
-    def _let_in(self, ticket: Ticket, now: float) -> list[Effect]:
-        """Let a ticket wait if it may, and say who is out for that."""
+    def _admit(self, ticket: Ticket, now: float) -> list[Effect]:
+        """Queue a ticket if it may wait. Return the refusals of this ticket or of tickets it displaces."""
         slot_request = ticket.slot_request
-        reach = self._reaches.get(slot_request.backends) or self._new_reach(slot_request.backends)
+        reach = self._backend_sets.get(slot_request.backends) or self._new_backend_set(slot_request.backends)
         if slot_request.model not in self._queues or not reach.serves_before(ticket.deadline):
             return [SlotRefused(ticket, self._no_backend(slot_request, now))]
         flow = self._flow(slot_request)
@@ -254,11 +271,11 @@ class Scheduler:
         effects: list[Effect] = []
         for other, bound in too_much.items():
             effects.append(SlotRefused(other, self._queue_full(other, band, bound)))
-            self._take_out(other)
-        self._put_in(ticket, band, flow)
+            self._dequeue(other)
+        self._enqueue(ticket, band, flow)
         return effects
 
-    def _put_in(self, ticket: Ticket, band: PriorityBand, flow: TenantFlow) -> None:
+    def _enqueue(self, ticket: Ticket, band: PriorityBand, flow: TenantFlow) -> None:
         if not flow.lanes:
             flow.weight = ticket.slot_request.weight
         band.append(ticket, flow)
@@ -266,13 +283,13 @@ class Scheduler:
         self._bytes.add(ticket, flow)
         self.waiting += 1
         heappush(self._deadlines, (ticket.deadline, ticket.number, ticket))
-        if len(self._deadlines) > 2 * self.waiting + SLACK:  # most of them have been served long ago
+        if len(self._deadlines) > 2 * self.waiting + SLACK:  # most tickets in it have been served
             self._deadlines = [entry for entry in self._deadlines if entry[2].lane is not None]
             heapify(self._deadlines)
 
-    def _take_out(self, ticket: Ticket) -> PriorityBand:
+    def _dequeue(self, ticket: Ticket) -> PriorityBand:
         lane = ticket.lane
-        assert lane is not None, "takes out who waits"  # noqa: S101 - tells mypy what every caller has seen
+        assert lane is not None, "only a waiting ticket is removed"  # noqa: S101 - for mypy; every caller has checked this
         self._queues[ticket.model].bound.remove(ticket, lane.flow)
         self._bytes.remove(ticket, lane.flow)
         lane.band.remove(ticket, lane)
@@ -300,12 +317,12 @@ class Scheduler:
             flow = self._flows[key] = TenantFlow(*key)
         return flow
 
-    def _new_reach(self, backends: tuple[str, ...]) -> BackendSet:
-        if len(self._reaches) >= MOST_REACHES:
-            busy = {names: reach for names, reach in self._reaches.items() if reach.waited_for}
-            self._reaches = busy
+    def _new_backend_set(self, backends: tuple[str, ...]) -> BackendSet:
+        if len(self._backend_sets) >= MOST_REACHES:
+            busy = {names: reach for names, reach in self._backend_sets.items() if reach.waited_for}
+            self._backend_sets = busy
         known = [self._backends[name] for name in backends if name in self._backends]
-        reach = self._reaches[backends] = BackendSet(known)
+        reach = self._backend_sets[backends] = BackendSet(known)
         return reach
 
     # --- serving -----------------------------------------------------------------------------------
@@ -313,7 +330,7 @@ class Scheduler:
     def _serve(self, state: BackendState) -> list[Effect]:
         effects: list[Effect] = []
         while state.busy < state.room and (ticket := next_ticket(state)) is not None:
-            self._take_out(ticket)
+            self._dequeue(ticket)
             state.busy += 1
             self._grants = state.granted = self._grants + 1
             balancer = self._queues[ticket.model].balancer
@@ -323,7 +340,7 @@ class Scheduler:
         return effects
 
     def _advance(self, now: float) -> list[Effect]:
-        """Let the changes take place that time alone has brought."""
+        """Apply the changes of availability that are due because time has passed."""
         if now < self._changes_at:
             return []
         due = [state for state in self._backends.values() if state.changes_at <= now]
@@ -345,41 +362,43 @@ class Scheduler:
         effects: list[Effect] = []
         for band in [band for band in state.bands if not band.reach.usable]:
             for ticket in band.tickets():
-                self._take_out(ticket)
+                self._dequeue(ticket)
                 effects.append(SlotRefused(ticket, self._no_backend(ticket.slot_request, now)))
         return effects
 
-    # --- the fleet ---------------------------------------------------------------------------------
+    # --- the configuration -------------------------------------------------------------------------
 
     def reconfigure(
         self, fleet: BackendTable, now: float, *, length: int, size: int = MOST_BYTES
     ) -> list[Effect]:
-        """Go on with another fleet.
+        """Replace the backends and models.
 
-        Requests in flight end where they are; a backend that is gone gets no new ones. Tickets keep their
-        places and the backends that are left of theirs, and may have new ones of the same kind as well; one
-        whose model or last backend is gone is refused. Turns begin anew, with all tenants equal.
+        Requests in flight finish on their backends. A removed backend gets no new requests. Tickets keep
+        their place in the queue. They keep their remaining backends and may use new backends of the same
+        kind. A ticket whose model or last backend was removed is refused. The fair-queue tags restart, so
+        all tenants are equal at first.
         """
         old = self._fleet
         tickets = self._tickets()
         for ticket in tickets:
-            self._take_out(ticket)
+            self._dequeue(ticket)
         self._length = length
         self._deadlines = []
         self._bytes = QueueLimit(size, lambda ticket: ticket.slot_request.size)
         self._install(fleet, now)
         effects: list[Effect] = []
         for ticket in tickets:
-            ticket.slot_request.backends += self._newcomers(ticket.slot_request, old)
-            effects += self._let_in(ticket, now)
+            ticket.slot_request.backends += self._added_backends(ticket.slot_request, old)
+            effects += self._admit(ticket, now)
         for state in list(self._backends.values()):
             effects += self._serve(state)
         return effects
 
-    def _newcomers(self, slot_request: SlotRequest, old: BackendTable) -> tuple[str, ...]:
-        """The backends that were not there before and can take what one of the claim's could."""
+    def _added_backends(self, slot_request: SlotRequest, old: BackendTable) -> tuple[str, ...]:
+        """Return the new backends that accept what one of the request's backends accepts."""
         model, kinds = slot_request.model, self._fleet.kinds
-        # One of its backends may have served another model for a while: what kind it was is remembered.
+        # A backend of the request may have been moved to another model for a while, so its kind is
+        # remembered.
         slot_request.kinds |= {
             known[model, name]
             for known in (old.kinds, kinds)
@@ -420,7 +439,7 @@ class Scheduler:
         pools: dict[tuple[str, ...], BackendPool] = {}
         for name, models in serves.items():
             self._backends[name].pool = pools.setdefault(tuple(models), BackendPool())
-        self._reaches, self._flows = {}, {}
+        self._backend_sets, self._flows = {}, {}
 
     # --- refusals ----------------------------------------------------------------------------------
 
@@ -435,11 +454,11 @@ class Scheduler:
 
     def _queue_full(self, ticket: Ticket, band: PriorityBand, bound: QueueLimit) -> QueueFull:
         if bound is self._bytes:
-            what = f"too much is waiting (queue.bytes: {bound.limit})"
+            what = f"the waiting requests are too large in total (queue.bytes: {bound.limit})"
         else:
             what = f"the queue of this model is full ({bound.limit} requests)"
         if ticket.lane is not None:
-            band, what = ticket.lane.band, f"{what}, and others have fewer requests in it"
+            band, what = ticket.lane.band, f"{what}, and other tenants have fewer requests in it"
         return QueueFull(
             f"{what[0].upper()}{what[1:]}.", retry_after=self._retry_after(ticket.slot_request, band)
         )
@@ -451,7 +470,7 @@ class Scheduler:
         )
 
     def _retry_after(self, slot_request: SlotRequest, band: PriorityBand) -> int:
-        """Seconds after which the request, had it come now, would have been served."""
+        """Return the seconds after which the request would have been served if it had been queued now."""
         flow = self._flows.get((slot_request.tenant, slot_request.priority))
         lane = flow.lanes.get(band) if flow else None
         position = band.position_of_next(len(lane) if lane else 0, slot_request.weight)

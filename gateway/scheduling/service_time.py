@@ -1,36 +1,36 @@
-"""How long answers take: a moving average, for telling how long a queue will last."""
+"""A moving average of how long answers take, used to estimate waiting times."""
 
 from __future__ import annotations
 
 import math
 
 UNKNOWN = 10.0
-"""Seconds assumed for an answer before any was measured."""
+"""Assumed duration of an answer before any was measured, in seconds."""
 WEIGHT = 0.2
-"""How much the newest answer counts."""
+"""Weight of the newest answer in the moving average."""
 LONGEST = 600
-"""The longest Retry-After that is told, in seconds."""
+"""Upper limit of Retry-After, in seconds."""
 
 
 class ServiceTime:
-    """The average time that one slot is held for one answer, in seconds."""
+    """The average time for which one answer holds a slot, in seconds."""
 
     def __init__(self) -> None:
         self._mean: float | None = None
 
     def learn(self, seconds: float) -> None:
-        """Take note of one whole answer."""
+        """Add the duration of one complete answer to the average."""
         self._mean = seconds if self._mean is None else self._mean + WEIGHT * (seconds - self._mean)
 
     @property
     def mean(self) -> float:
-        """Seconds for one answer."""
+        """The average duration of an answer, in seconds; `UNKNOWN` before any was measured."""
         return UNKNOWN if self._mean is None else self._mean
 
     def wait(self, position: int, slots: int) -> float:
-        """Seconds until the `position`-th in the queue (from 1) gets one of `slots`."""
+        """Return the estimated seconds until the request at `position` (from 1) gets one of `slots` slots."""
         return math.ceil(position / max(1, slots)) * self.mean
 
     def retry_after(self, position: int, slots: int) -> int:
-        """The same as whole seconds for a Retry-After header, at least 1."""
+        """Return `wait` in whole seconds for a Retry-After header, from 1 to `LONGEST`."""
         return max(1, min(LONGEST, math.ceil(self.wait(position, slots))))

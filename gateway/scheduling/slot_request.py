@@ -1,4 +1,4 @@
-"""What a request asks of the dispatcher (`SlotRequest`), its place in a queue (`Ticket`), the outcome."""
+"""What a request asks of the dispatcher (`SlotRequest`), its place in the queue (`Ticket`), the outcome."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SlotRequest:
-    """What a request asks: one slot on one of `backends`, for a `model`, on behalf of a `tenant`.
+    """A request for one slot on one of `backends`, for `model`, on behalf of `tenant`.
 
-    A larger `priority` goes first, a larger `weight` gets more turns. `size` is what the request holds in
-    memory, in bytes. `affinity` names the session it belongs to, `prefix` holds the hashes of its
-    beginnings, the shortest first (see `affinity.chain`); only the balancers of those names look at
-    them. `waited` are the seconds that the request has waited already, before a try that failed. What may be
-    served by several models (fallbacks) lists the backends of all of them and waits in the queue of `model`.
-    `kinds` are those of its backends, noted when the fleet changes while it waits (see `BackendTable`).
+    A request with a higher `priority` is served first, and a tenant with a larger `weight` gets more turns.
+    `size` is the memory that the request holds, in bytes. `affinity` is the key of its session, and
+    `prefix` holds the hashes of the prompt's prefixes, shortest first (see `affinity.chain`); only the
+    balancers `session` and `prefix` use them. `waited` is the time that the request has already waited
+    before an earlier attempt that failed, in seconds. A request that several models may serve (fallbacks)
+    lists the backends of all of them and waits in the queue of `model`. `kinds` are the kinds of its
+    backends (see `BackendTable`). They are recorded when the configuration changes while the request waits.
     """
 
     model: str
@@ -38,10 +39,10 @@ class SlotRequest:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The place of a request that has to wait. Numbers rise in the order of arrival.
+    """The place of a waiting request in the queue. Ticket numbers increase in order of arrival.
 
-    `lane` and `order` belong to the queue: where the ticket waits, and the how manyth it was there. Without a
-    lane it waits no more.
+    The queue sets `lane` and `order`: the lane in which the ticket waits, and its arrival index within that
+    lane. `lane` is None if the ticket does not wait.
     """
 
     number: int
@@ -52,7 +53,7 @@ class Ticket:
 
     @property
     def model(self) -> str:
-        """The model whose queue it waits in."""
+        """The model in whose queue the ticket waits."""
         return self.slot_request.model
 
 
@@ -66,7 +67,7 @@ class SlotGranted:
 
 @dataclass(frozen=True, slots=True)
 class SlotRefused:
-    """The ticket is out, for this reason."""
+    """The ticket has left the queue without a slot, with this error."""
 
     ticket: Ticket
     error: Unavailable

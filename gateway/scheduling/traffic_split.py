@@ -1,23 +1,27 @@
-"""Split: whether a request belongs to a share of them. Pure: its point comes by hash or by a given chance."""
+"""Decides if a request belongs to a share of the traffic, by a hash or a random number. Pure."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
 _BITS = 53
-"""As many as a float holds exactly: more could be rounded up to 1."""
+"""The number of bits that a float represents exactly. With more bits a value could be rounded up to 1."""
 
 
 def chosen(share: float, point: float) -> bool:
-    """Whether a request at `point`, from 0 up to 1, is among the `share` of them.
+    """Return True if a request at `point` (from 0, below 1) belongs to the given share of requests.
 
-    A larger share takes in whoever was in a smaller one.
+    If the share grows, the requests that belonged to it before still belong to it.
     """
     return point < share
 
 
 def point(*names: str) -> float:
-    """A point from 0 up to 1: for equal names the same in every process, for others spread evenly."""
+    """Return a number from 0 to below 1 for these names.
+
+    Equal names give the same number in every process. The numbers of different names are evenly
+    distributed.
+    """
     digest = blake2b(digest_size=8)
     for name in names:
         raw = name.encode(errors="surrogatepass")

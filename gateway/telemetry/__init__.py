@@ -1,7 +1,7 @@
-"""What is recorded of the gateway's work, and who is told.
+"""The records of the gateway's work, and the hooks that receive them.
 
-`receipt`: the record of one request, and the hooks that are told of it; `comparison`: the record of a
-shadow copy; `logs`: log lines; `metrics`: Prometheus metrics.
+`receipt`: the record of one request, and the hooks that receive it; `comparison`: the record of a shadow
+copy; `logs`: log lines; `metrics`: Prometheus metrics.
 
-Rule: A receipt holds no prompt, no answer and no key. A hook never raises into a request.
+Rule: A receipt contains no prompt, no answer and no key. A hook never raises an exception into a request.
 """

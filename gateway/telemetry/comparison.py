@@ -1,4 +1,4 @@
-"""The record of one copy beside the answer that its caller got: all that is kept of either, and no text."""
+"""The record of one shadow copy and of the answer that its caller got: measurements only, no text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 Skip: TypeAlias = Literal["busy", "full", "unfit", "unanswered", "gave_way", "shutdown"]
-"""Why a copy was not made, or not to its end: see docs/canary.md."""
+"""Why a copy was not made or not completed; see docs/canary.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedAnswer:
-    """One of the two answers. Seconds count from the slot on; None: it never came to that.
+    """The measurements of one of the two answers.
 
-    `outcome` is "ok" or an outcome of the error table; `characters` are those of the texts of all choices.
+    Times are seconds since the slot was granted; None means that the event did not happen. `outcome` is
+    "ok" or an outcome of the error table. `characters` is the total length of the text of all choices.
     """
 
     backend: str
@@ -26,7 +27,10 @@ class ComparedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A copy that has run. `same_text`: whether both say the same but for blanks; None: not known."""
+    """A copy that has run, with the caller's answer.
+
+    `same_text` is true if both texts are equal except for white space, and None if that is unknown.
+    """
 
     request_id: str
     model: str
@@ -37,15 +41,15 @@ class Comparison:
 
     @property
     def both_answered(self) -> bool:
-        """Whether there are two whole answers."""
+        """True if both answers are complete."""
         return self.caller.outcome == self.copy.outcome == "ok"
 
 
 class Observer(Protocol):
-    """Somebody who is told of copies. Methods never block and never raise."""
+    """Receives the records of shadow copies. Its methods never block and never raise."""
 
     def shadowed(self, comparison: Comparison) -> None:
-        """Take note of a copy that has run, beside the answer that its caller got."""
+        """Record a copy that has run and the answer that its caller got."""
 
     def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
-        """Take note of a copy of a request to `model` that its `shadow` did not get, or not to its end."""
+        """Record that a copy of a request to `model` was not sent to `shadow`, or not completed."""

@@ -1,4 +1,7 @@
-"""The record of one request: the only thing that metrics, logs and ledger ever see."""
+"""The record of one request, and the hooks that receive it.
+
+Metrics and logs see nothing else of a request.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,21 @@ from gateway.formats.events import Usage
 
 Door: TypeAlias = Literal["chat", "native", "models", "other"]
 Phase: TypeAlias = Literal["queued", "before_first", "streaming"]
-"""Where a request was when its client left."""
+"""The phase in which a request was when its client disconnected."""
 CanaryResult: TypeAlias = Literal["taken", "returned", "forbidden", "unfit"]
-"""What became of a request that fell to a canary: it went there, and stayed, or came back when that failed;
-or it never went, as its key may not use the canary, or as the canary cannot take it."""
+"""What happened to a request that was selected for a canary. `taken`: the canary answered it. `returned`: the
+canary failed, and the model itself was asked. `forbidden`: the client's key may not use the canary. `unfit`:
+the canary cannot process the request."""
 
 LONGEST_ASKED = 64
-"""Most characters of an unknown model's name that are kept."""
+"""Maximum number of characters kept of an unknown model name."""
 
 
 class AttemptRecord(NamedTuple):
-    """One try on one backend. `outcome` is "ok" or an outcome of the error table; `seconds` is its length."""
+    """One attempt on one backend.
+
+    `outcome` is "ok" or an outcome of the error table. `seconds` is the duration of the attempt.
+    """
 
     backend: str
     outcome: str
@@ -28,7 +35,7 @@ class AttemptRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CanaryRecord:
-    """That a request fell to the share of its model's canary, `model`."""
+    """Records that a request was selected for its model's canary `model`, and the result."""
 
     model: str
     result: CanaryResult
@@ -36,12 +43,13 @@ class CanaryRecord:
 
 @dataclass(slots=True, eq=False)
 class Receipt:
-    """What happened to one request. Times are monotonic seconds; None means "never came to that".
+    """What happened to one request. Times are monotonic seconds; None means that the event did not happen.
 
-    Filled along the way by the path and its door, and shown to the hooks once, when all is over.
-    `model` is a configured name or "other", `answered` the model that took its place, if one did;
-    `ignored` and `repairs` are words of our own. `asked` is the name that a client gave where `model` stayed
-    "other", cut at `LONGEST_ASKED`: for a terminal alone, as it may be anything.
+    The path and the door fill it in. It is passed to the hooks once, after the end of the request. `model`
+    is a configured name or "other". `answered` is the model that answered in its place, if another one did.
+    `ignored` and `repairs` contain only words defined by the gateway. `asked` is the model name that the
+    client sent if `model` is "other", cut to `LONGEST_ASKED` characters. It may be any text, so it is shown
+    only on a terminal.
     """
 
     request_id: str
@@ -76,59 +84,59 @@ class Receipt:
 
     @property
     def seconds(self) -> float:
-        """From the first byte of the request to the last of the answer."""
+        """The time from the first byte of the request to the last byte of the answer."""
         return (self.finished or self.received) - self.received
 
     @property
     def phase(self) -> Phase:
-        """Where the request is now, as far as a leaving client is concerned."""
+        """The current phase of the request, for the case that the client disconnects now."""
         if self.granted is None:
             return "queued"
         return "before_first" if self.first_token is None else "streaming"
 
 
 class Hook(Protocol):
-    """Somebody who is told. Methods never block and never raise."""
+    """Receives the records of requests and other events. Its methods never block and never raise."""
 
     def settled(self, receipt: Receipt) -> None:
-        """Take note of a request that is over; its receipt, which may be kept, does not change any more."""
+        """Record a finished request. The receipt does not change any more, so the hook may keep it."""
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
-        """Take note of a ticket's end: `granted`, `left`, or the outcome of its refusal."""
+        """Record the end of a ticket: `granted`, `left`, or the outcome of its refusal."""
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Take note of a backend that went down or came back."""
+        """Record that a backend went out of service or returned."""
 
     def auth_failed(self, reason: str) -> None:
-        """Take note of a refused key: `missing`, `wrong` or `expired`."""
+        """Record a refused key: `missing`, `wrong` or `expired`."""
 
 
 class Hooks:
-    """Several hooks as one."""
+    """Several hooks used as one."""
 
     def __init__(self, *hooks: Hook) -> None:
         self._hooks = list(hooks)
 
     def add(self, hook: Hook) -> None:
-        """Tell one more from now on."""
+        """Add a hook."""
         self._hooks.append(hook)
 
     def settled(self, receipt: Receipt) -> None:
-        """Tell all."""
+        """Call all hooks."""
         for hook in self._hooks:
             hook.settled(receipt)
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
-        """Tell all."""
+        """Call all hooks."""
         for hook in self._hooks:
             hook.queue_wait(model, outcome, seconds)
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Tell all."""
+        """Call all hooks."""
         for hook in self._hooks:
             hook.backend_changed(backend, up, reason)
 
     def auth_failed(self, reason: str) -> None:
-        """Tell all."""
+        """Call all hooks."""
         for hook in self._hooks:
             hook.auth_failed(reason)

@@ -1,7 +1,7 @@
-"""Who asks, and what they may.
+"""Who sends a request, and which models that tenant may use.
 
-`keys`: a presented key to its `Tenant`, in constant time; `failures`: delays for addresses that present
-wrong keys.
+`keys`: finds the `Tenant` of a presented key in constant time; `failures`: delays the answers to addresses
+that present wrong keys.
 
-Rule: Keys are kept as digests; a connection remembers the last key it presented until it closes.
+Rule: Keys are stored as digests only. A connection remembers the last key it presented until it closes.
 """

@@ -1,10 +1,11 @@
-"""How long a refused key waits for its answer: who guesses keys is slowed, by address.
+"""Delays the answers to wrong keys per client address, so that guessing keys is slow.
 
-Each address has some failures free; from then on its refusals are paced. Good keys that an address has used
-do not wait, whatever others behind it (NAT) do; one that it has not used waits as long as a wrong one, where
-that is `TRIAL` seconds or more. Or the pace would be no hindrance: who leaves after a moment without an
-answer, to try the next key on another connection, would know that it was wrong. Both tables are bounded: what
-was used longest ago goes.
+The first failures of an address are not delayed; after that its failures are rate limited. A valid key that
+has been used from an address is not delayed there, whatever other clients behind the same address (NAT) do.
+A valid key that is new at the address waits as long as a wrong key if that wait is `TRIAL` seconds or more.
+Otherwise the delay would not slow an attacker: a client could treat a missing quick answer as "wrong key",
+close the connection and try the next key on another one. Both tables are bounded; the least recently used
+entries are dropped.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 
 FREE = 20
-"""Failures in a row that an address has free."""
+"""Number of failures of an address that are answered without delay."""
 PACE = 0.1
-"""Seconds that each failure beyond those adds; also the time that gives one back."""
+"""Seconds of delay that each further failure adds; also the time after which one free failure is restored."""
 LONGEST = 5.0
-"""Seconds that an answer waits at most."""
+"""Longest delay of an answer, in seconds."""
 TRIAL = 1.0
-"""Seconds that a wrong key waits from which a good one that its address has not used waits as well."""
+"""If a wrong key would wait this many seconds or more, a valid key that is new at the address waits as well.
+"""
 MOST = 4096
-"""Addresses, and keys of addresses, that are known again."""
+"""Maximum number of entries in each table: addresses, and pairs of address and key."""
 _IPV6_NETWORK = 64
 
 
 class AuthFailures:
-    """Refused keys by address. One for the process; `clock` gives monotonic seconds."""
+    """Failures by address. One per process. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -35,7 +37,10 @@ class AuthFailures:
         self._used: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def delay(self, address: str) -> float:
-        """Count one failure of an address ("" for a Unix socket); give the seconds that its answer waits."""
+        """Count one failure of an address and return the delay of its answer, in seconds.
+
+        `address` is "" for a Unix socket.
+        """
         network, now = _network(address), self._clock()
         until = max(self._until.pop(network, now), now) + PACE
         wait = min(LONGEST, max(0.0, round(until - now - FREE * PACE, 6)))
@@ -45,7 +50,7 @@ class AuthFailures:
         return wait
 
     def trial(self, address: str, name: str) -> float:
-        """Give the seconds that a good key, of that name, waits at this address; see `trust`."""
+        """Return the delay in seconds of a valid key with this name at this address; see `trust`."""
         network = _network(address)
         until = self._until.get(network)
         if until is not None and (network, name) not in self._used:
@@ -56,7 +61,7 @@ class AuthFailures:
         return 0.0
 
     def trust(self, address: str, name: str) -> None:
-        """Note that a good key was used at an address: it does not wait there again."""
+        """Record that a valid key was used at an address, so that it is not delayed there again."""
         place = _network(address), name
         self._used[place] = None
         self._used.move_to_end(place)
@@ -68,7 +73,10 @@ class AuthFailures:
 
 
 def _network(address: str) -> str:
-    """An IPv4 address as it is, of an IPv6 address the part that one customer has."""
+    """Return the key of an address: an IPv4 address itself, an IPv6 address's /64 network.
+
+    A customer usually has a whole /64 network of IPv6.
+    """
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keys: from what a client presents to the tenant it belongs to."""
+"""Finds the tenant that a presented key belongs to."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from gateway import config
 from gateway.errors import ModelNotAllowed, Unauthorized
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""Header fields as they came, names in lower case."""
+"""Header fields in the order received, with names in lower case."""
 Headers: TypeAlias = Mapping[bytes, bytes]
-"""The same by name, the first of each."""
+"""The header fields by name; for a repeated name the first field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who a request is made for. `models` are those it may use (None: all).
+    """The owner of a request. `models` are the models the tenant may use (None: all).
 
-    While several wait, a larger `weight` gets more turns, and a higher `priority` goes first.
+    While several tenants wait, a tenant with a larger `weight` gets more turns, and a higher `priority` is
+    served first.
     """
 
     name: str
@@ -33,31 +34,31 @@ class Tenant:
     priority: int = 0
 
     def sees(self, model: str) -> bool:
-        """Whether the tenant may use this model."""
+        """Return True if the tenant may use this model."""
         return self.models is None or model in self.models
 
     def require(self, model: str, asked: str) -> None:
-        """Raise `ModelNotAllowed` for a model out of reach; `asked` is the name the client used."""
+        """Raise `ModelNotAllowed` if the tenant may not use `model`; `asked` is the name the client sent."""
         if not self.sees(model):
             raise ModelNotAllowed(f"This key may not use the model {asked!r}.", param="model")
 
 
 ANONYMOUS = Tenant("anonymous")
-"""Everybody, where keys are off."""
+"""The tenant of every request if keys are off."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A key that a keyring knows: whose it is, and until when, in Unix seconds."""
+    """A key found in a keyring: its tenant, and when it expires, in Unix seconds."""
 
     keyring: Keyring
-    presented: bytes = field(repr=False)  # no log may show it, whatever shows this
+    presented: bytes = field(repr=False)  # no log may contain it, even if it prints this object
     expires: float
     tenant: Tenant
 
 
 class Keyring:
-    """The configured keys. Holds digests only."""
+    """The configured keys. It stores only their digests."""
 
     def __init__(self, keys: Sequence[config.KeySettings]) -> None:
         self._keys = [
@@ -72,10 +73,11 @@ class Keyring:
     def known(
         self, fields: Fields, headers: Headers, now: Callable[[], float], before: KnownKey | None = None
     ) -> KnownKey:
-        """Find whose key the request bears; see `credential`. `now` is the wall clock, in Unix seconds.
+        """Find the key that a request presents (see `credential`).
 
-        `before` is what was found on the same connection: the same key again needs no digest. Raises
-        `Unauthorized`, every wrong key taking the same time.
+        `now` returns the wall clock in Unix seconds. `before` is the key found earlier on the same
+        connection; if the request presents the same key, no digest is computed. Raises `Unauthorized` if
+        the key is missing, wrong or expired. All wrong keys take the same time.
         """
         presented = credential(fields, headers)
         if presented is None:
@@ -102,10 +104,10 @@ _BEARING = (b"authorization", b"x-api-key", b"api-key")
 
 
 def credential(fields: Fields, headers: Headers) -> bytes | None:
-    """The key a request bears: Bearer, else `x-api-key`, else Azure's `api-key`, else the password of Basic.
+    """Return the key in a request: Bearer, else `x-api-key`, else `api-key` (Azure), else the Basic password.
 
-    `headers` are the `fields` by name, the first of each. None where there is no key, or where two fields of
-    one name leave it open which counts.
+    `headers` are the `fields` by name, the first of each. Returns None if there is no key, or if one of
+    these fields is repeated, because it is then unclear which key counts.
     """
     if len(headers) < len(fields) and any(
         sum(name == bearing for name, _ in fields) > 1 for bearing in _BEARING
@@ -125,7 +127,7 @@ def _password(value: bytes) -> bytes | None:
         user, colon, password = base64.b64decode(value.strip(), validate=True).partition(b":")
     except binascii.Error:
         return None
-    # `http://KEY@host` puts the key where the user's name stands.
+    # `http://KEY@host` sends the key as the user name.
     return (password or user or None) if colon else None
 
 

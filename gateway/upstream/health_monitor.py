@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from gateway.errors import GatewayError
-from gateway.scheduling.health import BackendHealth, HealthRules, Probe, State
+from gateway.scheduling.health import BackendHealth, HealthRules
+from gateway.scheduling.health_states import Probe, State
 from gateway.telemetry.receipt import Hook
 
 Listener: TypeAlias = Callable[[str], None]

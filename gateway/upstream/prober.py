@@ -21,7 +21,7 @@ from gateway.dialects.base import Dialect, Outgoing, Profile
 from gateway.errors import BadRequest, ConnectFailed, GatewayError, OutOfDescriptors, UpstreamRejected
 from gateway.formats import openai
 from gateway.scheduling.deadlines import DeadlineLimits, Deadlines
-from gateway.scheduling.health import Probe
+from gateway.scheduling.health_states import Probe
 from gateway.upstream.backend import Backend
 from gateway.upstream.health_monitor import HealthMonitor
 

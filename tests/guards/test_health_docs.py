@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gateway.config import parse
 from gateway.dialects import DIALECTS
-from gateway.scheduling.health import PROBES, REASONS, STATES
+from gateway.scheduling.health_states import PROBES, REASONS, STATES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health.md").read_text(encoding="utf-8")
 

@@ -16,8 +16,10 @@ import pytest
 
 from gateway.errors import BadRequest
 from gateway.telemetry.comparison import ComparedAnswer, Comparison
-from gateway.telemetry.logs.events import EventLog, Handler, access_fields
+from gateway.telemetry.logs.events import EventLog
+from gateway.telemetry.logs.handler import Handler
 from gateway.telemetry.logs.lines import JsonLines
+from gateway.telemetry.logs.request_lines import access_fields
 from gateway.telemetry.metrics.exporter import OUTCOMES
 from gateway.telemetry.metrics.families import FAMILIES, REPAIRS, markdown_table
 from gateway.telemetry.receipt import Receipt

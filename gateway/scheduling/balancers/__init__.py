@@ -1,11 +1,12 @@
-"""Which of several free backends takes a request. One policy per file. Pure.
+"""Policies that choose one of several free backends for a request. One policy per file. Pure.
 
-`base`: the interface, and the choice that most fall back on; `least_busy`: the default; `weighted`: in
-proportion to weights; `round_robin`: in turn; `random_two`: the emptier of two; `session`: one backend per
-conversation; `prefix`: the backend that saw the longest beginning.
+`base`: the interface, and the default choice that most policies use; `least_busy`: the default policy;
+`weighted`: in proportion to the configured weights; `round_robin`: in configuration order; `random_two`:
+the less loaded of two random backends; `session`: the same backend for every request of a conversation;
+`prefix`: the backend that last received the longest prefix of the prompt.
 
-Rule: A balancer chooses among free backends only, so no GPU idles while a request waits that could use it.
-Balancers do not import one another.
+Rule: A balancer chooses among free backends only, so no GPU is idle while a request that could use it
+waits. Balancers do not import one another.
 """
 
 from collections.abc import Callable
@@ -28,9 +29,10 @@ BALANCERS: dict[str, Callable[[Callable[[], float]], Balancer]] = {
     "session": lambda _: Session(),
     "prefix": lambda _: Prefix(),
 }
-"""Every balancer by its name in the configuration; each is made with a source of random numbers in [0, 1)."""
+"""The constructor of each balancer, by its name in the configuration. The argument is a source of random
+numbers in [0, 1)."""
 
 
 def balancer(name: str, chance: Callable[[], float]) -> Balancer:
-    """Make the balancer of one model."""
+    """Create the balancer of one model; `chance` returns random numbers in [0, 1)."""
     return BALANCERS[name](chance)

@@ -1,4 +1,4 @@
-"""What a balancer is, what it may look at, and the choice that most of them fall back on."""
+"""The interface of balancers, the view of a backend that they use, and the default choice."""
 
 from __future__ import annotations
 
@@ -8,70 +8,74 @@ from typing import Protocol, TypeVar
 from gateway.scheduling.slot_request import SlotRequest
 
 CLEARLY_SLOWER = 1.5
-"""How many times the seconds of the fastest a backend takes to count as a slow one: well beyond what the
-lengths of answers make of equal cards."""
+"""A backend counts as slow if its average answer takes this many times longer than that of the fastest
+backend. The factor is larger than the differences that varying answer lengths cause between equal GPUs."""
 
 
 class Candidate(Protocol):
-    """What a choice may look at."""
+    """The properties of a backend that a balancer may use."""
 
     @property
     def name(self) -> str:
-        """Its name in the configuration."""
+        """The backend's name in the configuration."""
 
     @property
     def place(self) -> int:
-        """Its place in the configuration."""
+        """The backend's index in the configuration."""
 
     @property
     def busy(self) -> int:
-        """Requests in flight there."""
+        """Number of requests in flight on the backend."""
 
     @property
     def slots(self) -> int:
-        """Requests that fit at once."""
+        """Maximum number of requests in flight on the backend."""
 
     @property
     def weight(self) -> int:
-        """How much of the work it is meant to get."""
+        """The configured weight: the backend's relative share of the requests."""
 
     @property
     def share(self) -> float:
-        """How much of a whole backend it is while it warms up, above 0 and up to 1."""
+        """The backend's current capacity as a fraction, above 0 and up to 1; below 1 during slow start."""
 
     @property
     def usable(self) -> bool:
-        """Whether it may be asked at all."""
+        """True if requests may be sent to the backend at all."""
 
     @property
     def granted(self) -> int:
-        """The number of the grant it got last; 0 for none."""
+        """The sequence number of the last slot granted on this backend; 0 if there was none."""
 
     @property
     def pace(self) -> float:
-        """The seconds it takes for an answer; 0 while that is not known."""
+        """The average time the backend takes for an answer, in seconds; 0 while it is unknown."""
 
 
 C = TypeVar("C", bound=Candidate)
 
 
 class Balancer(Protocol):
-    """A policy of one model. `learns` tells whether it wants to hear of every grant."""
+    """The policy of one model. `took` is called only if `learns` is true."""
 
     learns: bool
 
     def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:
-        """Choose one of `free`, which are two or more of `among`: those that the request may use."""
+        """Choose one of `free`, which has at least two elements.
+
+        `free` is a subset of `among`, which contains all backends that the request may use.
+        """
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Take note that this backend was granted."""
+        """Record that the request was granted a slot of this backend."""
 
 
 def emptiest(free: Sequence[C]) -> C:
-    """The emptiest by share of its slots; of equals a fast one; of those the longest idle.
+    """Return the backend with the lowest ratio of busy slots; break ties by speed, then by idle time.
 
-    Without the last rule a fleet at rest would send every request to the first card, which stays hot while
-    the others cool and hides their faults. One that warms up comes after all others.
+    Backends in slow start come after all others. The tie-break by idle time spreads the requests of a
+    lightly loaded gateway over all backends. Without it every request would go to the first GPU: that GPU
+    would stay hot, and faults of the other GPUs would not be noticed.
     """
     slow = CLEARLY_SLOWER * min([state.pace for state in free if state.pace], default=0.0)
     best = free[0]

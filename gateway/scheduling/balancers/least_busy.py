@@ -1,4 +1,4 @@
-"""Least busy: the default. The emptiest backend, fast ones first, ties in turn."""
+"""Least busy, the default policy: the backend with the lowest ratio of busy slots."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gateway.scheduling.slot_request import SlotRequest
 
 
 class LeastBusy:
-    """Knows nothing but what it sees."""
+    """A stateless policy that uses `emptiest`."""
 
     learns = False
 
-    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
-        """The emptiest."""
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - the signature of `Balancer`
+        """Choose the least busy backend."""
         return emptiest(free)
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Nothing to learn."""
+        """Do nothing: this policy has no state."""

@@ -1,4 +1,4 @@
-"""Prefix: a request goes to the card that last saw the longest beginning of it, if that is free."""
+"""Prefix: prefer the backend that last received the longest prefix of this prompt, if it is free."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gateway.scheduling.balancers.base import C, Candidate, emptiest
 from gateway.scheduling.slot_request import SlotRequest
 
 MOST = 16_384
-"""Beginnings remembered for a model; those not seen for longest are forgotten."""
+"""Maximum number of prefix hashes remembered per model. The least recently used hashes are dropped."""
 
 
 class Prefix:
-    """Remembers for hashes of beginnings which backend saw them last. Bounded by `most` of them."""
+    """Remembers which backend last received each prompt prefix, for at most `most` prefixes."""
 
     learns = True
 
@@ -24,8 +24,8 @@ class Prefix:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
-        """The free backend that knows most of it, else the emptiest."""
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - the signature of `Balancer`
+        """Choose the free backend that received the longest known prefix, else the least busy backend."""
         seen = self._seen
         for beginning in reversed(slot_request.prefix):
             name = seen.get(beginning)
@@ -36,7 +36,7 @@ class Prefix:
         return emptiest(free)
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Remember who has all beginnings of this request now."""
+        """Remember this backend for all prefixes of the request."""
         seen = self._seen
         for beginning in slot_request.prefix:
             seen[beginning] = backend.name

@@ -1,6 +1,6 @@
-"""Random two: the emptier of two free backends taken by chance.
+"""Random two: the less busy of two free backends chosen at random.
 
-Gateways side by side that know nothing of one another do not all choose the same.
+Several gateways that share backends without knowing of one another do not all choose the same backend.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from gateway.scheduling.slot_request import SlotRequest
 
 
 class RandomTwo:
-    """`chance` gives numbers in [0, 1)."""
+    """Chooses with random numbers in [0, 1) from `chance`."""
 
     learns = False
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
 
-    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
-        """The emptier of two different ones."""
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - the signature of `Balancer`
+        """Choose the less busy of two different random backends."""
         first = int(self._chance() * len(free))
         second = (first + 1 + int(self._chance() * (len(free) - 1))) % len(free)
         return emptiest((free[first], free[second]))
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Nothing to learn."""
+        """Do nothing: this policy has no state."""

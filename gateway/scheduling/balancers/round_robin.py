@@ -1,4 +1,4 @@
-"""Round robin: the free backend that comes next in the configuration's order."""
+"""Round robin: the next free backend in configuration order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from gateway.scheduling.slot_request import SlotRequest
 
 
 class RoundRobin:
-    """Remembers where the round is, also over requests that had no choice."""
+    """Remembers the last backend used, including those used by requests that had only one free backend."""
 
     learns = True
 
     def __init__(self) -> None:
         self._last = -1
 
-    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
-        """The next in order, from the beginning after the last."""
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - the signature of `Balancer`
+        """Choose the next free backend after the last one used; wrap around at the end."""
         return min(free, key=lambda state: (state.place <= self._last, state.place))
 
-    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:  # noqa: ARG002 - a Balancer's promise
-        """Move the round on."""
+    def took(self, slot_request: SlotRequest, backend: Candidate) -> None:  # noqa: ARG002 - the signature of `Balancer`
+        """Remember this backend as the last one used."""
         self._last = backend.place

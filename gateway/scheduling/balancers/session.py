@@ -1,4 +1,4 @@
-"""Session: the requests of one session go to one card, whose cache knows the conversation; if it is free."""
+"""Session: send the requests of one session to the same backend, whose cache holds the conversation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from gateway.scheduling.balancers.base import C, Candidate, emptiest
 from gateway.scheduling.slot_request import SlotRequest
 
 POINTS = 64
-"""Points of a backend on the ring, so that each is home to about as many sessions as the others."""
+"""Number of points per backend on the hash ring. Many points give each backend about the same number of
+sessions."""
 MOST_RINGS = 32
-"""Rings kept at a time: one for each set of backends that requests come with."""
+"""Maximum number of hash rings kept. There is one ring for each set of backends that requests may use."""
 
 
 class Ring:
-    """Consistent hashing: a backend more or less moves only the sessions that it gains or loses."""
+    """A consistent-hashing ring: adding or removing a backend moves only the sessions of that backend."""
 
     def __init__(self, names: Sequence[str]) -> None:
         points = sorted((_hash(f"{name}\0{point}"), name) for name in names for point in range(POINTS))
@@ -24,16 +25,16 @@ class Ring:
         self._names = [name for _, name in points]
 
     def order(self, key: str) -> list[str]:
-        """All backends, the session's home first, then where it would move, and so on."""
+        """Return all backends in order of preference for `key`, the home backend first."""
         start = bisect(self._hashes, _hash(key))
         return list(dict.fromkeys(self._names[start:] + self._names[:start]))
 
 
 class Session:
-    """Every gateway with the same backends sends a session to the same one.
+    """Maps a session to its home backend; all gateways with the same backends use the same mapping.
 
-    While its home cannot be asked at all, a session has another, always the same. While its home is only
-    busy, its request goes to the emptiest.
+    If the home backend is unavailable, the session uses the next backend on the ring. If the home backend
+    is only busy, the request goes to the least busy backend.
     """
 
     learns = False
@@ -42,7 +43,7 @@ class Session:
         self._rings: dict[tuple[str, ...], Ring] = {}
 
     def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:
-        """The session's home if it is free, else the emptiest."""
+        """Choose the session's home backend if it is free, else the least busy backend."""
         if slot_request.affinity:
             states = {state.name: state for state in among}
             for name in self._ring(slot_request.backends).order(slot_request.affinity):
@@ -54,7 +55,7 @@ class Session:
         return emptiest(free)
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Nothing to learn."""
+        """Do nothing: the mapping does not depend on earlier requests."""
 
     def _ring(self, backends: tuple[str, ...]) -> Ring:
         if (ring := self._rings.get(backends)) is None:

@@ -1,4 +1,4 @@
-"""Weighted: over time every backend gets requests in proportion to its weight, as far as it is free."""
+"""Weighted: give each backend requests in proportion to its weight, as far as it is free."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from gateway.scheduling.slot_request import SlotRequest
 
 
 class Weighted:
-    """Turns by weight, as in the queue: the backend with the lowest tag, which then rises by 1 / weight.
+    """Weighted fair turns: the backend with the lowest tag is next, and its tag then rises by 1 / weight.
 
-    One that was busy or away begins where the others are: it is not flooded to catch up.
+    A backend that was busy or unavailable continues at the current clock. It does not receive a burst of
+    requests to catch up.
     """
 
     learns = False
@@ -20,8 +21,8 @@ class Weighted:
         self._tags: dict[str, float] = {}
         self._clock = 0.0
 
-    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - a Balancer's promise
-        """The one whose turn it is."""
+    def choose(self, free: Sequence[C], slot_request: SlotRequest, among: Sequence[C]) -> C:  # noqa: ARG002 - the signature of `Balancer`
+        """Choose the free backend with the lowest tag."""
         tags, clock = self._tags, self._clock
         chosen = min(free, key=lambda state: (max(tags.get(state.name, 0.0), clock), state.granted))
         self._clock = tag = max(tags.get(chosen.name, 0.0), clock)
@@ -29,4 +30,4 @@ class Weighted:
         return chosen
 
     def took(self, slot_request: SlotRequest, backend: Candidate) -> None:
-        """Nothing to learn: without a choice there was no turn."""
+        """Do nothing: tags change only when there was a choice between backends."""

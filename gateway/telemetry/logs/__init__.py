@@ -1,7 +1,9 @@
-"""The log: one line per request, and the events in the gateway's life.
+"""The log: one line per request, and the events of the gateway itself.
 
-`events`: what is logged; `lines`: as JSON or text lines; `terminal`: as a person reads it on a terminal;
-`writer`: writes off the event loop, so that a stopped reader stops nothing.
+`events`: the events that are logged, and the configuration of logging; `request_lines`: the lines of
+requests; `handler`: keeps the order of lines and joins those of requests; `lines`: JSON and text lines;
+`terminal`: lines for a person at a terminal; `writer`: writes lines outside the event loop, so that a
+blocked reader does not block the gateway.
 
-Rule: Never logs prompts, answers or keys.
+Rule: Prompts, answers and keys are never logged.
 """

@@ -1,7 +1,8 @@
-"""Log lines: one event is one line, whatever a client or a backend wrote into its fields.
+"""Log lines: one event is exactly one line, whatever text its fields contain.
 
-Two formatters, `JsonLines` for machines and `ConsoleLines` for people. Strings are cut at `LIMIT`; lone
-surrogates are replaced; what could end a line, move a cursor or turn the reading direction is escaped.
+`JsonLines` is for programs, `ConsoleLines` for people. Strings are cut at `LIMIT` bytes, and lone
+surrogates are replaced. Characters that could end a line, move the cursor or change the reading direction
+are escaped.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from gateway.errors import GatewayError
 from gateway.formats.jsontext import well_formed
 
 Fields: TypeAlias = Mapping[str, Any]
-"""An event's fields: text, numbers, booleans, None, and lists or mappings of these. Keys are text."""
+"""The fields of an event: text, numbers, booleans, None, and lists or mappings of these. Keys are text."""
 
 LIMIT = 1024
-"""Most bytes (UTF-8) of one string in a line."""
+"""Maximum length of one string in a line, in bytes (UTF-8)."""
 
 LARGEST = 2**63 - 1
-"""The largest integer in a line: beyond it readers fail, and so does writing it from 4,300 digits on."""
+"""The largest integer in a line. Many readers fail on larger numbers, and Python refuses to write more than
+4,300 digits."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -36,15 +38,16 @@ MAX_FRAMES = 30
 MAX_CAUSES = 8
 
 _CUT = "…"
-# Beyond what JSON itself escapes: DEL and C1, the line ends of Unicode (U+0085 is among C1), bidi controls.
+# Characters that JSON does not escape itself: DEL and C1, the line ends of Unicode (U+0085 is in C1), bidi
+# controls.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-# What asyncio quotes (callbacks with their arguments, tasks with their results) stands in brackets.
+# asyncio puts quoted values (callbacks with arguments, tasks with results) in brackets.
 _QUOTED = re.compile(r"[<(].*[>)]|[<(].*")
 _BARE = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: `ts`, `level` and `event` first, then the event's fields."""
+    """One JSON object per line: `ts`, `level` and `event` first, then the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
         head = {"ts": timestamp(record.created), "level": record.levelname.lower()}
@@ -52,7 +55,7 @@ class JsonLines(logging.Formatter):
 
 
 class ConsoleLines(logging.Formatter):
-    """One readable line: time, level, event, then `name=value` for every field that holds something."""
+    """One readable line: time, level, event, then `name=value` for every field that is not empty."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(fields_of(record))
@@ -65,10 +68,10 @@ class ConsoleLines(logging.Formatter):
 
 
 def fields_of(record: logging.LogRecord) -> Fields:
-    """Give the fields of a record: those of our own loggers, or a foreign record (uvicorn, asyncio) as `log`.
+    """Return the fields of a record; a record of another library (uvicorn, asyncio) becomes the event `log`.
 
-    Of a foreign record only the first line of the message is kept, and of asyncio's nothing in brackets: it
-    puts the `repr` of futures there, which hold results, arguments and the messages of exceptions.
+    Of such a record only the first line of the message is kept. In messages of asyncio the text in brackets
+    is removed: it contains the `repr` of futures, with results, arguments and messages of exceptions.
     """
     fields: Fields | None = getattr(record, "fields", None)
     if fields is not None:
@@ -82,11 +85,11 @@ def fields_of(record: logging.LogRecord) -> Fields:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Tell of an error without telling what it says: its type, its frames, and those of its causes.
+    """Return the type and stack frames of an error and of its causes, without confidential messages.
 
-    The message of a foreign error may quote what it failed on (`json` and `int` do: a piece of a prompt, a
-    key), and chained tracebacks print the messages of all. So a message is given for a `GatewayError` alone,
-    whose messages are written here and never hold a body, a prompt or a key; frames name code, not values.
+    The message of a foreign error may quote the value that caused it: `json` and `int` may quote part of a
+    prompt or a key. Chained tracebacks print the messages of all errors. So a message is included only for
+    a `GatewayError`, whose messages never contain a body, a prompt or a key. Frames name code, not values.
     """
     causes = [_described(cause) for cause in _causes(error)]
     return _described(error) | ({"causes": causes} if causes else {})
@@ -100,7 +103,7 @@ def _described(error: BaseException) -> dict[str, Any]:
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:
-    """The innermost frames, outermost first. A path keeps its last three parts: enough to find the file."""
+    """Return the innermost frames, outermost first, with the last three parts of each path."""
     last = deque(walk_tb(traceback), maxlen=MAX_FRAMES)
     return [
         f"{'/'.join(PurePath(frame.f_code.co_filename).parts[-3:])}:{line} in {frame.f_code.co_qualname}"
@@ -109,7 +112,7 @@ def _frames(traceback: TracebackType | None) -> list[str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What led to it: members of a group, causes and contexts, nearest first, each once."""
+    """Yield the members of a group, the causes and the contexts of an error, nearest first, each once."""
     seen = {id(error)}
     queue = deque(_next(error))
     while queue and len(seen) <= MAX_CAUSES:
@@ -131,14 +134,14 @@ def _next(error: BaseException) -> Iterator[BaseException]:
 
 
 def timestamp(seconds: float) -> str:
-    """Give a Unix time as ISO 8601 in UTC with milliseconds: `2026-01-31T12:00:00.123Z`."""
+    """Return a Unix time as ISO 8601 in UTC with milliseconds: `2026-01-31T12:00:00.123Z`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def to_json(value: object) -> str:
-    """Give an event, or one of its values, as JSON without a character that is not safe in a line."""
+    """Return an event or one of its values as JSON in which all unsafe characters are escaped."""
     text = _plain(value)
-    # A line that is short and ASCII as a whole (nearly all are) has no string to cut or to repair.
+    # A line that is short and ASCII (nearly all are) has no string to cut or to repair.
     if text is None or len(text) > LIMIT or not text.isascii():
         text = _ENCODER.encode(_clean(value))
     return _escaped(text)
@@ -166,12 +169,12 @@ def _clean(value: Any) -> Any:
         return {cut(key): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
-    # Its repr might hold anything.
+    # The repr could contain confidential data.
     return type(value).__name__
 
 
 def cut(text: str) -> str:
-    """Give well-formed text of at most `LIMIT` bytes; a cut one ends with "…"."""
+    """Return well-formed text of at most `LIMIT` bytes. A text that was cut ends with "…"."""
     if len(text) <= LIMIT and text.isascii():
         return text
     text = well_formed(text[: LIMIT + 1])
@@ -182,7 +185,7 @@ def cut(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Give a value as people are shown it: bare where that is unmistakable, else as JSON."""
+    """Return a value as text for people: unquoted if that is unambiguous, else as JSON."""
     value = _clean(value)
     if isinstance(value, str) and _BARE.fullmatch(value):
         return value

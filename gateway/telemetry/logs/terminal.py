@@ -1,6 +1,6 @@
-"""The log as a person reads it on a terminal: a banner at the start, then one short line for each event.
+"""The log for a person at a terminal: a banner at the start, then one short line per event.
 
-Nothing else reads these lines, so their form may change in any version; programs read `json`.
+The format may change in any version. Programs should read the format `json`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from gateway.telemetry.logs.lines import Fields, fields_of, shown
 from gateway.telemetry.metrics.families import OTHER
 
 GREY, RED, GREEN, YELLOW = 90, 31, 32, 33
-"""Colours by their ANSI codes."""
+"""ANSI colour codes."""
 
 BANNER = "banner"
-"""The event whose field `lines` is printed as it is."""
+"""The event whose field `lines` is printed unchanged."""
 
 MOST_MODELS = 12
-"""Models that the banner names: it has to fit on a screen."""
+"""Maximum number of models in the banner, so that it fits on a screen."""
 MOST_NAMES = 4
-"""Backends that it names behind a model, and of those that are down."""
+"""Maximum number of backend names in the banner, per model and for the backends that are down."""
 
 _ALL = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 _MODEL_DOORS = frozenset({"chat", "native"})
-"""The doors whose requests are named by their model; others by method and path."""
+"""The doors whose requests are shown by model; other requests are shown by method and path."""
 
 
 def in_colour(stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether lines on `stream` may be coloured: it is a terminal that can, and NO_COLOR is not set."""
-    if stream is None:  # the process was started without it
+    """Return True if lines on `stream` may be coloured: it is a capable terminal and NO_COLOR is not set."""
+    if stream is None:  # the process was started without this stream
         return False
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
@@ -47,10 +47,10 @@ def banner(
     usable: Mapping[str, bool],
     config: str,
 ) -> list[str]:
-    """Give the lines that `serve` begins with on a terminal.
+    """Return the lines that `serve` prints at the start on a terminal.
 
-    `models` names the backends of each model, `usable` tells which backends may be asked, `config` is the
-    config file, or what stands in its place.
+    `models` maps each model to its backends. `usable` tells for each backend if it accepts requests.
+    `config` is the path of the config file, or a text in its place.
     """
     down = [name for name, up in usable.items() if not up]
     state = f"{len(usable) - len(down)} up, {len(down)} down" + (f" ({_few(down)})" if down else "")
@@ -72,20 +72,20 @@ def banner(
 
 
 def reachable(url: str) -> str:
-    """Give the URL of a plane as a program of this machine can ask it: 0.0.0.0 is no address to ask."""
+    """Return the URL of a plane with an address that local programs can connect to instead of 0.0.0.0."""
     scheme, mark, place = url.partition("://")
     host, colon, port = place.rpartition(":")
     return scheme + mark + _ALL.get(host, host) + colon + port
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first names and the number of the others."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class TerminalLines(logging.Formatter):
-    """One short line for each event; `colour` says whether with ANSI colours."""
+    """One short line per event, with ANSI colours if `colour` is true."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class TerminalLines(logging.Formatter):
 
 
 def _told(fields: Fields) -> list[str]:
-    """What was asked, who answered, tokens of prompt and answer, time in the queue, time in all."""
+    """Return the request, the backend, the token counts, the waiting time and the duration."""
     words = [_what(fields), fields["backend"] or "-"]
     if fields["prompt_tokens"] is not None:
         words.append(f"{fields['prompt_tokens']}+{fields['completion_tokens']} tokens")
@@ -133,7 +133,7 @@ def _told(fields: Fields) -> list[str]:
 
 
 def _what(fields: Fields) -> str:
-    """What was asked: the model, and which took its place; or method and path."""
+    """Return the model and the model that answered in its place, or the method and path."""
     if fields["door"] not in _MODEL_DOORS:
         return f"{fields['method']} {fields['path']}"
     answered = f" -> {fields['answered']}" if fields["answered"] else ""
@@ -141,7 +141,7 @@ def _what(fields: Fields) -> str:
 
 
 def _model(fields: Fields) -> str:
-    """The model; where none was found, the name that was asked for."""
+    """Return the model, or the name that the client sent if there is no such model."""
     found: str = fields["model"]
     return fields.get("asked") or found if found == OTHER else found
 
@@ -157,6 +157,6 @@ def _seconds(milliseconds: float) -> str:
 
 
 def _safe(text: Any) -> str:
-    """Text without characters that move a cursor or end a line, cut at the limit of all lines."""
+    """Return text without characters that move the cursor or end the line, cut at `LIMIT`."""
     told = shown(text)
     return told[1:-1] if told.startswith('"') else told

@@ -1,8 +1,8 @@
-"""Writes the log's lines beside the event loop: a reader that stops must not stop the gateway.
+"""Writes log lines outside the event loop, so that a reader that stops reading does not block the gateway.
 
-Lines go into a bounded queue, and one thread writes them to the file descriptor. Only that thread ever waits
-for the reader. Lines that find the queue full are dropped and counted, as are those that the system does not
-take (the reader has gone, the disk is full); once lines are written again, one of them says how many.
+Lines go into a bounded queue, and one thread writes them to the file descriptor. Only this thread waits for
+the reader. Lines are dropped and counted if the queue is full or if the system call fails (the reader has
+exited, the disk is full). When writing works again, one line reports how many are missing.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from types import MappingProxyType
 from typing import Literal, Protocol, TextIO, TypeAlias, cast
 
 Loss: TypeAlias = Literal["queue_full", "unwritable"]
-"""Why a line is lost: the queue was full, or the system did not take the line."""
+"""Why a line was lost: the queue was full, or the line could not be written."""
 
 MOST_BYTES = 4_194_304
-"""Bytes of lines that may wait to be written."""
+"""Maximum size of the queue, in bytes."""
 NOTHING_LOST: Mapping[Loss, int] = MappingProxyType({"queue_full": 0, "unwritable": 0})
 
 
 class Sink(Protocol):
-    """What lines are written to. Neither method waits for a reader, where that is a `Writer`."""
+    """The target of log lines. If it is a `LogWriter`, neither method waits for a reader."""
 
     def write(self, text: str, /) -> object:
-        """Take some whole lines."""
+        """Accept one or more complete lines."""
 
     def flush(self) -> object:
-        """See to it that what has been taken is written soon."""
+        """Make sure that accepted lines are written soon."""
 
 
 class _Gap:
-    """A place in the queue where lines are missing."""
+    """A place in the queue where lines were dropped."""
 
     __slots__ = ("lines",)
 
@@ -46,11 +46,11 @@ class _Gap:
 
 
 class LogWriter:
-    """A bounded queue of lines, and the thread that writes them. A `Sink`; one for each file descriptor.
+    """A bounded queue of lines and the thread that writes them. A `Sink`; one per file descriptor.
 
-    `descriptor` is None where the process was started without the stream: every line is lost then. `notice`
-    makes the line that tells how many are missing. The thread starts with the first line, never keeps the
-    process from ending, and holds no lock while it writes.
+    `descriptor` is None if the process was started without the stream; every line is then lost. `notice`
+    returns the line that reports how many lines are missing. The thread starts with the first line. It is a
+    daemon thread, and it holds no lock while it writes.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class LogWriter:
 
     @property
     def lost(self) -> Mapping[Loss, int]:
-        """Lines lost so far, by why."""
+        """How many lines were lost so far, by reason."""
         return self._lost
 
     def write(self, text: str, /) -> None:
-        """Take some whole lines; drop them where the queue is full."""
+        """Add complete lines to the queue, or drop them if the queue is full."""
         raw = text.encode(self._encoding, "backslashreplace")
         with self._state:
             if self._descriptor is None:
@@ -96,10 +96,10 @@ class LogWriter:
             self._state.notify_all()
 
     def flush(self) -> None:
-        """Nothing: what waits is written as soon as the reader takes it."""
+        """Do nothing: the thread writes the queue as soon as the reader reads."""
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, for so long at most; tell whether it is."""
+        """Wait up to `seconds` until everything is written. Return True if it is."""
         with self._state:
             return self._state.wait_for(lambda: not self._queue and not self._writing, seconds)
 
@@ -137,7 +137,10 @@ class LogWriter:
             return piece
 
     def _put(self, raw: bytes) -> bool:
-        """Write it all; tell whether that was possible. What follows a torn line begins a new one."""
+        """Write all bytes. Return False on an error.
+
+        The next text after a partial line starts on a new line.
+        """
         rest = memoryview(b"\n" + raw if self._torn else raw)
         whole = len(rest)
         try:
@@ -155,7 +158,7 @@ class LogWriter:
             return len(rest)
         try:
             return os.write(descriptor, rest)
-        except BlockingIOError:  # another program that has the same file open has asked for this
+        except BlockingIOError:  # another program made the shared file non-blocking
             select.select((), (descriptor,), (), 1.0)
             return 0
 
@@ -165,21 +168,23 @@ def _notice(lines: int) -> str:
 
 
 def writer_to(stream: TextIO | None) -> LogWriter:
-    """A writer to the descriptor below a stream; the stream itself is not used any more.
+    """Return a writer to the file descriptor of a stream. The stream itself is no longer used.
 
-    A thread that waits inside a stream holds the lock of its buffer, which the end of the process needs.
+    A thread that waits inside a stream holds the lock of the stream's buffer, which the exit of the process
+    needs.
     """
     try:
         descriptor = None if stream is None else stream.fileno()
-    except (OSError, ValueError):  # closed, or without a descriptor
+    except (OSError, ValueError):  # the stream is closed or has no descriptor
         descriptor = None
     return LogWriter(descriptor, encoding=getattr(stream, "encoding", None) or "utf-8")
 
 
 class WriterThread:
-    """What `sys.stderr` is while the gateway serves: prints of others go through a `Writer`, line by line.
+    """Replaces `sys.stderr` while the gateway serves, and passes complete lines to a `LogWriter`.
 
-    Warnings, tracebacks of threads and of finalisers are printed there by Python itself, in the event loop.
+    Python itself prints warnings and the tracebacks of threads and finalisers to `sys.stderr`, in the event
+    loop.
     """
 
     encoding = "utf-8"
@@ -190,35 +195,35 @@ class WriterThread:
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Take some text; whole lines go on."""
+        """Accept text; pass on the complete lines."""
         whole, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             self._writer.write(whole + newline)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what has no line end yet."""
+        """Pass on an incomplete last line."""
         begun, self._begun = self._begun, ""
         if begun:
             self._writer.write(begun + "\n")
 
     def isatty(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
 
 @contextlib.contextmanager
 def errors_aside(seconds: float) -> Iterator[None]:
-    """Let nothing that Python prints to `sys.stderr` inside wait for its reader.
+    """Run the block with a `sys.stderr` that never waits for its reader.
 
-    An exception that nobody catches is printed in the same way and ends the process with status 1. The end
-    waits for the reader for `seconds` at most.
+    An exception from the block is printed in the same way, and the process ends with status 1. At the end,
+    the context manager waits up to `seconds` for the reader.
     """
     before, writer = sys.stderr, writer_to(sys.stderr)
     sys.stderr = aside = cast("TextIO", WriterThread(writer))
     try:
         yield
-    except Exception:  # noqa: BLE001 - the end of the process: told here, as Python would tell it
+    except Exception:  # noqa: BLE001 - ends the process; printed here as Python would print it
         traceback.print_exc()
         raise SystemExit(1) from None
     finally:
@@ -228,12 +233,13 @@ def errors_aside(seconds: float) -> Iterator[None]:
 
 
 def hold_standard_descriptors() -> None:
-    """Open the null device in the place of standard streams that the process was started without.
+    """Open the null device for each standard stream that the process was started without.
 
-    Else a socket would get their numbers, which libuv refuses to close: it aborts the process.
+    Otherwise a socket would get the number of the stream. libuv refuses to close such a number and aborts
+    the process.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # uses the lowest free number, which is this one

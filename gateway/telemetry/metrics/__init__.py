@@ -1,7 +1,7 @@
 """Prometheus metrics.
 
-`families`: the table of all metrics; `counters`: plain counters that become Prometheus' when scraped;
-`exporter`: counts, and renders `/metrics`.
+`families`: the table of all metrics; `counters`: counters in plain Python that are converted at scrape
+time; `exporter`: counts events and renders `/metrics`.
 
-Rule: Only `counters` and `exporter` import prometheus_client. No label comes from user input.
+Rule: Only `counters` and `exporter` import prometheus_client. No label contains user input.
 """

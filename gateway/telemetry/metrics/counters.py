@@ -1,6 +1,7 @@
-"""What was counted, in plain numbers of our own that become Prometheus' when somebody scrapes.
+"""Counters and histograms in plain Python, converted to Prometheus' types at scrape time.
 
-Whoever counts often keeps the cell or row of its series and adds to that: no label is looked up then.
+Code that counts often keeps the `CounterCell` or `CounterRow` of its series, which avoids looking up the
+labels for each event.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from gateway.telemetry.metrics.families import BY_NAME
 
 Labels = tuple[str, ...]
-"""The labels of one series, in the order of the table of families."""
+"""The label values of one series, in the order of the table of families."""
 
 
 LARGEST = sys.float_info.max
 
 
 def exported(value: float) -> float:
-    """A value as Prometheus' client can write it: what is no number is 0, what is too large the largest."""
+    """Return a value that Prometheus' client can write.
+
+    NaN becomes 0. A value outside the range of finite floats becomes the nearest limit.
+    """
     if value != value:
         return 0.0
     return max(-LARGEST, min(LARGEST, value))
@@ -38,7 +42,7 @@ class CounterCell:
 
 
 class CounterTable:
-    """A family of counters: its series by their labels."""
+    """A family of counters: its series by label values."""
 
     def __init__(self, name: str) -> None:
         self.family = BY_NAME[name]
@@ -47,23 +51,23 @@ class CounterTable:
             self.cell(())
 
     def cell(self, labels: Labels) -> CounterCell:
-        """The series of these labels, made now if it is new."""
+        """Return the series with these label values; create it if necessary."""
         cell = self._cells.get(labels)
         if cell is None:
             cell = self._cells[labels] = CounterCell()
         return cell
 
     def add(self, *labels: str) -> None:
-        """Count one."""
+        """Add 1 to the series with these label values."""
         self.cell(labels).value += 1
 
     def make(self, series: Iterable[Labels]) -> None:
-        """Make these series now, with the value 0 where they are new."""
+        """Create these series with the value 0 if they do not exist."""
         for labels in series:
             self.cell(labels)
 
     def written(self) -> Metric:
-        """The family as a scrape shows it; also in a thread, while series are counted and added."""
+        """Return the family for a scrape. May run in a thread while series are counted and added."""
         family = self.family
         written = CounterMetricFamily(family.name, family.help, labels=family.labels)
         for labels, cell in list(self._cells.items()):
@@ -72,7 +76,7 @@ class CounterTable:
 
 
 class CounterRow:
-    """One series of a histogram: how many lengths fell into each bucket, and their sum."""
+    """One series of a histogram: the number of values in each bucket, and their sum."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -82,13 +86,13 @@ class CounterRow:
         self.total = 0.0
 
     def observe(self, length: float, times: int = 1) -> None:
-        """Count a length, in the family's unit, once or several times."""
+        """Count a value in the unit of the family, `times` times."""
         self.counts[bisect_left(self._bounds, length)] += times
         self.total += length * times
 
 
 class LengthHistogram:
-    """A family of histograms: its series by their labels."""
+    """A family of histograms: its series by label values."""
 
     def __init__(self, name: str) -> None:
         self.family = BY_NAME[name]
@@ -98,14 +102,14 @@ class LengthHistogram:
             self.row(())
 
     def row(self, labels: Labels) -> CounterRow:
-        """The series of these labels, made now if it is new."""
+        """Return the series with these label values; create it if necessary."""
         row = self._rows.get(labels)
         if row is None:
             row = self._rows[labels] = CounterRow(self.family.buckets)
         return row
 
     def written(self) -> Metric:
-        """The family as a scrape shows it; also in a thread, while series are counted and added."""
+        """Return the family for a scrape. May run in a thread while series are counted and added."""
         family = self.family
         written = HistogramMetricFamily(family.name, family.help, labels=family.labels)
         for labels, row in list(self._rows.items()):

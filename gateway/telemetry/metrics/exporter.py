@@ -1,8 +1,8 @@
-"""Prometheus metrics. Only this file and `counters` know Prometheus.
+"""Counts events and renders `/metrics`. Only this module and `counters` import prometheus_client.
 
-`Metrics` is a `Hook`: what is counted is counted once a request is over, in plain numbers of our own
-(`counters`): Prometheus' client takes a lock and four calls for each. What is a state (queues, slots) is not
-kept here at all: it is read at the scrape.
+`Metrics` is a `Hook`. It counts finished requests in the plain counters of `counters`, because Prometheus'
+client takes a lock and four calls for each event. States such as queue lengths and busy slots are not
+stored here; they are read at scrape time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.errors import TABLE, Draining, NoBackend, QueueFull, QueueTimeout
 from gateway.formats import token_counts
 from gateway.formats.events import UsageSource
 from gateway.scheduling.endpoints import RESULTS
-from gateway.scheduling.health import PROBES, REASONS, STATES
+from gateway.scheduling.health_states import PROBES, REASONS, STATES
 from gateway.telemetry.comparison import ComparedAnswer, Comparison, Skip
 from gateway.telemetry.logs.writer import NOTHING_LOST, Loss
 from gateway.telemetry.metrics.counters import (
@@ -45,19 +45,20 @@ from gateway.telemetry.metrics.families import (
 from gateway.telemetry.receipt import AttemptRecord, CanaryRecord, Door, Phase, Receipt
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of `Metrics.render`. Our names need nothing of the later versions, and every scraper reads this one."""
+"""The content type of `Metrics.render`. The metric names need no later version of the format, and every
+scraper reads this one."""
 
 OUTCOMES = frozenset({"ok", *(row.outcome for row in TABLE.values())})
-"""How a request or a try can end."""
+"""The possible outcomes of a request or an attempt."""
 
 REJECTIONS = frozenset(TABLE[error].outcome for error in (QueueFull, QueueTimeout, NoBackend, Draining))
-"""Why a ticket can be refused."""
+"""The possible outcomes of a refused ticket."""
 
 BATCH = 64
-"""Requests that may wait to be counted."""
+"""Number of finished requests that are collected before they are counted."""
 
 MOST_KINDS = 1024
-"""Kinds of request whose series are kept at hand."""
+"""Maximum number of request kinds whose series are cached."""
 
 _WAIT_ENDS = REJECTIONS | {"granted", "left"}
 _AUTH_REASONS = frozenset({"missing", "wrong", "expired"})
@@ -72,9 +73,11 @@ _STATUSES = {status: str(status) for status in range(100, 600)}
 
 
 class ServiceState(NamedTuple):
-    """How a service is, whose servers DNS names: backends there are, and servers beyond what may be.
+    """The state of a service whose servers come from DNS.
 
-    `result` is how the last asking ended, `answered_at` when it last did well, in Unix seconds.
+    `members` is the number of its backends, and `left_out` the number of servers beyond the allowed
+    maximum. `result` is the result of the last query. `answered_at` is the time of the last successful
+    query, in Unix seconds.
     """
 
     members: int
@@ -84,45 +87,45 @@ class ServiceState(NamedTuple):
 
 
 class LiveState(Protocol):
-    """The present, as the dispatcher knows it; asked at scrape time for configured names only."""
+    """The current state, read from the dispatcher at scrape time, for configured names only."""
 
     @property
     def at_once(self) -> Mapping[str, int]:
-        """How many requests of each model have been granted a slot without a wait."""
+        """How many requests of each model got a slot without waiting."""
 
     def queue_depth(self, model: str) -> int:
-        """Tickets that wait for the model."""
+        """Return how many requests wait for the model."""
 
     def in_flight(self, backend: str) -> int:
-        """Slots taken, zombies included."""
+        """Return how many slots are taken, including zombies."""
 
     def up(self, backend: str) -> bool:
-        """Whether the backend may be asked."""
+        """Return True if requests may be sent to the backend."""
 
     def health(self, backend: str) -> str:
-        """How the backend is: a word of `scheduling.health.State`."""
+        """Return the state of the backend: a word of `scheduling.health_states.State`."""
 
     def zombies(self, backend: str) -> int:
-        """Slots held by generations that nobody waits for."""
+        """Return how many slots are held by generations that no client waits for."""
 
 
 class Budget(Protocol):
-    """The memory of requests."""
+    """The memory budget of requests, in bytes."""
 
     used: int
     limit: int
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for some."""
+        """How many requests wait for memory."""
 
 
 class Metrics:
-    """The gateway's metrics over one registry (a new one unless given). A `Hook`; one per gateway.
+    """The gateway's metrics in one registry (a new one by default). A `Hook`; one per gateway.
 
-    `models` are the configured names; `backends` maps names to slots; `services` tells of those that DNS is
-    asked for; `lost_lines` tells how many lines the log has lost; `memory` is the budget of requests. All
-    other names count as "other".
+    `models` are the configured names. `backends` maps names to slots. `services` returns the state of the
+    services in DNS. `lost_lines` returns how many log lines were lost. `memory` is the memory budget of
+    requests. All names that are not configured count as "other".
     """
 
     def __init__(
@@ -184,7 +187,7 @@ class Metrics:
         registry.register(_CounterCollector(tallies))
 
     def _start_at_zero(self) -> None:
-        # increase() and rate() do not see the first event of a series that was not there before it.
+        # increase() and rate() do not see the first event of a series that did not exist before.
         self._auth_failures.make((reason,) for reason in _AUTH_REASONS)
         self._refusals.make((reason,) for reason in REFUSALS)
         self._disconnects.make((phase,) for phase in _PHASES)
@@ -195,9 +198,9 @@ class Metrics:
         self._lost.make((reason,) for reason in NOTHING_LOST)
 
     def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
-        """Show these from now on. What was counted under other names stays, and may still grow."""
+        """Show these models and backends from now on. Series of other names are kept and may still grow."""
         self._count_settled()
-        self._kinds.clear()  # what was "other" may have a name now
+        self._kinds.clear()  # a name that was "other" may be configured now
         self._models |= frozenset(models)
         self._backends |= frozenset(backends)
         self._states.reconfigure(models, backends)
@@ -206,7 +209,7 @@ class Metrics:
     # --- Hook --------------------------------------------------------------------------------------
 
     def settled(self, receipt: Receipt) -> None:
-        """Count one request, soon: many in a row are counted in a third of the time that each takes alone."""
+        """Record a finished request for the next batch. Counting in batches takes a third of the time."""
         self._settled.append(receipt)
         if len(self._settled) >= BATCH:
             self._count_settled()
@@ -223,7 +226,7 @@ class Metrics:
             receipt.answered, None if usage is None else usage.source,
         )  # fmt: skip
         series = self._kinds.get(kind) or self._make_kind(kind, receipt)
-        # Dialects believe no nonsense; if one ever does, it must not spoil a counter for good.
+        # Dialects check token counts. If a wrong value gets here anyway, it must not spoil the counters.
         if usage is not None and not token_counts.both_plausible(usage.prompt, usage.completion):
             usage = None
         seconds = receipt.seconds
@@ -235,7 +238,7 @@ class Metrics:
             self._count_try(attempt)
         if first is not None:
             self._first_token.row(series.answering).observe(first - receipt.received)
-            # Of an answer that came at once there is no telling how long a token took.
+            # An answer that arrived as a whole does not show how long one token took.
             if last is not None and last > first and usage is not None and usage.completion > 1:
                 self._per_token.row(series.answering).observe((last - first) / (usage.completion - 1))
         if usage is not None and series.tokens is not None:
@@ -274,7 +277,7 @@ class Metrics:
         return series
 
     def queue_wait(self, model: str, outcome: str, seconds: float) -> None:
-        """Count one ticket."""
+        """Count the end of one ticket."""
         model = model if model in self._models else OTHER
         end = outcome if outcome in _WAIT_ENDS else OTHER
         self._queue_waits.row((model, end)).observe(seconds)
@@ -282,7 +285,7 @@ class Metrics:
             self._rejections.add(model, end)
 
     def backend_changed(self, backend: str, up: bool, reason: str) -> None:
-        """Count a backend that went out; how it is now a scrape asks `Live` itself."""
+        """Count a backend that went out of service; `LiveState` provides its current state."""
         if not up:
             self._ejections.add(_known(backend, self._backends), _known(reason, REASONS))
 
@@ -293,7 +296,7 @@ class Metrics:
     # --- Observer ----------------------------------------------------------------------------------
 
     def shadowed(self, comparison: Comparison) -> None:
-        """Count one copy and what it has in common with the caller's answer."""
+        """Count one copy, and what it has in common with the caller's answer."""
         caller, mine = comparison.caller, comparison.copy
         pair = _known(comparison.model, self._models), _known(comparison.shadow, self._models)
         self._copies.add(*pair, _known(mine.outcome, OUTCOMES))
@@ -313,7 +316,7 @@ class Metrics:
         self._shadow_characters.row(labels).observe(side.characters)
 
     def shadow_skipped(self, model: str, shadow: str, reason: Skip) -> None:
-        """Count one copy that was not made."""
+        """Count one copy that was not made or not completed."""
         self._skipped.add(_known(model, self._models), _known(shadow, self._models), _known(reason, SKIPS))
 
     # --- what is not a Hook's ----------------------------------------------------------------------
@@ -323,34 +326,34 @@ class Metrics:
         self._probes.add(_known(backend, self._backends), _known(end, _PROBE_ENDS))
 
     def looked_up(self, service: str, result: str) -> None:
-        """Count one time that DNS was asked for the servers of a service."""
+        """Count one DNS query for the servers of a service."""
         service = _known(service, frozenset(self._services()))
         self._lookups.make((service, one) for one in RESULTS)
         self._lookups.add(service, _known(result, frozenset(RESULTS)))
 
     def client_refused(self, reason: str) -> None:
-        """Count one client that was turned away, or cut off, below the doors."""
+        """Count one client that was refused or disconnected before its request reached a door."""
         self._refusals.add(_known(reason, REFUSALS))
 
     def configured(self, digest: str, now: float) -> None:
-        """Take note of the configuration that is in force since `now`, in Unix seconds."""
+        """Record that the configuration with this digest is in force since `now`, in Unix seconds."""
         self._states.config = digest, now
 
     def reloaded(self, result: str) -> None:
-        """Count one reload: a word of `RELOADS`."""
+        """Count one reload; `result` is a word of `RELOADS`."""
         self._reloads.add(_known(result, RELOADS))
 
     def observe_lag(self, seconds: float) -> None:
-        """Take one measurement: how much later than asked the event loop woke up."""
+        """Record how many seconds later than requested the event loop woke up."""
         self._lag.row(()).observe(max(0.0, seconds))
 
     def render(self) -> tuple[bytes, str]:
-        """Give the text for a scraper and its content type."""
+        """Return the text for a scraper and its content type."""
         self.prepare()
         return self.write()
 
     def prepare(self) -> None:
-        """Take note of the present; quick, and to be called by the event loop."""
+        """Read the current state. This is fast and must run in the event loop."""
         self._count_settled()
         self._count_at_once()
         for reason, lines in self._lost_lines().items():
@@ -358,11 +361,11 @@ class Metrics:
         self._states.prepare()
 
     def write(self) -> tuple[bytes, str]:
-        """Give the text of what was prepared, and its content type.
+        """Return the text of the prepared state and its content type.
 
-        Takes half a second where there are thousands of series, so it may run in a thread, one at a time.
+        With thousands of series this takes half a second, so it may run in a thread, one call at a time.
         """
-        # The collector would look at every sample again and again, and the event loop would wait for it.
+        # The garbage collector would scan all samples repeatedly, and the event loop would wait for it.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -388,7 +391,7 @@ class Metrics:
         self._try_durations.row(labels).observe(attempt.seconds)
 
     def _count_detours(self, receipt: Receipt, series: _Kind) -> None:
-        """Count what was tried again, who answered in whose place, and that the client left."""
+        """Count retries, fallbacks, the canary, and a client that disconnected."""
         asked = series.asked
         for reason in receipt.retries:
             self._retries.add(asked, _known(reason, OUTCOMES))
@@ -410,9 +413,9 @@ class Metrics:
 
 
 class _Kind(NamedTuple):
-    """The series in which requests of one kind are counted: looked up once for all of them.
+    """The series in which requests of one kind are counted, so that they are looked up only once.
 
-    `asked` is their model, `answering` the model and the backend that answered.
+    `asked` is the model that was asked for; `answering` is the model and the backend that answered.
     """
 
     asked: str
@@ -440,7 +443,7 @@ def _histograms(tallies: list[CounterTable | LengthHistogram], name: str) -> Len
 
 
 class _CounterCollector(Collector):
-    """What was counted, as Prometheus' client reads it."""
+    """Passes the counters and histograms to Prometheus' client."""
 
     def __init__(self, tallies: Collection[CounterTable | LengthHistogram]) -> None:
         self._tallies = tallies
@@ -450,7 +453,7 @@ class _CounterCollector(Collector):
 
 
 class _States(Collector):
-    """The gauges: asked of `Live` at scrape time, so that nothing is kept in step; written in a thread."""
+    """The gauges. Their values are read from `LiveState` at scrape time and written in a thread."""
 
     def __init__(
         self,
@@ -474,16 +477,16 @@ class _States(Collector):
         self.reconfigure(models, backends)
 
     def reconfigure(self, models: Collection[str], backends: Mapping[str, int]) -> None:
-        """Show these from now on."""
+        """Show these models and backends from now on."""
         self._models = tuple(models)
         self._backends = dict(backends)
 
     def describe(self) -> Iterator[Metric]:
-        """Name the families, so that the registry refuses a second one of the same name."""
+        """Return the families without series, so that the registry refuses a duplicate name."""
         return (_gauge(family.name, ()) for family in FAMILIES if family.kind == "gauge")
 
     def prepare(self) -> None:
-        """Ask for everything that a scrape shows."""
+        """Read all values that a scrape shows."""
         live, backends = self._live, self._backends
         self._queues = [((name,), live.queue_depth(name)) for name in self._models]
         self._states = {name: live.health(name) for name in backends}
@@ -496,7 +499,7 @@ class _States(Collector):
             self._held = memory.used, memory.limit, memory.waiting
 
     def collect(self) -> Iterator[Metric]:
-        """Write what was prepared."""
+        """Yield the prepared values."""
         yield _gauge("gateway_queue_depth", self._queues)
         states, services = self._states, self._found
         yield _gauge("gateway_backend_up", [((name,), up) for name, up, *_ in self._slots])

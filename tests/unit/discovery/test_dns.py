@@ -1,4 +1,4 @@
-"""Following what DNS names: asked again in time, applied whole or not at all, told once."""
+"""Following DNS names: queries repeat on time, changes are applied as a whole, each is logged once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = "\n[discovery]\nmin_ttl = 0.01\nmax_ttl = 60\n"
 
 @dataclass
 class Book:
-    """Answers questions from a table; what does not stand there is no such name."""
+    """Answers questions from a table; a question that is not in the table gets `nxdomain`."""
 
     answers: dict[DnsQuestion, DnsAnswer]
     asked: list[DnsQuestion] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Book:
 
 @dataclass
 class House:
-    """A discovery, and what it did: the members that were applied, and the log."""
+    """A discovery with a record of what it did: the members it applied, and the log."""
 
     discovery: DnsDiscovery
     book: Book
@@ -85,7 +85,7 @@ async def house(given: Config | None = None, *addresses: str, ttl: float = 0) ->
     book, log, background = Book({}), io.StringIO(), Background()
     if addresses:
         book.names(*addresses, ttl=ttl)
-    live: Any = Dispatcher.__new__(Dispatcher)  # nothing is scraped that is asked of it
+    live: Any = Dispatcher.__new__(Dispatcher)  # no method of it is called, because nothing is scraped
     live.at_once = {}
     logs = configure("json", "debug", log)
     metrics = Metrics(models=[], backends={}, live=live, version="1", services=lambda: discovery.services())
@@ -130,7 +130,7 @@ async def test_an_answer_is_good_for_its_ttl() -> None:
         due = [handle.when() - loop.time() for handle in loop._scheduled]  # type: ignore[attr-defined]
         assert not task.done()
         assert any(29 < seconds <= 30 for seconds in due)
-        one.discovery.reconfigure(settings("dns4", FAST.replace("60", "0.02")))  # asks at once, and often
+        one.discovery.reconfigure(settings("dns4", FAST.replace("60", "0.02")))  # queries at once, and often
         await one.wait_asked()
         assert one.applied == [{0: ServiceMember("10.0.0.1", ("10.0.0.1",))}]
 
@@ -248,7 +248,7 @@ async def test_the_next_class_is_asked_only_where_no_target_of_the_first_has_an_
         one.start()
         assert await after(one) == {0: ServiceMember("b.svc:82", ("10.0.0.2",), 82)}
         assert a("c.svc") not in one.book.asked
-        assert one.lines()[0]["result"] == "nxdomain"  # of the first class: worth a look
+        assert one.lines()[0]["result"] == "nxdomain"  # of the first priority: must be logged
         one.book.answers[a("a.svc")] = DnsAnswer("ok", 9, ("10.0.0.1",))
         assert await after(one, lambda one: len(one.applied) > 1) == {
             0: ServiceMember("a.svc:81", ("10.0.0.1",), 81)

@@ -1,4 +1,4 @@
-"""Questions to a real name server: what each answer, and each way to get none, is made of."""
+"""Queries to a real name server: how each kind of answer and each kind of failure is reported."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_many_questions_wait_for_their_turn() -> None:
 
 
 async def test_a_cancellation_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def deaf(*_: object, **__: object) -> None:  # as `wait_for` of Python 3.11 is at a bad moment
+    async def deaf(*_: object, **__: object) -> None:  # may swallow a cancellation (Python 3.11)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(20)
         raise dns.exception.Timeout
@@ -140,7 +140,7 @@ async def test_without_servers_of_its_own_the_systems_are_asked_with_their_searc
     file.write_text("nameserver 127.0.0.1\nsearch models.svc\noptions ndots:5\n")
 
     class OnPort(dns.asyncresolver.Resolver):
-        """A resolver of this file; its servers have no port there."""
+        """A resolver that reads this file and uses the test server's port, which resolv.conf cannot name."""
 
         def __init__(self) -> None:
             super().__init__(filename=str(file))

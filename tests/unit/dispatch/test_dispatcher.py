@@ -1,4 +1,4 @@
-"""Leases: waited for, held, given back whatever happens, and kept where a card works on."""
+"""Leases: waiting for them, holding them, returning them in every case, and slots kept by lingering tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from gateway.errors import (
     Unavailable,
     UpstreamBusy,
 )
-from gateway.scheduling.health import REST, BackendHealth, HealthRules
+from gateway.scheduling.backoff import REST
+from gateway.scheduling.health import BackendHealth, HealthRules
 from gateway.scheduling.scheduler import BackendTable
 from gateway.scheduling.slot_request import SlotRequest, Ticket
 from gateway.telemetry.receipt import Receipt
@@ -30,11 +31,11 @@ from tests.support.resting import resting
 
 REFUSED = ConnectFailed("", refused=True)
 RULES = HealthRules(interval=None, slow_start=0)
-"""Without probes: what is out comes back after a rest."""
+"""No probes: a backend that is out of service returns after a rest."""
 
 
 class Clock:
-    """Stands until it is moved."""
+    """A clock that only moves when the test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -44,7 +45,7 @@ class Clock:
 
 
 class Recorder:
-    """A hook that remembers what it was told."""
+    """A hook that records its calls."""
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float]] = []
@@ -68,7 +69,7 @@ class Recorder:
 
 
 class AtOnce(defaultdict[str, int]):
-    """Counts as the dispatcher's own does, and tells the hook as if it had been a wait."""
+    """Counts as the dispatcher does, and also records each count as a wait of 0 seconds in the hook."""
 
     def __init__(self, hook: Recorder) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class AtOnce(defaultdict[str, int]):
 
 
 class House:
-    """A dispatcher with a clock and a hook of the test's own; all backends serve the model `m`."""
+    """A dispatcher with its own clock and hook. All backends serve the model `m`."""
 
     def __init__(
         self, slots: Mapping[str, int] | None = None, *, length: int = 10, timeout: float = 60.0
@@ -113,7 +114,7 @@ class House:
     async def holding(
         self, *backends: str, waiting: Callable[[Ticket], None] = lambda _: None
     ) -> AsyncIterator[Lease]:
-        """Hold a lease on one of the backends, on the first one unless told otherwise."""
+        """Hold a lease on one of the backends, by default on the first one."""
         lease = await self.dispatcher.lease(SlotRequest("m", backends or self.backends[:1]), waiting)
         try:
             yield lease
@@ -123,7 +124,7 @@ class House:
     async def context(
         self, name: str = "", until: asyncio.Event | None = None, tickets: list[Ticket] | None = None
     ) -> str:
-        """Take a lease, hold it until the event, and say which backend it was."""
+        """Take a lease, hold it until the event is set, and return the backend's name."""
         waiting = (tickets if tickets is not None else []).append
         async with self.holding(*self.backends, waiting=waiting) as lease:
             self.served.append(name)
@@ -132,25 +133,25 @@ class House:
             return lease.backend
 
     def tick(self, seconds: float) -> None:
-        """Let time pass, as the timer would see it."""
+        """Advance the clock and run the timer callback."""
         self.clock.now += seconds
         self.dispatcher._tick()
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop take a few turns."""
+    """Run a few iterations of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def gone(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and see that it ends by that."""
+    """Cancel a task and check that it ends with the cancellation."""
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-# --- taking and giving back ------------------------------------------------------------------------
+# --- taking and returning leases -------------------------------------------------------------------
 
 
 async def test_a_free_backend_is_leased_at_once_and_given_back() -> None:
@@ -222,7 +223,7 @@ async def test_the_ticket_is_told_before_the_wait_and_has_a_place_while_it_lasts
     assert [house.dispatcher.place(ticket) for ticket in tickets] == [None, None]
 
 
-# --- leaving ---------------------------------------------------------------------------------------
+# --- clients that disconnect -----------------------------------------------------------------------
 
 
 async def test_one_who_leaves_the_queue_takes_no_slot() -> None:
@@ -245,7 +246,7 @@ async def test_one_who_leaves_in_the_step_of_its_grant_gives_the_slot_back() -> 
             leaver = group.create_task(house.context("leaver"))
             stayer = group.create_task(house.context("stayer"))
             await turns()
-        leaver.cancel()  # the grant is in its future, but it has not woken up yet
+        leaver.cancel()  # its future holds the grant, but the task has not resumed yet
         assert await stayer == "a"
     assert leaver.cancelled()
     assert house.served == ["stayer"]
@@ -260,7 +261,7 @@ async def test_one_who_left_just_before_the_grant_is_passed_over() -> None:
             leaver = group.create_task(house.context("leaver"))
             stayer = group.create_task(house.context("stayer"))
             await turns()
-            leaver.cancel()  # it has not noticed yet when the slot comes free
+            leaver.cancel()  # the task has not seen the cancellation yet when the slot becomes free
         assert await stayer == "a"
     assert house.served == ["stayer"]
     assert house.dispatcher.in_flight("a") == 0
@@ -307,7 +308,7 @@ async def test_a_slot_is_never_lost_whenever_somebody_leaves(leave_after: int) -
         await stayer
     assert [house.dispatcher.in_flight(name) for name in ("a", "b")] == [0, 0]
     assert house.dispatcher.queue_depth("m") == 0
-    assert len(house.hook.waits) == 6 - (leave_after == 0) * 3  # a task cancelled unstarted never asked
+    assert len(house.hook.waits) == 6 - (leave_after == 0) * 3  # cancelled before its start: no request
 
 
 # --- refusals --------------------------------------------------------------------------------------
@@ -353,7 +354,7 @@ async def test_the_time_limit_needs_no_other_event() -> None:
 
 
 async def test_the_end_of_a_rest_needs_no_other_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.scheduling.health.REST", 0.02)
+    monkeypatch.setattr("gateway.scheduling.backoff.REST", 0.02)
     house = House({"a": 1, "b": 1})
     house.clock = house.dispatcher._clock = asyncio.get_running_loop().time
     house.dispatcher.tried("b", REFUSED)
@@ -401,11 +402,11 @@ async def test_the_flood_of_one_tenant_gives_way_to_another() -> None:
         flood = group.create_task(_refused(house, QueueFull))
         await turns()
         polite = group.create_task(house.dispatcher.lease(SlotRequest("m", ("a",), "other"), lambda _: None))
-        assert "others have fewer" in str(await flood)
+        assert "other tenants have fewer" in str(await flood)
         await gone(polite)
 
 
-# --- another fleet ---------------------------------------------------------------------------------
+# --- new backends ----------------------------------------------------------------------------------
 
 
 async def test_a_reload_serves_those_who_wait_by_new_slots_and_ends_leases_of_backends_that_are_gone() -> (
@@ -443,7 +444,7 @@ async def test_a_backend_that_stays_keeps_its_rest_over_a_reload() -> None:
     assert [lease.backend for lease in leases] == ["a"] * 3
 
 
-# --- what it costs ---------------------------------------------------------------------------------
+# --- costs -----------------------------------------------------------------------------------------
 
 
 async def test_a_lease_without_waiting_takes_few_calls() -> None:
@@ -639,7 +640,7 @@ async def test_it_shows_its_state() -> None:
     assert repr(House({"a": 2}).dispatcher) == "<Dispatcher <Scheduler busy: a 0/2; waiting: m 0>>"
 
 
-# --- exceptions that nobody expects ----------------------------------------------------------------
+# --- unexpected exceptions -------------------------------------------------------------------------
 
 
 async def test_a_request_whose_listener_fails_leaves_the_queue() -> None:

@@ -1,4 +1,4 @@
-"""Requests of one chat are known by what they begin with."""
+"""Requests of one chat have the same session key and the same prefix hashes."""
 
 from gateway.scheduling.affinity import LONGEST, chain, session
 

@@ -1,4 +1,4 @@
-"""What the scheduler needs to know of a backend; and the backends that its tests use for that."""
+"""The availability interface, and the availabilities that the tests of the scheduler use."""
 
 import pytest
 

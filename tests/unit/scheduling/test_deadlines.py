@@ -1,4 +1,4 @@
-"""How long to wait for the next bytes, and what their absence is called."""
+"""How long the gateway waits for the next bytes, and which error a time-out raises."""
 
 import pytest
 
@@ -70,7 +70,7 @@ def test_time_in_which_nobody_waited_is_not_the_backends() -> None:
     deadlines = Deadlines(LIMITS, BEGAN, streams=True)
     deadlines.deadline(1010, begun=True)
     deadlines.nothing(1011, begun=True)
-    deadlines.nothing(1050, begun=True)  # it was there already when somebody looked
+    deadlines.nothing(1050, begun=True)  # the bytes had arrived before the read began
     assert deadlines.deadline(1060, begun=True) == 1064
     deadlines.content()
     deadlines.nothing(1090, begun=True)

@@ -1,4 +1,4 @@
-"""Turns: lanes, tags and classes, one by one. What they add up to is for tests/fuzz/test_scheduler.py."""
+"""Lanes, tags and priorities one by one. tests/fuzz/test_scheduler.py tests their combined properties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.resting import RestingBackend
 
 
 class Hall:
-    """Backends of one pool, and tickets that wait for all of them or for some."""
+    """Backends of one pool, and tickets that may use all of them or some of them."""
 
     def __init__(self, *backends: str) -> None:
         self.pool = BackendPool()
@@ -34,7 +34,7 @@ class Hall:
     def wait(
         self, *tenants: str, backends: tuple[str, ...] = (), weight: int = 1, priority: int = 0
     ) -> list[Ticket]:
-        """Let one ticket of each tenant wait."""
+        """Add one waiting ticket for each tenant."""
         names = backends or tuple(self.states)
         if names not in self.reaches:
             self.reaches[names] = BackendSet([self.states[name] for name in names])
@@ -50,7 +50,7 @@ class Hall:
         return tickets
 
     def next(self, count: int, backend: str = "a") -> str:
-        """Whose turns are next on a backend, as their tenants."""
+        """Return the tenants of the next `count` tickets served on a backend."""
         served = []
         for _ in range(count):
             ticket = next_ticket(self.states[backend])

@@ -1,4 +1,4 @@
-"""The state machine of one backend's health: tables of events, and properties of any row of events."""
+"""The state machine of one backend's health: tables of events, and properties of any event sequence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import (
-    TABLE,
     BadRequest,
     ClientGone,
     ConnectFailed,
@@ -35,20 +34,16 @@ from gateway.errors import (
     UpstreamTruncated,
 )
 from gateway.scheduling.availability import LAST
+from gateway.scheduling.backoff import REST, SPREAD
 from gateway.scheduling.health import (
     CONFIRM,
     LONGEST_PAUSE,
     LONGEST_REST,
-    PROBES,
-    REASONS,
     RESERVED,
-    REST,
-    SPREAD,
-    STATES,
     BackendHealth,
     HealthRules,
-    Probe,
 )
+from gateway.scheduling.health_states import PROBES, REASONS, STATES, Probe
 
 REFUSED = ConnectFailed("", refused=True)
 SILENT = ConnectFailed("")
@@ -74,7 +69,7 @@ def health(slots: int = 1, rules: HealthRules = PROBED) -> BackendHealth:
 
 
 def play(one: BackendHealth, *events: Event, now: float = 0.0) -> BackendHealth:
-    """Let tries (None or their errors, each of another tenant), probes and trials end, all at one moment."""
+    """Apply the ends of attempts, probes and trials, all at time `now`; each attempt is of another tenant."""
     for number, event in enumerate(events):
         if isinstance(event, str):
             one.probed(event, now, 0.0)
@@ -193,13 +188,6 @@ def test_a_backend_that_is_out_tells_why_and_since_when(events: list[Event], rea
     assert reason in REASONS
 
 
-def test_every_reason_an_error_can_give_is_listed() -> None:
-    for kind, row in TABLE.items():
-        if row.blames:
-            assert row.outcome in REASONS, kind
-    assert {f"probe_{end}" for end in ("failed", "bad_status", "timeout")} <= REASONS
-
-
 def test_what_still_ends_on_a_backend_that_is_out_is_old_news() -> None:
     one = play(health(), REFUSED)
     assert play(one, None, None, BROKEN, BROKEN, BROKEN).state(0.0) == "down"
@@ -306,7 +294,7 @@ def test_without_probes_a_sick_backend_is_tried_by_users_too() -> None:
 
 
 def doubted(slots: int = 1, rules: HealthRules = PROBED, *, tenant: str = "one") -> BackendHealth:
-    """A backend at which different requests of one tenant have failed."""
+    """Return a backend on which different requests of one tenant have failed."""
     one = health(slots, rules)
     for request in range(20):
         one.tried(BROKEN, 1.0, 0.0, request, tenant)
@@ -349,7 +337,7 @@ def test_a_server_that_resets_requests_and_answers_probes_is_tried_out() -> None
     one = play(health(), RESET, "ok", RESET, "ok")
     assert not one.doubted
     play(one, RESET)
-    assert (one.doubted, one.errand()) == (False, "probe")  # perhaps nobody is there any more
+    assert (one.doubted, one.errand()) == (False, "probe")  # the server may have stopped
     play(one, "ok")
     assert (one.state(0.0), one.errand()) == ("up", "trial")
     assert play(one, FAILED).state(0.0) == "sick"
@@ -392,7 +380,7 @@ def test_a_doubted_backend_is_tried_out_at_once_but_not_more_often_than_it_is_pr
     for request in range(3):
         one.tried(BROKEN, 1.6, 0.0, request)
     assert (one.errand(), one.errand_at) == ("trial", 1.5 + 2.0)
-    one.probed("ok", 1.7, 0.0)  # it was under way
+    one.probed("ok", 1.7, 0.0)  # the probe had started before
     assert (one.errand(), one.errand_at) == ("trial", 1.5 + 2.0)
 
 
@@ -402,7 +390,7 @@ def test_a_trial_that_finds_no_slot_gets_the_next(slots: int, left: int) -> None
     one.reserved(2.0)
     assert (one.usable(2.0), one.slots_now(2.0), one.errand_at) == (True, left, 2.0 + RESERVED)
     assert one.next_change(2.0) == 2.0 + 2 * RESERVED
-    assert one.slots_now(2.0 + 2 * RESERVED) == slots  # nobody asks any more
+    assert one.slots_now(2.0 + 2 * RESERVED) == slots  # the prober no longer asks for a slot
     one.reserved(2.1)
     one.trying()
     assert one.slots_now(2.1) == slots
@@ -627,7 +615,7 @@ RULES = st.builds(
 
 
 def run(one: BackendHealth, row: list[tuple[Step, float, float]]) -> float:
-    """Play a row of events, each some seconds after the one before; give the time of the last."""
+    """Apply a sequence of events, each some seconds after the previous one. Return the time of the last."""
     now = 0.0
     for step, seconds, chance in row:
         now += seconds
@@ -673,7 +661,7 @@ def test_every_backend_comes_back_once_it_is_well(
 
 
 def comeback(one: BackendHealth, now: float, rules: HealthRules) -> float:
-    """What a well server makes happen next: errands succeed, and so does a user's request; give the time."""
+    """Let the errand and a user's request succeed. Return the time at which something can happen next."""
     if rules.interval is not None and one.errand_at <= now:
         if one.errand() == "trial":
             one.trialled(None, now, 0.5)

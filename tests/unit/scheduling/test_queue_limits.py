@@ -1,4 +1,4 @@
-"""Who gives way when too much waits."""
+"""Which tickets are removed when a limit is reached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.scheduling.slot_request import SlotRequest, Ticket
 
 
 class Room:
-    """A bound and the flows under it; tickets are numbered in the order in which they came."""
+    """One limit and the flows that use it. Tickets are numbered in order of arrival."""
 
     def __init__(self, limit: int, *, by_size: bool = False) -> None:
         self.bound = QueueLimit(limit, lambda ticket: ticket.slot_request.size if by_size else 1)
@@ -34,7 +34,7 @@ class Room:
             self.bound.remove(*self.tickets[number])
 
     def gives_way(self, tenant: str, size: int = 1, weight: int = 1, priority: int = 0) -> list[int]:
-        """The numbers of those who would give way for a newcomer; 0 is the newcomer itself."""
+        """Return the numbers of the tickets that would be removed for a new ticket (0: the new ticket)."""
         ticket, flow = self.newcomer(tenant, size, weight, priority)
         found = self.bound.too_much(ticket, flow)
         return [0 if one is ticket else one.number for one in found]

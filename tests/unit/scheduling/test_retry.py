@@ -1,4 +1,4 @@
-"""Whether a failed try may be repeated, how many repeats a site may make, and where else a request may go."""
+"""Which attempts are retried, how many retries are allowed, and to which other models a request may go."""
 
 from __future__ import annotations
 

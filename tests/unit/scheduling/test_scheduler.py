@@ -18,7 +18,7 @@ from tests.support.resting import REST, RestingBackend, resting
 
 
 class House(Scheduler):
-    """A scheduler whose backends rest after failures; they all serve the model `m`, unless told otherwise."""
+    """A scheduler whose backends rest after failures. By default all of them serve the model `m`."""
 
     def __init__(
         self, slots: dict[str, int], models: dict[str, tuple[str, ...]], length: int, size: int
@@ -60,14 +60,14 @@ def ticket(
 
 
 def granted(effects: list[Effect]) -> list[tuple[int, str]]:
-    """The grants as (ticket, backend); anything else among the effects fails."""
+    """Return the grants as (ticket, backend); fail if there are other effects."""
     found = [effect for effect in effects if isinstance(effect, SlotGranted)]
     assert len(found) == len(effects), effects
     return [(effect.ticket.number, effect.backend) for effect in found]
 
 
 def refused(effects: list[Effect]) -> list[tuple[int, type]]:
-    """The refusals as (ticket, kind); anything else among the effects fails."""
+    """Return the refusals as (ticket, error class); fail if there are other effects."""
     found = [effect for effect in effects if isinstance(effect, SlotRefused)]
     assert len(found) == len(effects), effects
     return [(effect.ticket.number, type(effect.error)) for effect in found]
@@ -233,7 +233,7 @@ def test_a_full_queue_tells_when_to_come_back_by_what_answers_took() -> None:
     one.learn("m", 30.0)
     for number in range(6):
         one.arrive(ticket(number), 0)
-    # Behind four who wait, two at a time: the third round.
+    # Four tickets wait and two are served at a time, so the new ticket is in the third round.
     assert refusal(one.arrive(ticket(7), 0)).error.retry_after == 90
 
 
@@ -385,7 +385,7 @@ def test_it_shows_who_is_busy_and_who_waits() -> None:
     assert repr(one) == "<Scheduler busy: a 1/1, b 2/2; waiting: m 1, n 0>"
 
 
-# --- the short way ---------------------------------------------------------------------------------
+# --- the fast path ---------------------------------------------------------------------------------
 
 
 def test_who_finds_a_free_backend_needs_no_ticket() -> None:
@@ -415,7 +415,7 @@ def test_sets_of_backends_are_not_remembered_without_end() -> None:
     one.arrive(ticket(2, "a"), 0)
     for number in range(2 * MOST_REACHES):
         one.seize(SlotRequest("m", ("a", f"gone {number}")), 0)
-    assert len(one._reaches) <= MOST_REACHES
+    assert len(one._backend_sets) <= MOST_REACHES
     assert granted(one.release("a", 1)) == [(2, "a")]
 
 
@@ -547,7 +547,7 @@ def test_those_who_wait_keep_away_from_who_was_there_already_and_not_theirs() ->
     kinds = dict.fromkeys([("m", "a"), ("m", "b"), ("m", "c")], "same")
     one = Scheduler(resting(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds)), length=10)
     for number in range(2):
-        one.arrive(ticket(number, "a"), 0)  # a second try: b has failed it
+        one.arrive(ticket(number, "a"), 0)  # a second attempt: backend b has failed
     fleet = resting(BackendTable({"a": 1, "b": 1}, {"m": ("a", "b")}, kinds=kinds))
     assert one.reconfigure(fleet, 1, length=10) == []
     fleet = resting(BackendTable({"b": 1, "c": 1}, {"m": ("b", "c")}, kinds=kinds))
@@ -613,7 +613,7 @@ def test_a_backend_that_comes_back_knows_what_it_still_works_on() -> None:
 
 
 def calls_for_100_decisions(waiting: int, tenants: int) -> int:
-    """The Python calls of 50 arrivals and 50 releases while so many wait."""
+    """Count the Python calls of 50 arrivals and 50 releases while `waiting` tickets wait."""
     one = scheduler({"a": 1, "b": 1}, length=2 * waiting)
     numbers = iter(range(10 * waiting))
 

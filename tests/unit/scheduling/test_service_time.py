@@ -1,4 +1,4 @@
-"""What is learned of how long answers take, and what waiting clients are told of it."""
+"""The average duration of answers, and the waiting times that clients are told."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A claim needs little to be said, and its ticket knows the model."""
+"""The defaults of a slot request, and the model of its ticket."""
 
 from gateway.scheduling.slot_request import SlotRequest, Ticket
 

@@ -1,4 +1,4 @@
-"""A share of the requests: as large as it was set, the same for a conversation, and growing in place."""
+"""The share has the configured size, is the same for a conversation, and only adds requests when it grows."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_a_larger_share_keeps_everybody_who_was_in_the_smaller(
 def test_of_many_sessions_the_share_is_chosen(share: float, canary: str) -> None:
     many = 4000
     taken = sum(chosen(share, point(canary, f"session-{number}")) for number in range(many))
-    # Five standard deviations: one in two million shares would be outside, were it by chance.
+    # Five standard deviations: by chance one share in two million would be outside.
     assert abs(taken / many - share) <= 5 * sqrt(share * (1 - share) / many) + 1 / many
 
 
 def test_two_canaries_take_different_sessions() -> None:
     sessions = [f"session-{number}" for number in range(4000)]
     first, second = ({one for one in sessions if chosen(0.1, point(canary, one))} for canary in ("a", "b"))
-    assert 10 <= len(first & second) <= 90  # 40, were they independent
+    assert 10 <= len(first & second) <= 90  # 40 if the two were independent
 
 
 def test_names_do_not_run_into_one_another() -> None:

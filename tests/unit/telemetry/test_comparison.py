@@ -1,4 +1,4 @@
-"""A copy beside the caller's answer: only two whole ones are compared in full."""
+"""A comparison of a shadow's answer with the caller's: only two complete answers are compared in full."""
 
 from dataclasses import replace
 

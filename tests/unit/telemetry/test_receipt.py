@@ -1,4 +1,4 @@
-"""The receipt's own sums, and several hooks as one."""
+"""The derived values of a receipt, and several hooks used as one."""
 
 from gateway.telemetry.receipt import Hooks, Receipt
 
@@ -11,7 +11,7 @@ def receipt(**values: float) -> Receipt:
 
 
 class Recorder:
-    """A hook that remembers what it was told."""
+    """A hook that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []

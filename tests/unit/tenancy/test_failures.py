@@ -1,4 +1,4 @@
-"""Refused keys are slowed by address, within bounds."""
+"""Answers to wrong keys are delayed by address, and the tables are bounded."""
 
 from __future__ import annotations
 

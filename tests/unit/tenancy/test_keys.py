@@ -1,4 +1,4 @@
-"""From a credential to its tenant."""
+"""How a credential is found in a request and mapped to its tenant."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _caught(ring: Keyring, headers: list[tuple[bytes, bytes]]) -> pytest.Excepti
             id="a-day-counts-to-its-end",
         ),
         pytest.param(
-            datetime(2026, 6, 15, 12),  # noqa: DTZ001 - as TOML gives a moment without an offset
+            datetime(2026, 6, 15, 12),  # noqa: DTZ001 - a TOML date-time without an offset is naive
             datetime(2026, 6, 15, 11, 59, 59, tzinfo=UTC),
             datetime(2026, 6, 15, 12, tzinfo=UTC),
             id="a-moment-is-utc",

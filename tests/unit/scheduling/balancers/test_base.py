@@ -1,4 +1,4 @@
-"""What every balancer keeps to, and the choice that most of them fall back on."""
+"""The invariants of all balancers, and the default choice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.scheduling.slot_request import SlotRequest
 
 @dataclass
 class Card:
-    """A candidate that the test sets."""
+    """A candidate whose values the test sets."""
 
     name: str = "a"
     place: int = 0
@@ -34,7 +34,7 @@ class Card:
 
 
 class Cards:
-    """A fleet with a balancer before it; requests end when the test says so."""
+    """Backends with a balancer; requests end when the test says so."""
 
     def __init__(self, policy: Balancer, *cards: Card) -> None:
         self.policy = policy
@@ -42,7 +42,7 @@ class Cards:
         self.grants = 0
 
     def take(self, slot_request: SlotRequest | None = None) -> Card | None:
-        """Give the next request a card, as the scheduler does; None where it would have to wait."""
+        """Assign the next request to a backend as the scheduler does; None if it would have to wait."""
         slot_request = slot_request or self.slot_request()
         free = [card for card in self.cards if card.usable and card.busy < card.slots]
         if not free:
@@ -60,7 +60,7 @@ class Cards:
         return SlotRequest("m", names, affinity=affinity, prefix=prefix)
 
     def one_by_one(self, count: int, claims: Callable[[int], SlotRequest] | None = None) -> list[str]:
-        """Requests that never meet: which cards they got."""
+        """Run `count` requests one after the other. Return the names of the backends they used."""
         names = []
         for number in range(count):
             card = self.take(claims(number) if claims else None)
@@ -121,7 +121,7 @@ def test_the_configuration_knows_every_balancer() -> None:
     assert get_args(Balance) == tuple(BALANCERS)
 
 
-# --- the emptiest ----------------------------------------------------------------------------------
+# --- the least busy backend ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

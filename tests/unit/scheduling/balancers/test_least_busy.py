@@ -1,4 +1,4 @@
-"""The emptiest first, ties in turn."""
+"""The least busy backend is chosen first; equal backends take turns."""
 
 from gateway.scheduling.balancers.least_busy import LeastBusy
 from tests.unit.scheduling.balancers.test_base import Card, Cards

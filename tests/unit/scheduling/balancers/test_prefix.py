@@ -1,4 +1,4 @@
-"""A chat goes to the card that saw most of it before, if that is free."""
+"""A chat goes to the backend that received its longest prefix before, if that backend is free."""
 
 from gateway.scheduling.balancers.prefix import Prefix
 from tests.unit.scheduling.balancers.test_base import Cards
@@ -50,7 +50,7 @@ def test_memory_is_bounded_and_what_was_not_seen_for_longest_is_forgotten() -> N
     cards = Cards(policy)
     for number in range(1000):
         prefix = (b"kept", str(number).encode())
-        cards.one_by_one(1, lambda _, prefix=prefix: cards.slot_request(prefix=prefix))  # type: ignore[misc] # a default is no parameter to mypy
+        cards.one_by_one(1, lambda _, prefix=prefix: cards.slot_request(prefix=prefix))  # type: ignore[misc] # mypy does not count the default as a parameter
         assert len(policy) <= 100
     assert b"kept" in policy._seen
     assert b"5" not in policy._seen

@@ -1,4 +1,4 @@
-"""The emptier of two different cards taken by chance."""
+"""The less busy of two different random backends is chosen."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""In order, from where the last request went."""
+"""Backends are chosen in order, starting after the last one used."""
 
 from gateway.scheduling.balancers.round_robin import RoundRobin
 from tests.unit.scheduling.balancers.test_base import Cards

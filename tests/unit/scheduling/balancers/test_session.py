@@ -1,4 +1,4 @@
-"""One session, one card, as long as that is free; and no session moves without need."""
+"""A session stays on one backend while that backend is free, and sessions do not move without need."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ SESSIONS = [f"session-{number}" for number in range(2000)]
 def test_a_session_stays_on_its_card() -> None:
     cards = Cards(Session())
     for session in SESSIONS[:20]:
-        assert len(set(cards.one_by_one(5, lambda _, key=session: cards.slot_request(key)))) == 1  # type: ignore[misc] # a default is no parameter to mypy
+        assert len(set(cards.one_by_one(5, lambda _, key=session: cards.slot_request(key)))) == 1  # type: ignore[misc] # mypy does not count the default as a parameter
 
 
 def test_every_gateway_finds_the_same_card() -> None:

@@ -1,4 +1,4 @@
-"""Requests in proportion to the weights, as far as cards are free."""
+"""Requests are distributed in proportion to the weights, as far as backends are free."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""One event is one line: whatever stands in its fields, and without what foreign errors say."""
+"""One event is one line, whatever its fields contain, and messages of foreign errors are left out."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def record(fields: dict[str, Any] | None = None, **values: Any) -> logging.LogRe
 
 
 def foreign(name: str, message: str, *args: object, error: BaseException | None = None) -> dict[str, Any]:
-    """The JSON line of somebody else's record."""
+    """Return the JSON line of a record that is not from the gateway."""
     told = (type(error), error, error.__traceback__) if error is not None else None
     made = logging.LogRecord(name, logging.ERROR, "file.py", 1, message, args, told)
     line: dict[str, Any] = json.loads(JsonLines().format(made))
@@ -58,7 +58,7 @@ def foreign(name: str, message: str, *args: object, error: BaseException | None 
 
 
 def raised(error: BaseException) -> BaseException:
-    """The error with a traceback."""
+    """Return the error with a traceback."""
     try:
         raise error
     except type(error) as caught:
@@ -92,7 +92,7 @@ def test_times_are_utc_with_milliseconds_even_at_a_whole_second() -> None:
 @pytest.mark.parametrize("formatter", [JsonLines(), ConsoleLines()], ids=["json", "console"])
 def test_nothing_in_a_field_can_leave_its_line(formatter: logging.Formatter, text: str) -> None:
     line = formatter.format(record({"event": "note", text: text, "list": [text], "map": {text: text}}))
-    # The console's names are ours; JSON's are looked at as well.
+    # Field names on the console are constants of the gateway; in JSON they are checked as well.
     shown = line if isinstance(formatter, JsonLines) else line.replace(f" {text}=", " ")
     assert UNSAFE.search(shown) is None
 
@@ -209,7 +209,7 @@ def test_of_a_deep_traceback_the_innermost_frames_are_kept() -> None:
     assert frames[-1].endswith("dive")
 
 
-# --- records of others -----------------------------------------------------------------------------
+# --- records of other libraries --------------------------------------------------------------------
 
 
 def test_a_foreign_record_becomes_an_event_of_its_own() -> None:

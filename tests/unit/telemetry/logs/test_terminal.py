@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: short lines in which nothing that a client wrote can move the cursor."""
+"""The terminal format: short lines in which no text from a client can move the cursor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 import pytest
 
 from gateway.formats.events import Usage
-from gateway.telemetry.logs.events import EventLog, access_fields, configure
+from gateway.telemetry.logs.events import EventLog, configure
+from gateway.telemetry.logs.request_lines import access_fields
 from gateway.telemetry.logs.terminal import TerminalLines, banner, in_colour, reachable
 from gateway.telemetry.receipt import Receipt
 from tests.unit.telemetry.logs.test_events import loggers_as_they_were as loggers_as_they_were
@@ -18,7 +19,7 @@ Form: TypeAlias = Literal["terminal", "console", "json"]
 
 
 def line(*, colour: bool = False, **values: Any) -> str:
-    """The line of one request, without its time."""
+    """Return the line of one request without its time."""
     told: dict[str, Any] = {"door": "chat", "method": "POST", "path": "/v1/chat/completions", "status": 200}
     told |= {"model": "chatglm2-6b", "backend": "gpu-0", "outcome": "ok", "finished": 104.5}
     receipt = Receipt("r-1", received=100.0, **(told | values))
@@ -80,7 +81,7 @@ def logged() -> tuple[EventLog, io.StringIO]:
 
 
 def told_of(asked: str, model: str = "other", form: Form = "terminal") -> str:
-    """What a log in this form says of a request for the model `asked`."""
+    """Return the log output in this format for a request for the model `asked`."""
     stream = io.StringIO()
     logs = configure(form, "info", stream)
     receipt = Receipt("r-1", "chat", 100.0, status=404, outcome="client_error", error="model_not_found")
@@ -175,7 +176,7 @@ def test_an_address_that_stands_for_all_is_told_as_one_that_can_be_asked(url: st
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True

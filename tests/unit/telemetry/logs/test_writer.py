@@ -1,4 +1,4 @@
-"""The log's lines are written beside the event loop; no reader and no disk can hold the gateway up."""
+"""Log lines are written outside the event loop, so no reader and no disk can block the gateway."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.telemetry.logs.writer import MOST_BYTES, LogWriter, WriterThread, e
 
 LINE = "x" * 1023 + "\n"
 BOUND = 20.0
-"""Seconds; nothing here takes nearly as long unless it hangs."""
+"""An upper limit in seconds that is only reached if something hangs."""
 
 
 @contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """Give the two ends of a pipe; closed at the end, if they are not already."""
+    """Yield both ends of a pipe and close them at the end."""
     ends = os.pipe()
     try:
         yield ends
@@ -32,7 +32,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def reading(end: int) -> Callable[[], bytes]:
-    """Read a pipe to its end in a thread; calling the result waits for it."""
+    """Read a pipe to its end in a thread. Calling the result waits for the thread."""
     got: list[bytes] = []
 
     def read() -> None:
@@ -63,7 +63,7 @@ def test_lines_are_written_in_their_order() -> None:
 def test_a_reader_that_stops_holds_up_nobody_and_what_is_too_much_is_dropped_and_counted() -> None:
     with pipe() as (end, start):
         writer = LogWriter(start, most=100 * len(LINE))
-        for _ in range(1000):  # far more than pipe and queue take
+        for _ in range(1000):  # far more than the pipe and the queue can hold
             writer.write(LINE)
         dropped = writer.lost["queue_full"]
         assert 1000 - 100 - 64 - 1 <= dropped < 1000
@@ -80,8 +80,8 @@ def test_a_reader_that_stops_holds_up_nobody_and_what_is_too_much_is_dropped_and
 def test_the_line_that_tells_of_a_gap_stands_where_the_gap_is() -> None:
     with pipe() as (end, start):
         writer = LogWriter(start, most=100_000, notice=lambda lines: f"{lines} lost\n")
-        writer.write("a" * 99_000 + "\n")  # more than the pipe takes
-        while writer._waiting:  # until the thread has it
+        writer.write("a" * 99_000 + "\n")  # more than the pipe can hold
+        while writer._waiting:  # until the thread has taken the line
             time.sleep(0)
         writer.write("b" * 99_998 + "\n")
         writer.write("dropped\ndropped\n")
@@ -203,7 +203,7 @@ def test_errors_on_a_full_pipe_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -
             sys.stderr.write("odd")
         assert sys.stderr is stream
         assert time.monotonic() - began < BOUND
-        got = b""  # all of it: the thread must not write on when the number belongs to another file
+        got = b""  # read everything, so that the thread does not write to another file with the same number
         while not got.endswith(b"\nodd\n"):
             got += os.read(end, 65_536)
         assert got.count(b"\n") == 101

@@ -49,7 +49,7 @@ def test_a_histogram_has_its_buckets_added_up_and_its_sum() -> None:
     lengths = LengthHistogram(OVERHEAD)
     bounds = BY_NAME[OVERHEAD].buckets
     row = lengths.row(("chat",))
-    row.observe(bounds[0])  # a bound belongs to its bucket
+    row.observe(bounds[0])  # a value equal to a bound belongs to that bucket
     row.observe(bounds[1], times=2)
     row.observe(bounds[-1] + 1)
     told = measured(lengths)

@@ -1,4 +1,4 @@
-"""Metrics count what receipts say, read states when scraped, and never grow with what clients send."""
+"""Metrics count what receipts contain, read states at scrape time, and clients cannot add series."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ ODD = ["", "m" * 5000, "a\nb", 'quo"te', "\ud800", "\udfff tail", "\x00", "æ¨¡åž
 
 
 class Present:
-    """A `Live` whose answers are set by the test."""
+    """A `LiveState` whose values are set by the test."""
 
     def __init__(self) -> None:
         self.depths: dict[str, int] = {}
@@ -77,7 +77,7 @@ def metrics(
 
 
 def receipt(**values: Any) -> Receipt:
-    """A streamed answer of 11 tokens: 1 s in the queue, first token at 2 s, last at 4 s, over at 4.5 s."""
+    """A streamed answer of 11 tokens: 1 s in the queue, first token at 2 s, last at 4 s, end at 4.5 s."""
     told: dict[str, Any] = {
         "request_id": "r-1",
         "door": "chat",
@@ -113,7 +113,7 @@ def value(of: Metrics, name: str, **labels: str) -> float | None:
 
 
 def present(of: Metrics, name: str) -> dict[tuple[tuple[str, str], ...], float]:
-    """All series of one sample name that are not 0, by their sorted labels."""
+    """Return all series of a sample name that are not 0, by their sorted labels."""
     return {
         tuple(sorted(labels)): number
         for (known, labels), number in samples(of).items()
@@ -485,7 +485,7 @@ def odd_words(count: int) -> Iterator[str]:
 
 
 def touch_everything(seen: Metrics, word: str) -> None:
-    """Put one word into every place that a label is made from."""
+    """Put one word into every place from which a label is made."""
     odd: Any = word
     seen.settled(
         receipt(

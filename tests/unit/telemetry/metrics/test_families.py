@@ -1,4 +1,4 @@
-"""The table of metric families keeps Prometheus' conventions and the buckets that were decided."""
+"""The table of metric families follows the conventions of Prometheus and uses the agreed buckets."""
 
 import dataclasses
 
@@ -47,15 +47,16 @@ def test_buckets_reach_to_ten_minutes_and_beyond() -> None:
 
 def test_the_table_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        FAMILIES[0].name = "other"  # type: ignore[misc]  # what must fail
+        FAMILIES[0].name = "other"  # type: ignore[misc]  # this assignment must fail
 
 
 def test_the_markdown_table_has_a_row_for_every_family() -> None:
     head, rule, *rows = markdown_table().splitlines()
     assert head.count("|") == rule.count("|") == 5
     assert [row.split("`")[1] for row in rows] == [family.name for family in FAMILIES]
+    labels = "`model`, `reason`"
     assert (
-        "| `gateway_queue_rejected_total` | counter | `model`, `reason` | Tickets that were refused. |"
+        f"| `gateway_queue_rejected_total` | counter | {labels} | Waiting requests that were refused. |"
         in rows
     )
     assert any("| none |" in row for row in rows)
