@@ -94,8 +94,11 @@ def bracketed(text: str) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _end_of(text: str, start: int) -> int:
-    """Return the place behind the bracket that closes the one at `start`; the end of the text without one."""
+def _end_of(text: str, start: int, quotes: str = '"') -> int:
+    """Return the place behind the bracket that closes the one at `start`; the end of the text without one.
+
+    Brackets in texts between `quotes` do not count.
+    """
     depth, quote, escaped = 0, "", False
     for place in range(start, len(text)):
         char = text[place]
@@ -106,7 +109,7 @@ def _end_of(text: str, start: int) -> int:
                 escaped = True
             elif char == quote:
                 quote = ""
-        elif char == '"':
+        elif char in quotes:
             quote = char
         elif char in "{[":
             depth += 1
@@ -119,7 +122,12 @@ def _end_of(text: str, start: int) -> int:
 
 def repaired(part: str) -> Iterator[Any]:
     """Yield the values that a part beginning with a bracket means if it is repaired."""
-    part = part[: _end_of(part, 0)]
+    parts = {part[: _end_of(part, 0)]: None, part[: _end_of(part, 0, "\"'")]: None}
+    for one in parts:
+        yield from _repaired(one)
+
+
+def _repaired(part: str) -> Iterator[Any]:
     if len(part) > MAX_REPAIRED or _depth(part) > MAX_DEPTH:
         return
     try:
