@@ -1,7 +1,7 @@
-"""Splits a whole answer into the pieces of a stream (rule T13), never inside a character.
+"""Splits a complete answer into the pieces of a stream (rule T13), never inside a visible character.
 
-What people see as one character may be several code points: a letter and its marks, an emoji and its
-joiners, the two letters of a flag. Pieces end only where a new one begins.
+A visible character may consist of several code points: a letter with combining marks, a joined emoji, the two
+letters of a flag.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from gateway.abilities.base import EventFilter
 from gateway.formats.events import Delta, Event
 
 SIZE = 16
-"""About how many code points a piece holds."""
+"""Code points in a piece, approximately."""
 
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f")
 
 
 MOST = 1_000
-"""About the most pieces of one answer: all of them are written in one step of the event loop."""
+"""Maximum number of pieces of one answer, approximately. All are written in one step of the event loop."""
 
 
 def split(text: str, size: int = SIZE) -> list[str]:

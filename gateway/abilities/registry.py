@@ -1,4 +1,4 @@
-"""The abilities, in the order in which events pass through them, and what a request needs of them."""
+"""The list of abilities, and the choice of those that a request needs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ABILITIES: tuple[type[Ability], ...] = (
     ForcedCall,
     StructuredOutput,
 )
-"""A new ability is added here.
+"""All abilities, in the order in which events pass through them. A new ability is added here.
 
-Behind all of them stand, where an answer needs them, the splitter of whole answers for clients that read a
-stream, and the counter of tokens, which counts what the others let pass.
+After them, `pipeline` adds the splitter of complete answers, for clients that read a stream, and the token
+counter.
 """
 
 

@@ -1,7 +1,7 @@
-"""Stop texts for backends that do not know them (rule T9).
+"""Stop sequences for backends that do not support them (rule T9).
 
-The text is cut at the first match; what might become one is held back. The search costs a step for each
-character and stop text, whatever both are: it is Knuth, Morris and Pratt's, which never looks back.
+The text is cut at the first match, and text that may become a match is held back. The search is the one of
+Knuth, Morris and Pratt: one step for each character and stop sequence, whatever they are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gateway.formats.openai import ChatRequest
 class StopSequences(Ability):
     """Cuts one generation of one choice at the first of `stops`.
 
-    As long as the end of the text could be the beginning of a stop text it is held back: never more than
-    the longest stop text less one character.
+    The end of the text is held back as long as it may be the beginning of a stop sequence: at most the
+    length of the longest stop sequence less one character.
     """
 
     asked_by = frozenset({"stop"})

@@ -1,7 +1,7 @@
-"""What every dialect is: three pure translations, and what the gateway must know of its server.
+"""The base classes of dialects: the translation of requests and answers, and facts about a server.
 
-A `Dialect` is stateless and shared by all requests. `ask` may run twice for one request (a retry) and
-gives equal bytes each time. A `Decoder` belongs to one stream.
+A `Dialect` is stateless and shared by all requests. `ask` may be called again for a retry and returns the
+same bytes each time. A `Decoder` belongs to one stream.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from gateway.formats.openai import ChatRequest
 from gateway.formats.operation import Operation
 
 Abandon: TypeAlias = Literal["close", "probe", "drain"]
-"""How a card becomes free after its client left: at once when the connection closes; when a probe is
-answered again (the server blocks while it generates); or only when the answer has come."""
+"""When a backend is free again after a client has left.
+
+`close`: as soon as the connection is closed. `probe`: when the backend answers a probe again, because it
+answers nothing while it generates. `drain`: when it has sent the whole answer.
+"""
 
 
 Emulated: TypeAlias = Literal["tools", "structured"]
@@ -33,18 +36,18 @@ ToolText: TypeAlias = Literal["glm-xml", "glm4"]
 """A format in which a server without a tool parser leaves calls in the text."""
 
 LATE = 0.02
-"""Seconds that the end of a stream may take after its finish reason: usage and `[DONE]`."""
+"""Seconds to wait for usage and `[DONE]` after the finish reason of a stream."""
 LATE_USAGE = 0.25
-"""The same where the client has asked for the usage and it has not come yet."""
+"""Seconds to wait after the finish reason if the client asked for usage and it has not arrived."""
 DOUBTFUL = 2.0
-"""The same after a finish reason that stood beside content: some servers send one with every chunk."""
+"""Seconds to wait after a finish reason in a chunk with content: some servers send one with every chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The settings of a model and a backend that translation depends on. Names are config.toml's.
+    """The settings of a model and a backend that translation depends on, named as in config.toml.
 
-    `model` is the model's name at the backend, `name` the one that clients know.
+    `model` is the name that the backend knows, `name` the name that clients use.
     """
 
     model: str
@@ -74,11 +77,11 @@ class Profile:
 
 
 Stamp: TypeAlias = Callable[[str], tuple[str, int]]
-"""Makes an id with a prefix, and gives the time in Unix seconds."""
+"""Returns a new id with the given prefix, and the time in Unix seconds."""
 
 
 def unstamped(prefix: str) -> tuple[str, int]:
-    """The same id and time always: for answers that nobody reads but tests."""
+    """Return a fixed id and time. For shadow copies and tests."""
     return prefix + "0", 0
 
 
@@ -124,19 +127,19 @@ class Outgoing:
 
     @property
     def prompt_tokens(self) -> int:
-        """P, the estimated tokens of the prompt."""
+        """The estimated number of tokens of the prompt (P)."""
         return self.prompt if isinstance(self.prompt, int) else self.prompt()
 
     @property
     def kept_tokens(self) -> int:
-        """The estimated tokens of the prompt that count against `total`."""
+        """The estimated number of prompt tokens that count against `total`."""
         return self.prompt_tokens if self.kept is None else self.kept
 
 
 class AskWhole(Exception):
-    """The stream gave nothing usable: ask the same backend once more, without streaming.
+    """Raised by a decoder whose stream holds no usable answer: the request is sent again without streaming.
 
-    `repair` names the fault; `remember` tells that this server's streams never work.
+    `repair` names the fault. With `remember`, the backend is never asked for a stream again.
     """
 
     def __init__(self, repair: str, *, remember: bool = False) -> None:
@@ -146,9 +149,10 @@ class AskWhole(Exception):
 
 
 class Decoder(ABC):
-    """Reads one event stream. `done` tells that whatever may still come is of no use.
+    """Reads one event stream.
 
-    `cut` tells that the answer was ended here, at its limit: the server works on.
+    `done` is True once the rest of the stream is of no use. `cut` is True if the gateway ended the answer
+    at its limit, while the backend goes on generating.
     """
 
     done: bool = False
@@ -156,12 +160,12 @@ class Decoder(ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has its finish reason: only the end of the stream is still to come."""
+        """True once every choice has its finish reason, so that only the end of the stream is missing."""
         return False
 
     @property
     def late(self) -> float:
-        """How long after that the end may take, in seconds; then the answer is complete as it is."""
+        """Seconds to wait for the end of the stream once `finished`; after that the answer is complete."""
         return LATE
 
     @abstractmethod
@@ -170,16 +174,17 @@ class Decoder(ABC):
 
     @abstractmethod
     def end(self, *, clean: bool) -> list[Event]:
-        """Read the end of the stream; `clean` tells that the body ended as its framing promised.
+        """Read the end of the stream. `clean` is True if the body ended as its HTTP framing says.
 
-        Raises `UpstreamTruncated` when the answer is not whole, `AskWhole` when it must be asked anew.
+        Raises `UpstreamTruncated` if the answer is incomplete, `AskWhole` if the request must be sent again.
         """
 
 
 class ByteDecoder(ABC):
-    """Reads one event stream whose bytes may go on as they came. `done` and `cut` as for a `Decoder`.
+    """Reads one event stream in bytes, which may be passed to the client unchanged.
 
-    `holds` what comes before there is content, as the stream may still move to another backend.
+    `done` and `cut` are those of `Decoder`. With `holds`, events before the first content are held back,
+    because the request may still move to another backend.
     """
 
     done: bool = False
@@ -188,18 +193,18 @@ class ByteDecoder(ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has its finish reason: only the end of the stream is still to come."""
+        """True once every choice has its finish reason, so that only the end of the stream is missing."""
         return False
 
     @property
     def late(self) -> float:
-        """How long after that the end may take, in seconds; then the answer is complete as it is."""
+        """Seconds to wait for the end of the stream once `finished`; after that the answer is complete."""
         return LATE
 
-    def passed(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - for those that let some pass
-        """Take a chunk that says nothing but text, and return what goes on to the client.
+    def passed(self, chunk: bytes) -> bytes | None:  # noqa: ARG002 - a default
+        """Return the bytes to pass to the client for a chunk that holds nothing but text.
 
-        Returns None, and takes nothing, for a chunk that has to be fed.
+        Return None for any other chunk: `feed` must read it.
         """
         return None
 
@@ -213,9 +218,9 @@ class ByteDecoder(ABC):
 
 
 class EventDecoderAdapter(ByteDecoder):
-    """A `Decoder` fed with bytes: splits them into events.
+    """Splits bytes into events for a `Decoder`.
 
-    A body that begins as JSON is no stream: it is kept, and read by `whole` at its end.
+    A body that begins as JSON is not a stream: it is collected, and read by `whole` at its end.
     """
 
     def __init__(self, decoder: Decoder, whole: Callable[[bytes], list[Event]] | None = None) -> None:
@@ -255,22 +260,22 @@ class Translator(ABC):
 
     @abstractmethod
     def ask(self, request: Any, profile: Profile, *, stream: bool) -> Outgoing:
-        """Translate a request; `stream` tells whether a stream would be of use.
+        """Translate a request. With `stream`, the answer is wanted as a stream if the server can stream.
 
-        May be called twice for one request, and returns equal bytes each time. Raises `BadRequest`,
-        `UnsupportedParameter`, `ContextExceeded`.
+        Returns the same bytes if it is called again for the same request. Raises `BadRequest`,
+        `UnsupportedParameter` and `ContextExceeded`.
         """
 
     @abstractmethod
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:
-        """Translate a whole answer that came with status 200. Raises `UpstreamGarbled`, `UpstreamEmpty`."""
+        """Translate a complete answer with status 200. Raises `UpstreamGarbled` and `UpstreamEmpty`."""
 
     def read(self, outgoing: Outgoing, body: bytes) -> list[Event]:
-        """Translate a body that came with status 200 for a whole answer, though it may be an event stream."""
+        """Translate the body of a complete answer with status 200, even if it is an event stream."""
         if not sse.is_stream(body):
             return self.answer(outgoing, body)
         decoder = self.decoder(outgoing)
-        if isinstance(decoder, ByteDecoder):  # who passes bytes on reads both kinds
+        if isinstance(decoder, ByteDecoder):  # a `ByteDecoder` reads both kinds
             return self.answer(outgoing, body)
         reader = EventDecoderAdapter(decoder)
         body = body.removeprefix(sse.BYTE_ORDER_MARK)
@@ -280,14 +285,14 @@ class Translator(ABC):
             raise UpstreamEmpty("The backend ended its stream without an answer.") from None
 
     def reader(self, outgoing: Outgoing) -> ByteDecoder:
-        """Make a reader of bytes for one stream, which takes a whole answer too."""
+        """Return a decoder of bytes for one stream. It also reads a complete answer."""
         decoder = self.decoder(outgoing)
         if isinstance(decoder, ByteDecoder):
             return decoder
         return EventDecoderAdapter(decoder, partial(self.answer, outgoing))
 
-    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
-        """Make a reader for one stream. Only for translators whose `ask` may set `streams`."""
+    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - a default
+        """Return a decoder for one stream. Only for translators whose `ask` may set `streams`."""
         raise UpstreamGarbled("The backend sent an event stream that was not asked for.")
 
 
@@ -317,11 +322,11 @@ class Dialect(Translator):
 
     @property
     def operations(self) -> Mapping[Operation, Translator]:
-        """The translator of each operation that these servers know."""
+        """The translator of each operation that the servers of this dialect support."""
         return {"chat": self, **self.other_operations}
 
     def translator(self, operation: Operation) -> Translator:
-        """Return the translator of an operation. Raises `BadRequest` where these servers do not know it."""
+        """Return the translator of an operation. Raises `BadRequest` if the servers do not support it."""
         if operation == "chat":
             return self
         translator = self.other_operations.get(operation)
@@ -329,8 +334,8 @@ class Dialect(Translator):
             raise BadRequest(f"The servers of this model do not serve {operation} requests.", param="model")
         return translator
 
-    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - for those that override it
-        """Make a reader for one stream; see `Translator.decoder`."""
+    def decoder(self, outgoing: Outgoing) -> Decoder | ByteDecoder:  # noqa: ARG002 - a default
+        """Return a decoder for one stream; see `Translator.decoder`."""
         raise UpstreamGarbled(f"A {self.name} server sent an event stream that nobody asked for.")
 
     def __repr__(self) -> str:
