@@ -1,7 +1,8 @@
 """Emulation of what backends lack. Pure: events in, events out, no I/O and no clock.
 
 `base` says what an ability is; `registry` lists them. `stop` cuts at the client's stop sequences, `pieces`
-splits a whole answer into the pieces of a stream, `usage` counts tokens. `structured` makes answers fit
+splits a whole answer into the pieces of a stream, `usage` counts tokens. `reasoning` moves reasoning out of
+the text; `structured` makes answers fit
 `response_format`; `prompted_tools` offers functions by prompt; `forced_call` demands a call; `tool_text`
 takes calls out of the text. They share `instructions` (adds text to a conversation), `offered_functions`
 (what a request offers), `call_reader` and `call_choices` (separate calls from text). An attempt

@@ -6,6 +6,7 @@ from gateway.abilities.base import Ability, EventFilter, Pipeline, Wanted
 from gateway.abilities.forced_call import ForcedCall
 from gateway.abilities.pieces import AnswerSplitter
 from gateway.abilities.prompted_tools import PromptedTools
+from gateway.abilities.reasoning import ReasoningSplit
 from gateway.abilities.stop import StopSequences
 from gateway.abilities.structured import StructuredOutput
 from gateway.abilities.tool_text import ToolTextRepair
@@ -15,6 +16,7 @@ from gateway.formats.events import Event, Usage
 from gateway.formats.openai import ChatRequest
 
 ABILITIES: tuple[type[Ability], ...] = (
+    ReasoningSplit,
     StopSequences,
     ToolTextRepair,
     PromptedTools,

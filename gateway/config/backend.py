@@ -160,6 +160,11 @@ class BackendSettings(Section):
     """Dialect openai: formats of calls that this server leaves in the text and that are to be made proper
     calls: `glm-xml` (`<tool_call>name<arg_key>...`) and `glm4` (a name, a newline, JSON)."""
 
+    reasoning: Literal["pass", "mirror", "think", "open-think"] = "pass"
+    """The model's reasoning: `think` moves `<think>...</think>` at the beginning of an answer out of the
+    text; `open-think` does so where the opening tag is part of the prompt; these and `mirror` give it as
+    `reasoning_content` and `reasoning`; `pass` changes nothing."""
+
     @property
     def calls(self) -> CallUrls:
         """What is called there."""

@@ -74,6 +74,7 @@ class Profile:
     stream_unvalidated: bool = False
     capabilities: tuple[Capability, ...] | None = None
     repair_tools: tuple[ToolText, ...] = ()
+    reasoning: Literal["pass", "mirror", "think", "open-think"] = "pass"
 
 
 Stamp: TypeAlias = Callable[[str], tuple[str, int]]

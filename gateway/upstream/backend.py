@@ -26,6 +26,7 @@ _FROM_BACKEND = (
     "prompt_window",
     "capabilities",
     "repair_tools",
+    "reasoning",
 )
 _BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovered"}
 """Settings that a backend object does not depend on."""
