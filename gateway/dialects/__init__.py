@@ -1,14 +1,16 @@
-"""The wire formats of the servers, one file each: pure translators from OpenAI's chat and back.
+"""The wire protocols of the servers, one file each.
+
+Pure translators from OpenAI's chat format and back.
 
 `base`: `Dialect` and `Translator`; `chatglm`: ChatGLM-6B's `api.py`; `chatglm2`: ChatGLM2-6B's `api.py`;
 `chatglm2_openai`: ChatGLM2-6B's `openai_api.py`; `chatglm3`: ChatGLM3's `api_server.py`; `chatglm3_native`:
 ChatGLM3 behind `POST /`; `glm4`: GLM-4's `glm_server.py`; `glm4v`: GLM-4V's `glm4v_server.py`;
 `chatglm_cpp`: chatglm.cpp's `openai_api.py`; `chatglm_cpp_native`: chatglm.cpp's `langchain_api.py`;
-`chatglm_stream`: the community's web-stream-demo; `openai`: vLLM, SGLang, llama.cpp and the like; `shared`:
-what several of them use.
+`chatglm_stream`: the community's web-stream-demo; `openai`: vLLM, SGLang, llama.cpp and other
+OpenAI-compatible servers; `shared`: code that several dialects use.
 
-Rule: Dialects do not import one another. `DIALECTS` lists them by the name used in config.toml; no other
-code creates one.
+Rule: Dialects do not import one another. `DIALECTS` lists all dialects by their names in config.toml; no
+other code creates a dialect.
 """
 
 from __future__ import annotations

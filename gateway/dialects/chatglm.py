@@ -13,7 +13,10 @@ from gateway.formats.openai import ChatRequest
 
 
 class ChatGLMDialect(NativeDialect):
-    """v1: a first question goes to the model bare, later ones as numbered rounds."""
+    """ChatGLM-6B.
+
+    The server sends a first question to the model without a label, later questions as numbered rounds.
+    """
 
     name = "chatglm"
     context = 2048

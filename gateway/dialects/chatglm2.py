@@ -12,7 +12,7 @@ from gateway.formats.openai import ChatRequest
 
 
 class ChatGLM2Dialect(NativeDialect):
-    """v2: every question is a numbered round, the first one too."""
+    """ChatGLM2-6B. The server sends every question to the model as a numbered round, including the first."""
 
     name = "chatglm2"
     context = 8192

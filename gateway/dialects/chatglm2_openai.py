@@ -1,9 +1,9 @@
-"""ChatGLM2-6B behind its own `openai_api.py`: OpenAI's shape, ChatGLM2's manners.
+"""ChatGLM2-6B behind its own `openai_api.py`, which uses OpenAI's format but few of its parameters.
 
-It pairs earlier messages by their place and forgets all of them when their number is odd, glues a system
-text to the question, reads temperature, top_p and max_length and uses none of them. With pydantic 2 each of
-its streams is a 200 that is cut without a byte.
-Source: THUDM/ChatGLM2-6B `openai_api.py`.
+The server pairs earlier messages by position, and drops all of them if their number is odd. It prepends a
+system text to the question. It accepts temperature, top_p and max_length, but uses none of them. With
+pydantic 2, each of its streams has status 200 and is closed without a byte. Source: THUDM/ChatGLM2-6B
+`openai_api.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.formats.openai import ChatRequest
 
 
 class ChatGLM2OpenAIDialect(Dialect):
-    """A legal list of messages out, the answer cut at its budget on the way back."""
+    """Sends a list of messages that the server accepts, and cuts the answer at its token budget."""
 
     name = "chatglm2-openai"
     context: ClassVar[int] = 8192
@@ -45,7 +45,7 @@ class ChatGLM2OpenAIDialect(Dialect):
             streams=stream,
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
-            total=context,  # not sent, but where the server itself ends
+            total=context,  # not sent: the server's own limit
             ignored=lost(request, profile, frozenset(), refuse_tools(request, profile)),
             abandon="probe" if stream else "drain",
         )
@@ -75,7 +75,7 @@ class _ChatGLM2OpenAIDecoder(ChunkDecoder):
         self.done = self.cut = True
         return [*said, Finish("length")]
 
-    def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
+    def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - the server always says "stop"
         return _reason(self._cutter, self._outgoing)
 
     def end(self, *, clean: bool) -> list[Event]:

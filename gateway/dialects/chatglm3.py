@@ -1,8 +1,8 @@
-"""ChatGLM3-6B behind its own `openai_api_demo/api_server.py`, of any of its editions (rules V1 to V7).
+"""ChatGLM3-6B behind any edition of its own `openai_api_demo/api_server.py` (rules V1 to V7).
 
-It speaks an OpenAI of mid-2023: functions instead of tools, nothing null, text alone. Streams are repaired by
-`v3_stream`; with tools nothing is streamed, since its streams lose the call.
-Source: ChatGLM3 at 2023-11-05 (`openai_api.py`), 2024-01-05 and from 2024-05 on.
+The server uses OpenAI's format of mid-2023: functions instead of tools, no nulls, text content only.
+Streams are repaired by `v3_stream`. Requests with tools are never streamed, because the server's streams
+lose the call. Source: ChatGLM3 at 2023-11-05 (`openai_api.py`), 2024-01-05 and from 2024-05 on.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from gateway.formats.events import Delta, Event, Finish, ToolPiece, Usage
 from gateway.formats.openai import ChatRequest, FunctionDefinition
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens", "repetition_penalty"})
-# At most one call comes anyway, so a client that forbids parallel calls loses nothing.
+# The server makes at most one call, so a client that forbids parallel calls loses nothing.
 _HONOURED = _SENT | {"parallel_tool_calls"}
 
 
 class ChatGLM3Dialect(Dialect):
-    """v3: one slot; a whole answer holds the card to its end, a stream is given up when its client leaves."""
+    """ChatGLM3's own server, which handles one request at a time.
+
+    When the client leaves, a stream is cancelled, but a complete answer is generated to its end.
+    """
 
     name = "chatglm3"
     context: ClassVar[int] = 8192
@@ -84,9 +87,10 @@ class ChatGLM3Dialect(Dialect):
 
 
 def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefinition], tuple[str, ...]]:
-    """The functions to offer, and what is lost of them.
+    """Return the functions to offer, and the parameters that are lost.
 
-    The edition of 2024-05-08 puts tools of its own in their place, and those only where `agent` is set.
+    The edition of 2024-05-08 replaces the client's tools by its own. It uses its own tools only if `agent`
+    is set.
     """
     if profile.variant == "2024-05-08":
         return [], refuse_tools(request, profile)
@@ -94,10 +98,10 @@ def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefin
 
 
 def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, list[dict[str, Any]]]:
-    """The members that offer the functions.
+    """Return the members that offer the functions.
 
-    The edition of 2023-11 knows `functions` and ignores `tools`, the later ones the other way round: where
-    the edition is not told, both are sent.
+    The edition of 2023-11 reads `functions` and ignores `tools`. Later editions read `tools` and ignore
+    `functions`. Both are sent if the edition is not configured.
     """
     if not functions:
         return {}
@@ -115,7 +119,10 @@ def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, l
 def _fitting(
     request: ChatRequest, profile: Profile, tools: dict[str, list[dict[str, Any]]], context: int
 ) -> tuple[list[V3Message], int]:
-    """The messages to send, and their tokens. Raises `ContextExceeded`, after trimming if that is set."""
+    """Return the messages to send, and P.
+
+    Raises `ContextExceeded`; trims first if the model is set to trim.
+    """
     offered = next(iter(tools.values()), None)
 
     def shaped(messages: list[V3Message]) -> list[V3Message]:
@@ -129,14 +136,20 @@ def _fitting(
 
 
 def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:
-    """Save the system texts from a server that drops the first one when tools are offered (rule V5)."""
+    """Return the messages in a form in which no system text is lost (rule V5).
+
+    The server drops the first system message if tools are offered.
+    """
     if profile.v3_system == "merge":
         return v3_messages.folded(messages)
     return [{"role": "system", "content": ""}, *messages]
 
 
 def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
-    """What the client asked for; temperature 0 is greedy here and passes (rules V1, T12)."""
+    """Return the client's sampling parameters.
+
+    Temperature 0 is passed on as greedy decoding (rules V1, T12).
+    """
     sampling: dict[str, float] = {}
     if request.temperature is not None:
         sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
@@ -148,14 +161,14 @@ def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
 
 
 def _forced(request: ChatRequest) -> tuple[str, ...]:
-    """A choice that demands a call: this model cannot be made to call (rule V4)."""
+    """Return the parameter that demands a call: this model cannot be forced to make a call (rule V4)."""
     if request.tool_mode != "required":
         return ()
     return ("function_call" if request.legacy_functions else "tool_choice",)
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The answer and its message, of the types they must have."""
+    """Return the answer and its message, after checking their types."""
     try:
         answer = jsontext.read_lenient(body)
     except ValueError:
@@ -169,7 +182,11 @@ def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiece | None:
-    """The call an answer makes: the server's finding if it holds, else our own reading (rule V7)."""
+    """Return the call of an answer, or None.
+
+    The call that the server has found is used if it is valid. Otherwise the text is searched for a call
+    (rule V7).
+    """
     match message.get("function_call"):
         case {"name": str() as name, "arguments": str() as arguments} if name in names:
             if v3_tools.arguments_object(arguments) is not None:

@@ -1,10 +1,11 @@
-"""ChatGLM3 or GLM-4 behind ChatGLM-6B's `api.py`: the same `POST /`, with a history of roles.
+"""ChatGLM3 or GLM-4 behind ChatGLM-6B's `api.py`: `POST /`, with a history of roles.
 
-Many tutorials put a newer model into the first `api.py`, which hands `history` to `model.chat()` as it came.
-From ChatGLM3 on that is a list of `{"role", "content"}` objects: pairs, as `chatglm` sends them, are a 500
-from the second turn on. System texts are messages of their own. Where an answer's first line is not empty,
-the model code takes it for a tool's name and `response` is an object.
-Source: ChatGLM-6B `api.py` over ChatGLM3 and GLM-4 `modeling_chatglm.py` (`chat`, `process_response`).
+Many tutorials load a newer model with ChatGLM-6B's `api.py`, which passes `history` to `model.chat()`
+unchanged. From ChatGLM3 on, the history is a list of `{"role", "content"}` objects. With pairs, as the
+dialect `chatglm` sends them, the server answers 500 from the second turn on. System texts are separate
+messages. If the first line of an answer is not empty, the model code reads it as the name of a tool, and
+`response` is an object. Source: ChatGLM-6B `api.py` over ChatGLM3 and GLM-4 `modeling_chatglm.py` (`chat`,
+`process_response`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gateway.formats.openai import ChatRequest
 
 
 class ChatGLM3NativeDialect(PromptDialect):
-    """One model of the third or fourth generation; every message keeps its role and place."""
+    """A model of the third or fourth generation. Every message keeps its role and position."""
 
     name = "chatglm3-native"
     context: ClassVar[int] = 8192
@@ -38,7 +39,7 @@ class ChatGLM3NativeDialect(PromptDialect):
         return never_greedy(request, profile)
 
     def text(self, response: Any) -> Any:
-        """The text of a response; a name and a content are the two parts of one text."""
+        """Return the text of a response. The members `name` and `content` are two parts of one text."""
         match response:
             case {"name": str() as name, "content": str() as content}:
                 return f"{name}\n{content}"
@@ -46,7 +47,7 @@ class ChatGLM3NativeDialect(PromptDialect):
 
 
 def _messages(request: ChatRequest) -> list[Sent]:
-    """The messages with the question last (rules T1, T4 to T7)."""
+    """Return the messages with the question as the last message (rules T1, T4 to T7)."""
     spoken = plain_messages(request)
     end = len(spoken)
     while end and spoken[end - 1][0] == "system":
@@ -58,9 +59,9 @@ def _messages(request: ChatRequest) -> list[Sent]:
         )
     if not system:
         ordered = before
-    elif before and before[-1][0] == "user":  # what follows a question stands before it
+    elif before and before[-1][0] == "user":  # trailing system texts move before the question
         ordered = [*before[:-1], *system, before[-1]]
-    else:  # nothing else asks
+    else:  # there is no question: the system texts become the question
         ordered = [*before, ("user", JOINT.join(text for _, text in system if text))]
     return [{"role": role, "content": text} for role, text in ordered]
 

@@ -1,11 +1,11 @@
 """chatglm.cpp behind its own `openai_api.py`.
 
-`max_tokens` counts the prompt in, as in ChatGLM's own wire, but no more of it than the server keeps (512
-tokens), and more than the model's own length is an error. Models of the third and fourth generation write a
-newline before their answer, which the server strips from whole answers only.
-Roles are system, user and assistant only; what models of the first two generations get must strictly
-alternate. Tool calls have no id, and come in whole answers alone.
-Source: li-plus/chatglm.cpp `chatglm_cpp/openai_api.py`, `chatglm.cpp`.
+`max_tokens` includes the prompt, as in ChatGLM's native format. Of a longer prompt, the server keeps and
+counts only 512 tokens. A `max_tokens` above the model's own length is an error. Models of the third and
+fourth generation write a newline before their answer, which the server removes from complete answers only.
+The only roles are system, user and assistant. The messages for models of the first two generations must
+strictly alternate. Tool calls have no id, and occur in complete answers only. Source: li-plus/chatglm.cpp
+`chatglm_cpp/openai_api.py`, `chatglm.cpp`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from gateway.formats.events import Delta, Event, Finish, FinishReason, ToolPiece
 from gateway.formats.openai import ChatRequest
 
 SEEN = 510
-"""From this count on, in tokens, the prompt was longer than what the server keeps and counts (512)."""
+"""Prompt tokens in the server's usage from which on the prompt was longer than the server keeps (512)."""
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 class ChatGLMCppDialect(Dialect):
-    """One model of any generation; `family` in the profile says which."""
+    """A model of any generation, which `family` in the profile names."""
 
     name = "chatglm-cpp"
     context: ClassVar[int] = 4096
@@ -69,7 +69,7 @@ class ChatGLMCppDialect(Dialect):
             **({"tools": tools} if tools else {}),
             **({"stream": True} if streams else {}),
         }
-        # At most one call comes, so a client that forbids parallel ones loses nothing.
+        # The server makes at most one call, so a client that forbids parallel calls loses nothing.
         honoured = _SENT | {"parallel_tool_calls"} if tools else _SENT
         return Outgoing(
             path="/v1/chat/completions",
@@ -97,7 +97,7 @@ class ChatGLMCppDialect(Dialect):
         said: list[Event] = [Delta(text)] if text else []
         if counts is None:
             reason = _reason(token_counts.estimate(text, self.cjk), outgoing)
-        else:  # the server's own count of the prompt: what it compares with its limit
+        else:  # the server compares its own count of the prompt with the limit
             reason = budget.finish_reason(counts.completion, outgoing.budget, counts.prompt, outgoing.total)
         return [*said, Finish(reason), *counted]
 
@@ -119,16 +119,16 @@ class _ChatGLMCppDecoder(ChunkDecoder):
             self._texts.append(text)
         return super().pieces(delta if text is delta.text else delta._replace(text=text))
 
-    def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - it says "stop", whatever happened
+    def reason(self, reason: FinishReason) -> FinishReason:  # noqa: ARG002 - the server always says "stop"
         counted = token_counts.estimate("".join(self._texts), self._cjk)
-        return _reason(max(counted, len(self._texts)), self._outgoing)  # at least a token an event
+        return _reason(max(counted, len(self._texts)), self._outgoing)  # every event is at least one token
 
     def done_expected(self) -> bool:
         return False
 
 
 def _tools(request: ChatRequest, profile: Profile) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """The tools to send, and what is lost of them: a call cannot be demanded."""
+    """Return the tools to send, and the parameters that are lost: a call cannot be demanded."""
     if profile.family in ("chatglm", "chatglm2"):
         return [], refuse_tools(request, profile)
     if request.tool_mode == "none":
@@ -143,7 +143,7 @@ def _tools(request: ChatRequest, profile: Profile) -> tuple[list[dict[str, Any]]
 def _messages(
     request: ChatRequest, profile: Profile, context: int, tools: list[dict[str, Any]]
 ) -> tuple[list[Sent], int]:
-    """The messages in the roles this model's generation knows, and P."""
+    """Return the messages in the roles that the model's generation supports, and P."""
     if profile.family in ("chatglm", "chatglm2"):
         folded, prompt_tokens = fold_to_fit(
             request, profile, context, lambda folded: _count_rounds(folded, profile)
@@ -166,14 +166,20 @@ def _count_rounds(folded: FoldedConversation, profile: Profile) -> int:
 
 
 def _calls(message: dict[str, Any], outgoing: Outgoing) -> tuple[ToolPiece, ...]:
-    """The calls, if each is one that was offered and holds together; else its text is the answer."""
+    """Return the calls if all are valid and of offered functions.
+
+    Else return none: the text is the answer.
+    """
     calls = whole_calls(message)
     good = all(call.name in outgoing.tool_names and parses_to_object(call.arguments) for call in calls)
     return calls if good else ()
 
 
 def _usage(usage: Usage | None, outgoing: Outgoing) -> Usage | None:
-    """The server counts the prompt after cutting it: from there on our estimate is nearer."""
+    """Return the usage to report.
+
+    The server counts the prompt after shortening it. If it was shortened, the gateway's estimate is closer.
+    """
     if usage is None or usage.prompt < SEEN:
         return usage
     return Usage(outgoing.prompt_tokens, usage.completion, "estimate")

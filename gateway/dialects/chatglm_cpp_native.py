@@ -1,7 +1,7 @@
-"""chatglm.cpp behind its own `langchain_api.py`: ChatGLM-6B's `POST /`, checked by pydantic.
+"""chatglm.cpp behind its own `langchain_api.py`: ChatGLM-6B's `POST /`, validated by pydantic.
 
-Unlike `api.py` it takes temperature 0 as greedy, refuses nulls, and answers 500 to a `max_length` above
-its own. Source: li-plus/chatglm.cpp `chatglm_cpp/langchain_api.py`.
+Unlike `api.py`, this server decodes greedily at temperature 0, refuses nulls, and answers 500 to a
+`max_length` above its own limit. Source: li-plus/chatglm.cpp `chatglm_cpp/langchain_api.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from gateway.formats.openai import ChatRequest
 
 
 class ChatGLMCppNativeDialect(NativeDialect):
-    """One model of any generation; every turn is counted as a round, which is never too few."""
+    """A model of any generation.
+
+    Every turn is counted as a labelled round, which never counts too few tokens.
+    """
 
     name = "chatglm-cpp-native"
     context = 4096

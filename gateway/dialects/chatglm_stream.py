@@ -1,9 +1,10 @@
-"""ChatGLM-6B behind the community's web-stream-demo: `POST /chat` whole, `POST /stream` as events.
+"""ChatGLM-6B behind the community's web-stream-demo.
 
-It takes a query and a history of pairs and nothing else. Of the pairs it keeps the last five: a system text
-before them is moved to the oldest that is kept, and the loss of the others is reported. Its errors are 200
-with `success` false. Each event repeats all the text so far.
-Source: the `web-stream-demo` server of ChatGLM-6B's community (read).
+`POST /chat` returns a complete answer, `POST /stream` a stream of events. The server accepts a query and a
+history of pairs, and no other parameters. It keeps only the last five pairs. A system text before those
+pairs is moved to the oldest pair that is kept, and the loss of the other pairs is reported. Errors have
+status 200 and `success` false. Each event repeats the whole text so far. Source: the `web-stream-demo`
+server of ChatGLM-6B's community (read).
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from gateway.formats.events import Delta, Event, Finish
 from gateway.formats.openai import ChatRequest
 
 _UNFINISHED = "\ufffd"
-"""What the model's tokenizer shows for a character of which only some bytes have come."""
+"""The character that the tokenizer returns while only some bytes of a character have been generated."""
 
 
 WINDOW = 5
-"""The pairs of a history that the server keeps."""
+"""Number of pairs of a history that the server keeps."""
 
 
 class ChatGLMStreamDialect(Dialect):
-    """v1 that streams. The answer is cut at its budget here, since the server takes none."""
+    """ChatGLM-6B with streaming.
+
+    The answer is cut at its budget here, because the server accepts no limit.
+    """
 
     name = "chatglm-stream"
     context: ClassVar[int] = 2048
@@ -61,7 +65,7 @@ class ChatGLMStreamDialect(Dialect):
             streams=stream,
             prompt=prompt_tokens,
             budget=budget.wanted_output(request, profile, prompt_tokens),
-            total=context,  # not sent, but where the model itself ends
+            total=context,  # not sent: the model's own limit
             ignored=lost(request, profile, frozenset(), losses),
             abandon="probe" if stream else "drain",
         )
@@ -94,13 +98,13 @@ class _ChatGLMStreamDecoder(Decoder):
         self.done = self.done or self.cut
         return [*said, _finish(self._cutter, self._outgoing)] if self.done else said
 
-    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the last event says that it is the last
+    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the last event is marked
         if not self.done:
             raise UpstreamTruncated("The backend's answer broke off.")
         return []
 
     def _new(self, response: str) -> str:
-        # By length: the model rewrites punctuation it has shown before, so the start may differ.
+        # Compared by length: the model changes punctuation that it has already sent, so the start may differ.
         new = response[self._taken :]
         self._taken = max(self._taken, len(response))
         return new

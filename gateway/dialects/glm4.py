@@ -1,13 +1,18 @@
-"""GLM-4 behind its own `glm_server.py` (vLLM): tools and streams of its own, several requests at once.
+"""GLM-4 behind its own `glm_server.py` (vLLM), with tools, streams and several requests at once.
 
-Known faults, repaired here: an assistant message of null is a 500; with tools the system text is dropped;
-pieces of a streamed call carry null ids and names; a stream that ends in a call has no `[DONE]`; an answer
-whose first line is a function's name, or one of two names of its own, is a call whatever follows
-(`glm4_calls`); an empty answer with tools is a stream without an event; editions before July 2024 stream
-nothing of use.
-Not repaired: without tools the server shows a system text to the model twice, and a multi-line answer in
-the history becomes a message a line (`glm4_join` makes the newlines blanks).
-Source: THUDM/GLM-4 `basic_demo/glm_server.py`.
+Faults of the server that are repaired here:
+- An assistant message with null content causes a 500.
+- With tools, the system text is dropped.
+- Pieces of a streamed call have null ids and names.
+- A stream that ends in a call has no `[DONE]`.
+- An answer is read as a call, whatever follows, if its first line is the name of a function or one of two
+  built-in names (`glm4_calls`).
+- An empty answer with tools is a stream without events.
+- Editions before July 2024 have unusable streams.
+
+Faults that are not repaired: without tools, the server shows a system text to the model twice, and a
+multi-line answer in the history becomes one message for each line (`glm4_join` replaces the newlines by
+blanks). Source: THUDM/GLM-4 `basic_demo/glm_server.py`.
 """
 
 from __future__ import annotations
@@ -45,14 +50,17 @@ _HONOURED = frozenset(
         "max_tokens",
         "max_completion_tokens",
         "repetition_penalty",
-        "parallel_tool_calls",  # at most one call comes
+        "parallel_tool_calls",  # the server makes at most one call
     }
 )
 _ROLES = {"developer": "system", "function": "tool"}
 
 
 class GLM4Dialect(Dialect):
-    """GLM-4's own server. Its streams stop when their client leaves, its whole answers do not."""
+    """GLM-4's own server.
+
+    When the client leaves, a stream is cancelled, but a complete answer is generated to its end.
+    """
 
     name = "glm4"
     context: ClassVar[int] = 8192
@@ -137,7 +145,10 @@ class _GLM4Decoder(ChunkDecoder):
 
     @property
     def _lost(self) -> bool:
-        """Whether nothing has come where tools were offered: of an empty answer the server loses the end."""
+        """True if no chunk has arrived although tools were offered.
+
+        The server loses the end of an empty answer if tools were offered.
+        """
         return not self.begun and bool(self._outgoing.tool_names)
 
     def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
@@ -167,7 +178,10 @@ class _GLM4Decoder(ChunkDecoder):
         return not self._calls
 
     def _settled(self, event: Event) -> list[Event]:
-        """The end of the answer, and before it the call, or the text that looked like one to the server."""
+        """Return the end of the answer, preceded by its call.
+
+        If the call is invalid, the end is preceded by the text that the server took for a call.
+        """
         if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
@@ -176,7 +190,7 @@ class _GLM4Decoder(ChunkDecoder):
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]]:
-    """The tools to offer: none under `tool_choice` "none"."""
+    """Return the tools to offer. There are none under `tool_choice` "none"."""
     if request.tool_mode == "none":
         return []
     allowed.check_functions(request)
@@ -184,9 +198,10 @@ def _tools(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishReason:
-    """The server says "stop" where the limit cut the answer; an estimate where nobody counted (T11).
+    """Return the finish reason, which is "length" if the answer reached its limit (rule T11).
 
-    Its "tool_calls" has been checked already: without a call it is a "stop".
+    The server reports "stop" in that case. The number of tokens is an estimate if the server sent no usage.
+    A reason "tool_calls" is treated as "stop", because answers with a valid call never reach this function.
     """
     if reason not in ("stop", "tool_calls"):
         return reason
@@ -194,7 +209,7 @@ def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishRe
 
 
 def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
-    """The members that are sent only where they are needed."""
+    """Return the members that are sent only if they are needed."""
     members: dict[str, Any] = {}
     if request.repetition_penalty is not None:
         members["repetition_penalty"] = request.repetition_penalty
@@ -204,7 +219,11 @@ def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> di
 
 
 def _named(request: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
-    """The one function that must be called, by name: the server takes "required" for "auto"."""
+    """Return the name of the only function that may be called, or None.
+
+    If one function is offered and a call is required, the function is named, because the server treats
+    "required" as "auto".
+    """
     if request.tool_mode == "required" and request.named_tool is None and len(tools) == 1:
         return str(tools[0]["function"]["name"])
     return request.named_tool
@@ -242,13 +261,19 @@ def _message(message: Message, where: str, profile: Profile) -> Sent:
 
 
 def _call(call: ToolCall, name: str) -> dict[str, Any]:
-    """A call of the history; `name` stands in for its id, which the old form has not and the server wants."""
+    """Return a call of the history.
+
+    `name` is sent as the id of a call in the legacy form, which has no id.
+    """
     function = {"name": call.function.name, "arguments": call.function.arguments}
     return {"id": call.id or name, "type": "function", "function": function}
 
 
 def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:
-    """Put all system texts before the first user turn where tools are offered: there they would be lost."""
+    """Move all system texts before the first user turn if tools are offered.
+
+    The server would drop the system texts otherwise.
+    """
     if not tools:
         return messages
     system = [
@@ -256,7 +281,7 @@ def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:
     ]
     others = [message for message in messages if message["role"] != "system"]
     question: list[Sent] = []
-    if not others or others[-1]["role"] == "assistant":  # nothing else asks: the last system text does
+    if not others or others[-1]["role"] == "assistant":  # the last system text becomes the question
         question = [{"role": "user", "content": system.pop() if system else ""}]
     turns = [*others, *question]
     first = next((place for place, turn in enumerate(turns) if turn["role"] == "user"), None)

@@ -1,8 +1,8 @@
 """GLM-4V behind its own `glm4v_server.py`: questions with images.
 
-It knows no system role, wants strict turns, says neither why nor that it has ended (an empty delta and a
-clean close are the end), and counts tokens below nothing. Images are URLs which the server, not the
-gateway, reads. Source: THUDM/GLM-4 `basic_demo/glm4v_server.py`.
+The server knows no system role and requires alternating turns. Its streams have neither a finish reason nor
+an end mark: they end with an empty delta and a clean close. Its token counts can be negative. Images are
+URLs, which the server opens, not the gateway. Source: THUDM/GLM-4 `basic_demo/glm4v_server.py`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from gateway.formats.events import Delta, Event, Finish
 from gateway.formats.openai import ChatRequest, Message, text_of
 
 Content: TypeAlias = str | list[dict[str, Any]]
-"""A text, or parts as the client sent them."""
+"""A text, or content parts as the client sent them."""
 
 _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
 _PARTS = ("text", "image_url")
 
 
 class GLM4VDialect(Dialect):
-    """A server for one request at a time. Its streams stop when their client leaves."""
+    """A server for one request at a time. A stream is cancelled when its client leaves."""
 
     name = "glm4v"
     context: ClassVar[int] = 8192
@@ -68,16 +68,16 @@ class GLM4VDialect(Dialect):
             prompt=prompt_tokens,
             budget=most,
             ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
-            abandon="drain",  # it cannot be stopped, and answers probes while it generates
+            abandon="drain",  # it cannot be cancelled, and it answers probes while it generates
         )
 
-    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - it stands for itself
+    def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - no facts of the request are needed
         _, message = only_choice(read_object(body))
         text = required_text(message)
         said: list[Event] = [Delta(text)] if text else []
         return [*said, Finish("stop")]
 
-    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - it stands for itself
+    def decoder(self, outgoing: Outgoing) -> Decoder:  # noqa: ARG002 - no facts of the request are needed
         return _GLM4VDecoder()
 
 
@@ -110,7 +110,7 @@ class _GLM4VDecoder(ChunkDecoder):
 
 
 def _plain_messages(request: ChatRequest) -> list[Sent]:
-    """Every message as a role and a content, calls and tool results in words."""
+    """Return every message as a role and a content, with calls and tool results as text."""
     names: dict[str, str] = {}
     plain: list[Sent] = []
     for place, message in enumerate(request.messages):
@@ -138,7 +138,7 @@ def _plain(message: Message, raw: Any, where: str, names: dict[str, str]) -> Sen
 
 
 def _content(message: Message, raw: Any, where: str) -> Content:
-    """Parts as they came if one of them is an image, else their text."""
+    """Return the content parts unchanged if one of them is an image, else their text."""
     parts = message.content if isinstance(message.content, list) else []
     for place, part in enumerate(parts):
         if part.type not in _PARTS:
@@ -152,7 +152,10 @@ def _content(message: Message, raw: Any, where: str) -> Content:
 
 
 def _checked(part: dict[str, Any], where: str) -> dict[str, Any]:
-    """A part the server can read. Raises `BadRequest` for a text without text, a picture that is none."""
+    """Return a content part that the server can read.
+
+    Raises `BadRequest` for a text part without text, and for an invalid picture.
+    """
     if part["type"] == "image_url":
         return pictures.checked_part(part, where)
     if not isinstance(part.get("text"), str):
@@ -161,7 +164,11 @@ def _checked(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:
-    """Strict turns: system texts before the next question (T1), runs merged (T2), a question first (T3)."""
+    """Return alternating turns that begin with a question.
+
+    System texts are moved before the next question (T1). Consecutive turns of one role are merged (T2). A
+    leading assistant turn is preceded by an empty question, or merged into the next question (T3).
+    """
     turns: list[Sent] = []
     for system, message in _placed(_paired_system(messages) if profile.system == "pair" else messages):
         text = JOINT.join(text for text in system if text)
@@ -175,9 +182,9 @@ def _turns(messages: list[Sent], profile: Profile) -> list[Sent]:
 
 
 def _answered(turns: list[Sent]) -> list[Sent]:
-    """The same with a blank for empty answers where there is a picture.
+    """Return the turns with a blank as the text of empty answers, if there is a picture.
 
-    The server takes an empty last answer for none, and then reads a variable that it has not set.
+    The server treats an empty last answer as a missing one, and then reads a variable that it has not set.
     """
     if not any(isinstance(turn["content"], list) for turn in turns):
         return turns
@@ -188,7 +195,7 @@ def _answered(turns: list[Sent]) -> list[Sent]:
 
 
 def _placed(messages: list[Sent]) -> list[tuple[list[str], Sent]]:
-    """Every message that is no system text, with the system texts that stand before it."""
+    """Return every message except system messages, with the system texts that belong before the message."""
     placed: list[tuple[list[str], Sent]] = []
     waiting: list[str] = []
     for message in messages:
@@ -213,7 +220,7 @@ def _add(turns: list[Sent], role: Literal["user", "assistant"], content: Content
 
 
 def _paired_system(messages: list[Sent]) -> list[Sent]:
-    """All system texts as a first question that was agreed to (`system = "pair"`)."""
+    """Put all system texts into a first question with an agreeing answer (`system = "pair"`)."""
     texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
     others = [message for message in messages if message["role"] != "system"]
     if not texts or not others or others[-1]["role"] == "assistant":
@@ -226,7 +233,10 @@ def _paired_system(messages: list[Sent]) -> list[Sent]:
 
 
 def _joined(before: Content, after: Content) -> Content:
-    """Two contents as one. The server joins texts with a blank, so texts that meet are made one part."""
+    """Join two contents.
+
+    The server joins text parts with a blank, so adjacent texts are joined into one part here.
+    """
     if isinstance(before, str) and isinstance(after, str):
         return JOINT.join(text for text in (before, after) if text)
     if isinstance(before, str):
@@ -240,7 +250,7 @@ def _joined(before: Content, after: Content) -> Content:
 
 
 def _with_text(parts: list[dict[str, Any]], text: str, *, first: bool) -> list[dict[str, Any]]:
-    """The parts with a text put before their first text, or behind their last."""
+    """Return the parts with a text added before their first text, or after their last text."""
     places = [place for place, part in enumerate(parts) if part["type"] == "text"]
     if not places:
         part = {"type": "text", "text": text}

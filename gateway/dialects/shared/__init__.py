@@ -1,17 +1,20 @@
-"""What several dialects use. Pure.
+"""Code that several dialects share. Pure.
 
-`folding`: a conversation as question-and-answer pairs; `fitting`: makes a conversation fit the context;
-`counting`: estimates of prompt tokens; `budget`: how long an answer may be, and why it ended;
-`budget_cutter`: cuts at that limit; `allowed`: values that a server takes; `losses`: what a request loses;
-`pictures`: image parts; `prompt_history`: the `POST /` format; `v3_messages`: messages of ChatGLM3;
-`v3_tools`: its tools; `v3_stream`: its streams; `glm4_calls`: tool calls of GLM-4; `leading_whitespace`:
-whitespace before an answer; `openai_like`: chunks of OpenAI-like servers as typed events; `reading`: their
-event streams, from bytes; `passing`: streams that pass as bytes; `answering`: whole answers that pass;
-`rewriting`: members that must be changed; `chunk_templates`: the constant parts of chunks; `state`: what
-chunks mean: finish, calls, usage; `calls`: one normaliser of tool calls; `finish_reasons`: spellings of
-finish reasons; `refusals`: what a backend's error means to the client; `reports`: errors in any form;
-`framing`: events of a stream, in whatever framing; `waits`: how long a busy server asks to be left alone;
-`wordings`: the words by which errors are known.
+Requests: `folding` turns a conversation into question-and-answer pairs; `fitting` makes a conversation fit
+the context; `counting` estimates prompt tokens; `budget` computes how long an answer may be, and why it
+ended; `budget_cutter` cuts an answer at that limit; `allowed` holds the values that a server accepts;
+`losses` names the parameters that a backend cannot honour; `pictures` checks image parts; `prompt_history`
+is the `POST /` format; `v3_messages` and `v3_tools` write messages and tools for ChatGLM3.
+
+Answers: `openai_like` reads chunks of OpenAI-like servers as typed events; `reading` reads their event
+streams from bytes; `passing` passes streams on as bytes; `answering` reads complete answers; `rewriting`
+changes members where a rule requires it; `chunk_templates` holds the constant parts of chunks; `state`
+keeps what chunks mean (finish, calls, usage); `calls` normalises tool calls; `finish_reasons` maps finish
+reasons; `framing` reads events with unusual framing; `v3_stream` reads ChatGLM3's streams; `glm4_calls`
+reads GLM-4's tool calls; `leading_whitespace` removes whitespace before an answer.
+
+Errors: `refusals` maps a backend's failure to an error; `reports` parses reports of failures; `waits` reads
+how long to wait for a busy server; `wordings` holds the wordings by which failures are recognised.
 
 Rule: May import `dialects.base` and `formats`, never a dialect.
 """

@@ -1,8 +1,9 @@
-"""Values a server takes: a request with any other is refused before it is sent.
+"""The values that a server accepts. A request with any other value is refused before it is sent.
 
-Each dialect states its table in `Dialect.ranges`; `check` compares a request with it. What a server answers
-with an unspecific 500 must not reach it, since a 500 also counts against the backend's health. Values that
-rule T12 adjusts (temperature near 0, top_p 0, limits beyond the context) are inside the ranges.
+Each dialect names its table in `Dialect.ranges`, and `check` compares a request with it. A value to which a
+server answers with an unspecific 500 must not reach the server, because a 500 also counts against the
+backend's health. Values that rule T12 adjusts (temperature near 0, top_p 0, limits beyond the context) are
+inside the ranges.
 """
 
 from __future__ import annotations
@@ -16,23 +17,29 @@ from gateway.errors import BadRequest
 from gateway.formats.openai import MAX_INTEGER, ChatRequest, NamedChoice, NamedFunction
 
 GREEDY_BELOW = 0.01
-"""Temperatures below this are sent as greedy decoding: in half precision they overflow (rule T12)."""
+"""Temperatures below this value are sent as 0 (greedy decoding).
+
+They overflow in half precision (rule T12).
+"""
 
 
 class AllowedRange(NamedTuple):
-    """The values of one parameter: from `low` to `high`, both included unless `above` excludes `low`."""
+    """The permitted values of one parameter: from `low` to `high`, both included.
+
+    With `above`, `low` itself is excluded.
+    """
 
     low: float
     high: float = math.inf
     above: bool = False
 
     def takes(self, value: float) -> bool:
-        """Whether the value is within the range."""
+        """Return True if the value is in the range."""
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     @property
     def words(self) -> str:
-        """The range as an error message says it."""
+        """The range in the words of an error message."""
         low = f"above {_plain(self.low)}" if self.above else f"at least {_plain(self.low)}"
         return low if self.high == math.inf else f"{low} and at most {_plain(self.high)}"
 
@@ -42,10 +49,10 @@ def _plain(number: float) -> str:
 
 
 Ranges = Mapping[str, AllowedRange]
-"""The range of each parameter that a dialect sends on."""
+"""The permitted range of each parameter that a dialect sends."""
 
 NOTHING: Ranges = MappingProxyType({})
-"""For a server that is sent no number, or checks all of them and answers 400 itself."""
+"""For a server that gets no numbers, or that checks all numbers itself and answers 400."""
 
 _LIMIT = AllowedRange(1, MAX_INTEGER)
 NATIVE: Ranges = MappingProxyType(
@@ -56,17 +63,17 @@ NATIVE: Ranges = MappingProxyType(
         "max_completion_tokens": _LIMIT,
     }
 )
-"""Sampling and length, as every ChatGLM server takes them."""
+"""Sampling parameters and length limits that every ChatGLM server accepts."""
 TRANSFORMERS: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": AllowedRange(0, above=True)})
-"""Servers that run the model in `transformers`, which refuses a repetition penalty of 0 or less."""
+"""For servers based on `transformers`, which refuses a repetition penalty of 0 or less."""
 VLLM: Ranges = MappingProxyType({**NATIVE, "repetition_penalty": AllowedRange(0, 2, above=True)})
-"""Servers that run the model in vLLM, whose `SamplingParams` refuses a repetition penalty above 2."""
+"""For servers based on vLLM, whose `SamplingParams` refuses a repetition penalty above 2."""
 
 
 def check(request: ChatRequest, ranges: Ranges) -> None:
-    """Raise `BadRequest` for a value outside its range, or a choice of a function that is not offered."""
+    """Raise `BadRequest` for a value outside its range, or for a choice of a function that is not offered."""
     body = request.body
-    if not ranges.keys().isdisjoint(body):  # most requests have none of them, and this runs for every one
+    if not ranges.keys().isdisjoint(body):  # fast path: most requests have none of these parameters
         _check_values(body, ranges)
     if request.tool_choice is not None or request.function_call is not None:
         check_choice(request)
@@ -98,9 +105,10 @@ def _check_named(param: str, name: str, request: ChatRequest) -> None:
 
 
 def check_functions(request: ChatRequest) -> None:
-    """Raise `BadRequest` for a function whose name the server could not find in an answer.
+    """Raise `BadRequest` for a function name that the server could not recognise in an answer.
 
-    These servers take an answer's first line for the name: an empty one, or one with a line break, is none.
+    These servers read the first line of an answer as the function name. An empty name, or a name with a
+    line break, can never match.
     """
     for place, tool in enumerate(request.tools or ()):
         if tool.function is not None:
@@ -115,7 +123,10 @@ def _check_name(name: str, param: str) -> None:
 
 
 def greedy(sampling: dict[str, Any]) -> dict[str, Any]:
-    """Send a temperature just above 0 as 0, for servers in half precision that take 0 as greedy."""
+    """Return the sampling members with a temperature below `GREEDY_BELOW` replaced by 0.
+
+    For servers in half precision that decode greedily at temperature 0.
+    """
     if 0 < sampling.get("temperature", 1) < GREEDY_BELOW:
         return {**sampling, "temperature": 0}
     return sampling

@@ -1,7 +1,8 @@
-"""Reads whole answers of an OpenAI-like server, and writes them as their client must see them.
+"""Reads complete answers of an OpenAI-like server and writes them in the form that the client must get.
 
-An answer that has every member a client expects, and nothing else that the rules are about, goes on as its
-own bytes after a short look. All others are one chunk to the same `AnswerState` that reads streams.
+An answer with all members that clients expect, and without anything that a rule changes, is sent as its own
+bytes after a short check. All other answers are read as one chunk by `AnswerState`, which reads streams
+too.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ _OTHERWISE = ("tool_calls", "function_call", "thinking", *REASONING)
 
 
 def answer_of(outgoing: Outgoing, body: bytes) -> list[Event]:
-    """A whole answer, as bytes where its client reads what the server writes, else as typed events.
+    """Read a complete answer; return its events.
 
-    Raises `UpstreamGarbled`, `UpstreamError`, `UpstreamTruncated`, `UpstreamEmpty`.
+    The events are `Passed` bytes if the client reads the format that the server writes, else typed events.
+    A body that is an event stream is read as well.
+
+    Raises `UpstreamGarbled`, `UpstreamError`, `UpstreamTruncated` and `UpstreamEmpty`.
     """
     if not body.startswith(b"{") and sse.is_stream(body):
         return _streamed(outgoing, body)
@@ -51,15 +55,16 @@ def answer_of(outgoing: Outgoing, body: bytes) -> list[Event]:
         return passed
     if outgoing.passes and outgoing.chunks:
         reader = PassingDecoder(outgoing)
-        return [*reader.feed(body), *reader.end(clean=True)[1:]]  # that it is whole was asked for
+        # A complete answer was requested, so its repair `other_kind` is dropped.
+        return [*reader.feed(body), *reader.end(clean=True)[1:]]
     return _read(outgoing, answer, body)
 
 
 def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | None:
-    """The answer as it came, if it has every member that clients expect; else None.
+    """Return the answer's own bytes and usage if it has every member that clients expect; else None.
 
-    Of these `refusal`, which many servers leave out, is put in where it belongs, and the model's name
-    replaced.
+    Two changes are made to the bytes: a missing `refusal`, which many servers leave out, is inserted, and
+    the model's name is replaced.
     """
     try:
         name, kind, created, seen, choices = _MEMBERS(answer)
@@ -80,7 +85,8 @@ def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | No
         return None
     if not _PLAIN.issuperset(message) and any(map(message.get, _OTHERWISE)):
         return None
-    # Without an escape there is no half pair. One byte is found in a tenth of the time of a longer text.
+    # JSON without an escape holds no half surrogate pair. Searching for one byte takes a tenth of the time
+    # of searching for a longer text.
     if body.find(_BACKSLASH) >= 0 and not (content.isascii() or _is_well_formed(content)):
         return None
     if not jsontext.is_standard(body):
@@ -92,7 +98,7 @@ def _passed(body: bytes, answer: dict[str, Any], model: str) -> list[Event] | No
 
 
 def _is_well_formed(text: str) -> bool:
-    """Whether a text holds no half of a surrogate pair."""
+    """Return True if the text holds no half surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -101,14 +107,14 @@ def _is_well_formed(text: str) -> bool:
 
 
 def _with_refusal(body: bytes, message: dict[str, Any]) -> bytes | None:
-    # In a text the quotes would be escaped: what looks like the member is the member.
+    # Inside a JSON string the quotes would be escaped, so a match is the member itself.
     if "refusal" in message or body.count(_ASSISTANT) != 1:
         return None
     return body.replace(_ASSISTANT, _ASSISTANT + b',"refusal":null')
 
 
 def _read(outgoing: Outgoing, answer: dict[str, Any], body: bytes | None) -> list[Event]:
-    """Read an answer member by member."""
+    """Read an answer that cannot be sent as its own bytes."""
     state = AnswerState(single=not outgoing.several)
     said = state.take(answer)
     require_messages(said)
@@ -161,7 +167,7 @@ def _choice(one: ChunkMeaning, finish: Finish, outgoing: Outgoing) -> dict[str, 
 
 
 def _beside(tools: tuple[ToolPiece, ...], one: ChunkMeaning) -> list[tuple[ToolPiece, dict[str, Any]]]:
-    """Each call with what came of it, whose unknown members go on."""
+    """Return each call with its object in the server's answer, whose unknown members are kept."""
     given = calls_in(one.members)
     calls = given if isinstance(given, list) and len(given) == len(tools) else [{}] * len(tools)
     return list(zip(tools, calls, strict=True))
@@ -177,7 +183,7 @@ def _call(piece: ToolPiece, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_rest(delta: Delta, rests: list[Delta]) -> Delta:
-    """A delta with what was held back of its choice."""
+    """Return a delta of a choice, joined with the content of that choice that was held back."""
     for rest in rests:
         if rest.choice == delta.choice:
             left = {piece.index: piece.arguments for piece in rest.tools}
@@ -191,7 +197,7 @@ def _with_rest(delta: Delta, rests: list[Delta]) -> Delta:
     return delta
 
 
-# --- an event stream where a whole answer was asked for ---------------------------------------------
+# --- event streams, where a complete answer was requested ------------------------------------------
 
 
 def _streamed(outgoing: Outgoing, body: bytes) -> list[Event]:
@@ -208,7 +214,7 @@ def _streamed(outgoing: Outgoing, body: bytes) -> list[Event]:
 
 
 class _StreamCollector(StreamReader):
-    """Puts the chunks of a stream together to the answer that they are pieces of."""
+    """Assembles the chunks of a stream into a complete answer. One per stream."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         super().__init__(outgoing)
@@ -217,7 +223,7 @@ class _StreamCollector(StreamReader):
         self._choices: dict[int, AnswerChoice] = {}
 
     def answer(self) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the complete answer."""
         choices = [
             {**self._more[index], **choice.object(index, legacy=False)}
             for index, choice in sorted(self._choices.items())
@@ -229,7 +235,7 @@ class _StreamCollector(StreamReader):
             "usage": usage_object(usage) if usage else None,
         }
 
-    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - `raw` is for those that pass bytes
+    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - for readers that pass bytes
         for name, value in chunk.items():
             if value and name not in ("choices", "usage") and not (name in _FIRST and name in self._members):
                 self._members[name] = value

@@ -1,8 +1,9 @@
-"""Cuts an answer at its budget where the server itself takes no limit.
+"""Cuts an answer at its token budget, for servers that accept no limit.
 
-The count is the estimate of `formats.token_counts`, over the whole text and not over its pieces, so that
-the cut falls at the same place however the text arrives. It falls between characters as people see them: a
-letter keeps its marks, an emoji its joiners, even a few tokens past the budget.
+Tokens are estimated by `formats.token_counts` over the whole text and not over its pieces. The cut is
+therefore at the same place however the text is split into pieces. The cut is between user-perceived
+characters: a letter keeps its combining marks and an emoji its joiners, even if they are a few tokens over
+the budget.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import unicodedata
 from gateway.formats import token_counts
 
 MOST_MARKS = 16
-"""How many tokens of marks may stand past the budget; a run longer than that is no character."""
+"""Maximum number of tokens of combining marks that may exceed the budget."""
 
 _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f")
 
@@ -20,7 +21,7 @@ _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f")
 class BudgetCutter:
     """Keeps one answer within `budget` tokens. One per answer.
 
-    `full` tells that something was cut away, and that nothing more will be taken.
+    `full` is True once text has been cut off. No more text is accepted then.
     """
 
     def __init__(self, budget: int | None, cjk: int) -> None:
@@ -32,11 +33,11 @@ class BudgetCutter:
 
     @property
     def counted(self) -> int:
-        """Estimated tokens of what was kept."""
+        """The estimated number of tokens of the text that was kept."""
         return token_counts.estimate("".join(self._kept), self._cjk)
 
     def take(self, text: str) -> str:
-        """The part of the next piece that is within the budget."""
+        """Return the part of the next piece that is within the budget."""
         if self.full or not text:
             return ""
         kept = text if self._fits(text) else self._cut(text)
@@ -47,8 +48,8 @@ class BudgetCutter:
     def _fits(self, text: str) -> bool:
         if self._budget is None:
             return True
-        # Every estimate rounds up, so the sum over the pieces is never too low; the exact count is made
-        # only when that sum passes the budget.
+        # Every estimate is rounded up, so the sum over the pieces is never too low. The whole text is only
+        # counted once that sum exceeds the budget.
         self._at_most += token_counts.estimate(text, self._cjk)
         if self._at_most > self._budget:
             self._at_most = self._count(text)
@@ -78,10 +79,10 @@ class BudgetCutter:
 
 
 def continues(before: str, char: str) -> bool:
-    """Whether a code point belongs to the character that the one before it is part of."""
+    """Return True if `char` belongs to the same user-perceived character as the code point `before` it."""
     return (
         char in _JOINERS
         or before == "\u200d"
         or unicodedata.category(char) in ("Mn", "Mc", "Me")
-        or "\U0001f3fb" <= char <= "\U0001f3ff"  # the tones of emoji
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones of emoji
     )

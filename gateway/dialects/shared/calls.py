@@ -1,9 +1,10 @@
-"""One normaliser of tool calls, for whole answers and for pieces of every OpenAI-like server.
+"""Normalises tool calls, in complete answers and in the chunks of every OpenAI-like server.
 
-Clients put a call together from its pieces by one rule: id and name come with the first piece, the
-arguments are added up by index. Servers send the index missing or 0 for every call, id and name in every
-piece, a new id in each piece, no id at all, arguments as an object, arguments repeated whole or growing in
-each piece. What `ToolCallAssembler` gives obeys the rule.
+Clients assemble a call from its pieces by one rule: the first piece has the id and the name, and the
+arguments of all pieces with the same index are concatenated. Servers break this rule in many ways: the
+index is missing, or 0 for every call; id and name are in every piece; each piece has a new id; there is no
+id; the arguments are an object instead of a text; each piece repeats all arguments, or all arguments so
+far. The output of `ToolCallAssembler` follows the rule.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from gateway.formats import jsontext
 from gateway.formats.events import ToolPiece
 
 LONGEST_COMPARED = 1 << 20
-"""Most characters of a call's arguments that are kept to find repetitions."""
+"""Maximum number of characters of a call's arguments that are kept to detect repetitions."""
 MOST_CALLS = 1024
-"""Most calls of one choice."""
+"""Maximum number of calls in one choice."""
 
 _MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _EMPTY = "{}"
@@ -27,12 +28,13 @@ _HIGH = ("\ud800", "\udbff")
 
 
 def join_halves(half: str, text: str) -> tuple[str, str]:
-    """Put half a surrogate pair before the text that follows it.
+    """Prepend half a surrogate pair to the text that follows it.
 
-    Returns the text and the half pair that it ends with, if it does.
+    Returns the joined text, and the half pair at its end, which is not part of the text; "" if there is
+    none.
     """
     if half:
-        # Python keeps two halves apart until they go through UTF-16.
+        # Python does not combine two surrogate halves in a str; a round trip through UTF-16 does.
         text = (half + text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if text and _HIGH[0] <= text[-1] <= _HIGH[1]:
         return text[:-1], text[-1]
@@ -40,11 +42,16 @@ def join_halves(half: str, text: str) -> tuple[str, str]:
 
 
 class _AssembledCall:
-    """One call as far as it has come.
+    """One call, assembled so far.
 
-    `index` is its place among the calls that have a name, -1 until it has one. `complete` tells that the
-    object of its arguments has been closed; `opening` that it began with `{}`, which may stand for nothing
-    yet.
+    Attributes:
+        index: position among the calls that have a name; -1 until the call has a name.
+        complete: True once the JSON object of the arguments has been closed.
+        opening: True if the first piece of the arguments was `{}`, which may be a placeholder for arguments
+            that follow.
+        held: arguments that arrived before the name.
+        half: half a surrogate pair at the end of the arguments.
+        size: number of characters of the arguments.
     """
 
     __slots__ = (
@@ -63,19 +70,19 @@ class _AssembledCall:
 
     @property
     def arguments(self) -> str:
-        """Its arguments so far."""
+        """The arguments so far, up to about `LONGEST_COMPARED` characters."""
         self._kept = ["".join(self._kept)]
         return self._kept[0]
 
     @property
     def awaits(self) -> bool:
-        """Whether an object may stand next in its arguments."""
+        """True if the next piece of the arguments may begin with a JSON object."""
         return not self.size or self.arguments.rstrip()[-1:] in (":", ",", "[")
 
     def add(self, text: str) -> str:
-        """Take a piece of the arguments and return what is new in it."""
+        """Add a piece of the arguments; return the part of it that is new."""
         text, self.half = join_halves(self.half, text)
-        if not text or self.complete:  # nothing follows an object: it is said again
+        if not text or self.complete:  # text after a complete object is a repetition
             return ""
         if not self.size and self.index < 0 and text.strip() == _EMPTY:
             self.opening = True
@@ -89,12 +96,15 @@ class _AssembledCall:
         return text
 
     def rest(self, *, fill: bool) -> str:
-        """What is left to say at the end; to `fill` is to give an object to a call that has no arguments."""
+        """Return the rest of the arguments at the end of the choice.
+
+        With `fill`, a call without arguments gets an empty object.
+        """
         half, self.half = self.half, ""
         return half or (_EMPTY if not self.size and (fill or self.opening) else "")
 
     def repeats(self, text: str) -> bool:
-        """Whether these are the arguments of this call, blanks aside."""
+        """Return True if `text` is the same JSON value as the arguments of this call."""
         try:
             return bool(
                 jsontext.read_lenient(self.arguments or _EMPTY) == jsontext.read_lenient(text or _EMPTY)
@@ -103,7 +113,10 @@ class _AssembledCall:
             return False
 
     def _unrepeated(self, text: str) -> str:
-        """The text without the arguments that have come, where it grows in each piece."""
+        """Return the new part of a piece that repeats all arguments so far.
+
+        Other pieces are returned unchanged.
+        """
         if not text.startswith(self.arguments):
             return text
         probe = _AssembledCall()
@@ -112,7 +125,7 @@ class _AssembledCall:
         return text if nested else text[self.size :]
 
     def _scan(self, text: str) -> None:
-        """Follow the brackets outside of strings."""
+        """Track the nesting of brackets outside of JSON strings."""
         if self._escaped:
             text, self._escaped = text[1:], False
         for mark in _MARK.findall(text):
@@ -126,7 +139,10 @@ class _AssembledCall:
 
 
 class ToolCallAssembler:
-    """The calls of one choice. One per choice; `take` is given each list of calls as it comes."""
+    """Assembles the calls of one choice.
+
+    One per choice. `take` reads each list of calls in order of arrival.
+    """
 
     __slots__ = ("_by_index", "_calls", "_named")
 
@@ -136,11 +152,14 @@ class ToolCallAssembler:
         self._named = 0
 
     def __len__(self) -> int:
-        """How many calls have a name."""
+        """Return the number of calls that have a name."""
         return self._named
 
     def take(self, given: Any) -> tuple[ToolPiece, ...]:
-        """Read a list of calls, or of pieces of calls. Raises `UpstreamGarbled` for what is none."""
+        """Read a list of calls, or of pieces of calls; return the normalised pieces.
+
+        Raises `UpstreamGarbled` if `given` is not a list of function calls.
+        """
         entries = _entries(given)
         touched: list[_AssembledCall] = []
         pieces: list[ToolPiece] = []
@@ -153,7 +172,10 @@ class ToolCallAssembler:
         return tuple(pieces)
 
     def rest(self, *, fill: bool = True) -> tuple[ToolPiece, ...]:
-        """What has been held back, once the choice has ended; arguments are an object, if there were none."""
+        """Return the pieces that were held back, once the choice has ended.
+
+        With `fill`, a call without arguments gets an empty object.
+        """
         named = (call for call in self._calls if call.index >= 0)
         return tuple(ToolPiece(call.index, rest) for call in named if (rest := call.rest(fill=fill)))
 
@@ -171,7 +193,7 @@ class ToolCallAssembler:
         return ToolPiece(call.index, call.held, call.id or None, call.name)
 
     def _of(self, read: _CallEntry, place: int | None, touched: list[_AssembledCall]) -> _AssembledCall:
-        """The call that an entry is a piece of, or a new one."""
+        """Return the call that an entry belongs to. A new call is created if there is none."""
         known = self._known(read, place)
         if known is None or _begins(known, read, beside=known in touched):
             if len(self._calls) >= MOST_CALLS:
@@ -195,7 +217,7 @@ class ToolCallAssembler:
 
 
 class _CallEntry:
-    """One entry of a list of calls, read."""
+    """The fields of one entry in a list of calls."""
 
     __slots__ = ("arguments", "id", "index", "name")
 
@@ -212,14 +234,14 @@ class _CallEntry:
         arguments = function.get("arguments")
         if arguments is None or isinstance(arguments, str):
             self.arguments = arguments or ""
-        else:  # some servers forget that arguments are a text
+        else:  # some servers send the arguments as an object, not as a text
             self.arguments = jsontext.write(arguments).decode()
 
 
 def _begins(call: _AssembledCall, read: _CallEntry, *, beside: bool) -> bool:
-    """Whether an entry that seems to be of `call` begins another: index and id are not always to be trusted.
+    """Return True if an entry starts a new call although its index or id is that of `call`.
 
-    `beside`: both stand in one list.
+    Servers send wrong indexes and ids. `beside` is True if `call` already has an entry in the same list.
     """
     if not (read.name and call.name):
         return beside and bool(read.id) and read.id != call.id
@@ -228,7 +250,7 @@ def _begins(call: _AssembledCall, read: _CallEntry, *, beside: bool) -> bool:
     if read.id and call.id:
         if read.id == call.id:
             return False
-        # A new id in each piece of one call happens; two calls of one function are told by their arguments.
+        # Some servers send a new id with each piece of one call, so the arguments decide.
         if read.index is None and read.arguments.startswith("{") and not call.awaits:
             return True
         return beside or call.complete or call.opening or not (call.size or read.arguments)
@@ -250,7 +272,10 @@ def _text(value: Any) -> str:
 
 
 def calls_in(message: dict[str, Any]) -> Any:
-    """The calls of a message or delta in today's form or the old one, as they are; a false value for none."""
+    """Return the calls of a message or delta, in the current or the legacy form, without checking them.
+
+    Returns a false value if there are no calls.
+    """
     calls = message.get("tool_calls")
     if calls:
         return calls
@@ -259,7 +284,7 @@ def calls_in(message: dict[str, Any]) -> Any:
 
 
 def whole_calls(message: dict[str, Any]) -> tuple[ToolPiece, ...]:
-    """The calls of a whole message, one piece each. Raises `UpstreamGarbled`."""
+    """Return the calls of a complete message, one piece for each call. Raises `UpstreamGarbled`."""
     given = calls_in(message)
     if not given:
         return ()

@@ -1,8 +1,8 @@
-"""The shape of a stream's chunks of text: what stands before and after the text, and what to write there.
+"""Templates of text chunks: the constant bytes around the text, and the bytes to write around it.
 
-A server writes the same bytes around each piece of text. Once one chunk has been parsed, a chunk with the
-same bytes around a JSON string says the same but for that string, and needs no parsing. That this is so is
-not assumed: a shape is only taken after its bytes, with another text in them, have been parsed and compared.
+A server writes the same bytes around every piece of text. Once one chunk has been parsed, a chunk with the
+same bytes around a JSON string differs only in that string, and need not be parsed. This is verified and
+not assumed: before a template is used, its bytes with another text in them are parsed and compared.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SAFE = (
     rb"|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))"
 )
 _TEXT = re.compile(_SAFE + rb"++")
-"""The inside of a JSON string, not empty, without half a surrogate pair."""
+"""Matches the inside of a JSON string that is not empty and has no half surrogate pair."""
 _OPENING = {name: re.compile(rb'"%b"\s*:\s*"' % name.encode()) for name in _NAMES}
 
 
 class ChunkTemplate(NamedTuple):
-    """What a chunk of text begins and ends with, and the pieces to write around its text.
+    """The bytes before and after the text of a chunk, and the bytes to write around the text.
 
-    `parts` is empty where the chunk goes on as it is.
+    `parts` is empty if the chunk is sent unchanged.
     """
 
     head: bytes
@@ -37,7 +37,7 @@ class ChunkTemplate(NamedTuple):
     parts: tuple[bytes, ...]
 
     def text(self, event: bytes) -> bytes | None:
-        """The text in an event, as it stands there; None where it is not of this shape."""
+        """Return the text in an event, still JSON-escaped; None if the event does not match the template."""
         if not (event.startswith(self.head) and event.endswith(self.tail)):
             return None
         text = event[len(self.head) : -len(self.tail)]
@@ -50,16 +50,22 @@ class ChunkTemplate(NamedTuple):
         return text
 
     def written(self, event: bytes, text: bytes) -> bytes:
-        """The event to send."""
+        """Return the event to send."""
         return text.join(self.parts) if self.parts else event
 
 
 def shape_of(
     chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes, out: dict[str, Any]
 ) -> ChunkTemplate | None:
-    """The shape of a chunk that says one text and nothing else; None for others, and in doubt.
+    """Return the template of a chunk that holds one text and nothing else; None for other chunks.
 
-    `raw` is its event without its end, `out` what is sent for it.
+    None is also returned in case of doubt.
+
+    Args:
+        chunk: the parsed chunk.
+        said: what the chunk adds to each choice.
+        raw: the event without its terminating blank line.
+        out: the chunk that is sent to the client.
     """
     if len(said) != 1 or not _says_text_alone(said[0], chunk) or "role" in out["choices"][0]["delta"]:
         return None
@@ -92,7 +98,7 @@ def _says_text_alone(one: ChunkMeaning, chunk: dict[str, Any]) -> bool:
 
 
 def _means(raw: bytes, chunk: dict[str, Any], members: dict[str, Any], name: str) -> bool:
-    """Whether an event with the mark as its text says what the chunk says with the mark as that member."""
+    """Return True if `raw`, whose text is the mark, parses to `chunk` with the mark as the member `name`."""
     text, members[name] = members[name], _MARK
     try:
         return bool(jsontext.read_lenient(raw[5:]) == chunk)

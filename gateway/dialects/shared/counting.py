@@ -1,4 +1,4 @@
-"""P: how many tokens a conversation has once a model's own template is around it (estimates).
+"""Estimates P, the number of prompt tokens after the model's own template has been applied.
 
 Source: the templates in ChatGLM-6B's, ChatGLM2's and ChatGLM3's model code.
 """
@@ -12,15 +12,15 @@ from gateway.dialects.shared.folding import FoldedConversation
 from gateway.formats import jsontext, token_counts
 
 ROUND = 14
-"""Tokens that the labels of one round cost, on ChatGLM-6B and ChatGLM2."""
+"""Number of tokens of the labels of one round, on ChatGLM-6B and ChatGLM2."""
 PREFIX = 2
-"""Tokens these models put before every prompt."""
+"""Number of tokens that these models put before every prompt."""
 ROLE = 3
-"""Tokens that a message's role costs, and the opening of the answer, from ChatGLM3 on."""
+"""Number of tokens of a message's role, and of the start of the answer, from ChatGLM3 on."""
 
 
 def count_bare(folded: FoldedConversation, cjk: int) -> int:
-    """P on ChatGLM-6B, where a first question stands bare and only later ones are rounds."""
+    """Return P on ChatGLM-6B, where a first question has no label and later questions are labelled rounds."""
     count = PREFIX + token_counts.estimate(folded.prompt.text, cjk)
     if folded.pairs:
         count += ROUND * (len(folded.pairs) + 1)
@@ -30,7 +30,7 @@ def count_bare(folded: FoldedConversation, cjk: int) -> int:
 
 
 def count_rounds(folded: FoldedConversation, cjk: int) -> int:
-    """P on ChatGLM2, where every question is a labelled round, the first and the last included."""
+    """Return P on ChatGLM2, where every question is a labelled round, including the first and the last."""
     count = PREFIX + ROUND * (len(folded.pairs) + 1) + token_counts.estimate(folded.prompt.text, cjk)
     for question, answer in folded.pairs:
         count += token_counts.estimate(question.text, cjk) + token_counts.estimate(answer.text, cjk)
@@ -38,6 +38,6 @@ def count_rounds(folded: FoldedConversation, cjk: int) -> int:
 
 
 def count_messages(texts: Iterable[str], tools: list[dict[str, Any]] | None = None) -> int:
-    """P from ChatGLM3 on, where every message has its role, and the tools stand in it as JSON."""
+    """Return P from ChatGLM3 on, where every message has a role, and tools are included as JSON."""
     count = ROLE + sum(ROLE + token_counts.estimate(text) for text in texts)
     return count + token_counts.estimate(jsontext.write(tools).decode()) if tools else count

@@ -1,4 +1,4 @@
-"""Finish reasons as servers spell them: one table, for chunks and for whole answers."""
+"""The finish reasons of all servers, mapped to OpenAI's. One table for chunks and complete answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gateway.errors import UpstreamError
 from gateway.formats.events import FinishReason
 
 LONGEST_WORD = 40
-"""Most characters of an unknown word that are logged."""
+"""Maximum number of characters of an unknown finish reason that are logged."""
 LONGEST_REFUSAL = 1000
-"""How much of a refusal is searched, in bytes."""
+"""Number of bytes of a refusal that are searched."""
 
 _SYNONYMS: Mapping[FinishReason, str] = {
     "stop": """stop eos eos_token end_token end end_turn stop_sequence stop_token stop_string stop_str
@@ -37,10 +37,10 @@ _NONE = frozenset({"", "null", "none"})
 
 
 def reason_of(value: Any) -> FinishReason | None:
-    """Translate a finish reason to one of OpenAI's.
+    """Translate a server's finish reason to OpenAI's.
 
-    Returns None for null, "" and what is no text; "stop" for a word nobody knows. Raises `UpstreamError` for
-    words by which a server says that it failed.
+    Returns None for null, "" and values that are not text. Returns "stop" for an unknown word. Raises
+    `UpstreamError` for words with which a server reports that it failed.
     """
     if value is None:
         return None
@@ -51,7 +51,7 @@ def reason_of(value: Any) -> FinishReason | None:
 
 
 def unknown_word(value: Any) -> str:
-    """The word of a finish reason that the table does not have, shortened; "" for those it has."""
+    """Return a finish reason that is not in the table, shortened; "" for a known finish reason."""
     word = _word(value)
     if word in _REASONS or word in _NONE or word in _FAILURES:
         return ""
@@ -59,7 +59,7 @@ def unknown_word(value: Any) -> str:
 
 
 def refuses_tool_streams(body: bytes) -> bool:
-    """Whether a refusal says that the server does not stream where tools are offered."""
+    """Return True if a refusal says that the server does not stream when tools are offered."""
     words = body[:LONGEST_REFUSAL].lower()
     return b"stream" in words and _TOOLS.search(words) is not None and _REFUSES.search(words) is not None
 

@@ -1,7 +1,7 @@
-"""Makes a conversation fit the context: refused or trimmed where it does not (rule T10).
+"""Makes a conversation fit the context: it is trimmed or refused if it does not fit (rule T10).
 
-Trimming takes whole oldest exchanges, a question with all that answered it; system texts and the last
-question always stay.
+Trimming removes the oldest exchanges as a whole: a question with everything that answered it. System texts
+and the last question are never removed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from gateway.dialects.shared.folding import FoldedConversation, fold
 from gateway.formats.openai import ChatRequest
 
 Sent: TypeAlias = dict[str, Any]
-"""One message as a server gets it: `role`, `content` and what belongs to it."""
+"""One message as it is sent to a server: `role`, `content` and further members."""
 
 
 def fold_to_fit(
     request: ChatRequest, profile: Profile, context: int, count: Callable[[FoldedConversation], int]
 ) -> tuple[FoldedConversation, int]:
-    """The conversation as pairs and a question, and P as `count` counts it.
+    """Return the conversation folded into pairs that fit the context, and P as `count` estimates it.
 
-    Raises `BadRequest`, `ContextExceeded`.
+    Raises `BadRequest` and `ContextExceeded`.
     """
     folded = fold(request, system=profile.system, leading_assistant=profile.leading_assistant)
     if profile.trim:
@@ -40,7 +40,10 @@ def fold_to_fit(
 def messages_to_fit(
     messages: list[Sent], profile: Profile, context: int, count: Callable[[list[Sent]], int]
 ) -> tuple[list[Sent], int]:
-    """The same for a conversation that stays a list of messages. Raises `ContextExceeded`."""
+    """Return the messages that fit the context, and P as `count` estimates it.
+
+    Raises `ContextExceeded`.
+    """
     starts = [0, *exchanges(messages)] if profile.trim else [0]
     dropped = budget.fewest_dropped(
         len(starts) - 1, lambda drop: budget.fits(count(without_before(messages, starts[drop])), context)
@@ -52,7 +55,10 @@ def messages_to_fit(
 
 
 def exchanges(messages: list[Sent]) -> list[int]:
-    """Where each exchange but the first begins: a question and all that answers it, calls included."""
+    """Return the start index of every exchange except the first.
+
+    An exchange is a question with everything that answered it, calls included.
+    """
     spoken = [place for place, message in enumerate(messages) if message["role"] != "system"]
     return [
         place
@@ -62,12 +68,12 @@ def exchanges(messages: list[Sent]) -> list[int]:
 
 
 def without_before(messages: list[Sent], start: int) -> list[Sent]:
-    """The messages from `start` on, and all system messages."""
+    """Return the messages from index `start` on, preceded by all earlier system messages."""
     return [message for message in messages[:start] if message["role"] == "system"] + messages[start:]
 
 
 def as_messages(folded: FoldedConversation) -> list[Sent]:
-    """The pairs as strictly alternating messages, the question last."""
+    """Return the pairs as strictly alternating messages, with the question as the last message."""
     messages: list[Sent] = []
     for question, answer in folded.history:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -1,7 +1,7 @@
-"""What stands in one event, or in one body, of a server that frames its answers in its own way.
+"""Reads the objects in one event, or in one body, of servers with unusual framing.
 
-Most events hold one JSON object. Some hold several side by side, or in a list, or a ping; some begin with a
-second `data:`; some servers cut a character of several bytes in two.
+Most events hold one JSON object. Some hold several objects in a row or in a list, or a keep-alive ping.
+Some begin with a second `data:`. Some servers split the bytes of one character across two events.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from gateway.errors import UpstreamGarbled
 from gateway.formats import sse
 
 MOST_OBJECTS = 4096
-"""Most objects of one event, or of one body that is no single object."""
+"""Maximum number of objects in one event, or in one body that is not a single object."""
 
 MOST_BROKEN = 64
-"""Broken characters of one event that are looked at one by one: each costs a copy of the event."""
+"""Maximum number of invalid characters of one event that are repaired one by one.
+
+Each repair costs a copy of the event.
+"""
 
 _PREFIX = b"data:"
 _LONGEST_MARK = 16
@@ -30,17 +33,17 @@ _raw_decode = json.JSONDecoder().raw_decode
 
 
 def is_end(data: bytes) -> bool:
-    """Whether an event's data is the mark that ends a stream."""
+    """Return True if the data of an event is the mark that ends a stream."""
     return len(data) <= _LONGEST_MARK and sse.is_mark(data.decode("utf-8", "replace"))
 
 
 def is_ping(kind: str) -> bool:
-    """Whether events of this type only keep a connection open."""
+    """Return True if events of this type only keep the connection open."""
     return kind.lower() in _PINGS
 
 
 def says_nothing(chunk: dict[str, Any]) -> bool:
-    """Whether an object without choices is a ping, and no answer nor part of one."""
+    """Return True if an object without choices is a keep-alive ping, and not part of an answer."""
     if not chunk:
         return True
     for name in ("type", "object", "event"):
@@ -51,9 +54,10 @@ def says_nothing(chunk: dict[str, Any]) -> bool:
 
 
 def objects_in(data: bytes) -> list[dict[str, Any]]:
-    """The objects of an event or a body: one, or several side by side or in a list.
+    """Return the objects of an event or a body: one object, or several in a row or in a list.
 
-    Raises `UpstreamGarbled` where it is anything else, and what `refusals` makes of the report of an error.
+    Raises `UpstreamGarbled` for anything else. If an object is an error report, raises the error that
+    `refusals` derives from it.
     """
     try:
         return [read_object(data)]
@@ -81,7 +85,10 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _side_by_side(data: bytes) -> Iterator[Any]:
-    """JSON values with nothing or blanks between them; a mark at their end is left out."""
+    """Yield JSON values that follow one another, with or without blanks.
+
+    An end mark after them is skipped.
+    """
     text = data.decode("utf-8", "replace")
     at, end = 0, len(text)
     try:
@@ -97,16 +104,16 @@ def _side_by_side(data: bytes) -> Iterator[Any]:
 
 
 class Characters:
-    """Puts characters together whose bytes a server has cut in two events. One per stream.
+    """Rejoins characters whose bytes a server has split across two events. One per stream.
 
-    Half a character that is never completed is left out.
+    Half a character that is never completed is dropped.
     """
 
     def __init__(self) -> None:
         self._half = b""
 
     def whole(self, data: bytes) -> bytes:
-        """The data of an event that may not be UTF-8, as UTF-8."""
+        """Return the data of an event as valid UTF-8. Invalid bytes become U+FFFD."""
         half, self._half = self._half, b""
         out: list[bytes] = []
         for _ in range(MOST_BROKEN):
@@ -128,5 +135,5 @@ class Characters:
 
 
 def undoubled(data: bytes) -> bytes:
-    """The data without a second `data:` before it."""
+    """Return the data of an event without a second `data:` prefix."""
     return data[len(_PREFIX) :].strip() if data.startswith(_PREFIX) else data

@@ -1,8 +1,11 @@
-"""The calls of GLM-4's server: believed only where the function was offered and its arguments are an object.
+"""Reads the tool calls of GLM-4's server.
 
-The server takes an answer's first line for a function's name and the rest for its arguments. In streams it
-does not look at the rest; in whole answers it also takes the names `cogview` and `simple_browser`, whether
-offered or not; editions before July 2024 take any two lines. What is no call is the text it was made from.
+A call is accepted only if its function was offered and its arguments are a JSON object. All other calls are
+turned back into the text that the server made them of.
+
+The server reads the first line of an answer as the name of a function, and the rest as its arguments. In
+streams it does not check the rest. In complete answers it also accepts the names `cogview` and
+`simple_browser`, even if they were not offered. Editions before July 2024 accept any two lines as a call.
 Source: THUDM/GLM-4 `glm_server.py`, `openai_api_server.py`: `process_response`, `predict_stream`.
 """
 
@@ -17,7 +20,7 @@ from gateway.formats import jsontext
 from gateway.formats.events import ToolPiece
 
 _WRAPPED = "prompt"
-"""Where the server puts what followed the name `cogview`."""
+"""The member in which the server puts the text that followed the name `cogview`."""
 
 
 class GLM4CallReader:
@@ -32,9 +35,10 @@ class GLM4CallReader:
         return bool(self._calls)
 
     def note(self, given: Any) -> None:
-        """Take the calls of one delta as they came, as long as they are one call piece by piece.
+        """Read the calls of one delta as the server sent them.
 
-        What is said again, or follows the arguments, is missing from the pieces, but not from the answer.
+        Their texts are stored as long as they are consecutive pieces of one call. Repetitions and text
+        after the arguments are missing from the normalised pieces, but are part of the answer's text.
         """
         match given:
             case [{"function": {"arguments": str() | None as arguments, **function}, **entry}] if self._plain:
@@ -44,17 +48,17 @@ class GLM4CallReader:
                 self._plain = False
 
     def add(self, pieces: Iterable[ToolPiece]) -> None:
-        """Take the pieces of one delta."""
+        """Add the normalised pieces of one delta."""
         for piece in pieces:
             self._calls.setdefault(piece.index, []).append(piece)
 
     @property
     def pieces(self) -> tuple[ToolPiece, ...]:
-        """Every call so far as one piece."""
+        """Every call so far, as one piece each."""
         return tuple(_joined(pieces) for pieces in self._calls.values())
 
     def offered(self, names: frozenset[str]) -> tuple[ToolPiece, ...]:
-        """The calls, if each is of one of these functions; none where text follows the arguments."""
+        """Return the calls if each of them is of an offered function; none if text follows the arguments."""
         calls = offered(self.pieces, names)
         if not (calls and self._plain):
             return calls
@@ -65,7 +69,7 @@ class GLM4CallReader:
 
     @property
     def text(self) -> str:
-        """The answer that the server made the calls of."""
+        """The text of the answer that the server turned into calls."""
         pieces = self.pieces
         if self._plain and pieces and pieces[0].name != "cogview":
             return f"{pieces[0].name or ''}\n{''.join(self._written)}".rstrip()
@@ -82,9 +86,9 @@ def _joined(pieces: list[ToolPiece]) -> ToolPiece:
 
 
 def offered(calls: tuple[ToolPiece, ...], names: frozenset[str]) -> tuple[ToolPiece, ...]:
-    """The calls, if each is of a function that was offered and has an object for arguments; else none.
+    """Return the calls if all are of offered functions and have JSON objects as arguments; else none.
 
-    Blanks around the arguments go: the server strips them from whole answers only.
+    Blanks around the arguments are removed, because the server removes them in complete answers only.
     """
     unwrapped = tuple(replace(call, arguments=_unwrapped(call.arguments.strip())) for call in calls)
     good = all(call.name in names and parses_to_object(call.arguments) for call in unwrapped)
@@ -92,12 +96,15 @@ def offered(calls: tuple[ToolPiece, ...], names: frozenset[str]) -> tuple[ToolPi
 
 
 def as_text(calls: tuple[ToolPiece, ...]) -> str:
-    """The answer that the server made these calls of."""
+    """Return the text of the answer that the server turned into these calls."""
     return "\n".join(f"{call.name or ''}\n{_source(call)}" for call in calls)
 
 
 def written_call(text: str, names: frozenset[str]) -> tuple[ToolPiece, ...]:
-    """A call that the server took for a text: in whole answers it allows no empty line in one."""
+    """Return a call that the server left in the text, or none.
+
+    In complete answers, the server does not recognise a call if an empty line follows the name.
+    """
     name, _, arguments = text.strip().partition("\n")
     if not arguments.startswith("\n"):
         return ()
@@ -105,7 +112,10 @@ def written_call(text: str, names: frozenset[str]) -> tuple[ToolPiece, ...]:
 
 
 def is_chunk(text: str) -> bool:
-    """Whether a first text is a chunk in JSON: all that the streams of the first editions consist of."""
+    """Return True if the first text of a stream is a chunk in JSON.
+
+    The streams of the first editions consist of such texts only.
+    """
     if not text.startswith('{"model"'):
         return False
     value = _read(text)
@@ -120,7 +130,7 @@ def _source(call: ToolPiece) -> str:
 
 
 def _unwrapped(arguments: str) -> str:
-    """The arguments; where a server encoded them twice, once."""
+    """Return the arguments. Arguments that the server encoded twice are decoded once."""
     value = _read(arguments) if arguments.startswith('"') else None
     return value if isinstance(value, str) else arguments
 

@@ -1,16 +1,16 @@
-"""The newline and the blank that ChatGLM3 and GLM-4 write before an answer, which no client asked for."""
+"""Removes the newline and the blank that ChatGLM3 and GLM-4 write before an answer."""
 
 from __future__ import annotations
 
 
 class LeadingWhitespace:
-    """Removes the lead from one answer, however its pieces are cut. One per answer."""
+    """Removes leading whitespace from one answer, however the answer is split into pieces. One per answer."""
 
     def __init__(self, expected: str = "\n ") -> None:
         self._expected = expected
 
     def strip(self, piece: str) -> str:
-        """The piece without what is left of the lead."""
+        """Return the next piece without the leading whitespace that is still expected."""
         while piece and self._expected:
             if piece[0] != self._expected[0]:
                 self._expected = ""
@@ -20,5 +20,5 @@ class LeadingWhitespace:
 
 
 def without_lead(text: str) -> str:
-    """A whole answer without its lead."""
+    """Return a complete answer without its leading whitespace."""
     return LeadingWhitespace().strip(text)

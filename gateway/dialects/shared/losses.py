@@ -1,4 +1,7 @@
-"""What a request loses on a backend that cannot honour all of it: reported, or refused under `strict`."""
+"""Finds the parameters of a request that a backend cannot honour.
+
+They are reported, or refused under `strict`.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +41,17 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "max_tokens": lambda _: False,
     "max_completion_tokens": lambda _: False,
 }
-"""The parameters that can be lost, with the test for a value that asks for nothing."""
+"""The parameters that can be lost. Each test returns True for a value that requests nothing special."""
 
 _LOSABLE = frozenset(_NEUTRAL)
 _HARMLESS = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
     | {"prompt_cache_retention"}
 )
-"""Unknown members that change no answer: reported, but never refused."""
+"""Members that do not change an answer. They are reported, but never refused."""
 
 NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call", "messages"})
-"""All known names that can stand in `x-gateway-ignored`, beside those of members that nobody knows."""
+"""All names that can appear in `x-gateway-ignored`, apart from the names of unknown members."""
 
 
 def lost(
@@ -57,11 +60,14 @@ def lost(
     honoured: frozenset[str],
     more: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Name the parameters of this request that the backend will not honour.
+    """Return the names of the parameters of this request that the backend will not honour.
 
-    `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself. Members
-    that nobody knows come last, with those inside of messages and tools.
-    Raises `UnsupportedParameter` under `strict`.
+    Names of unknown members come last, including members inside of messages and tools. Raises
+    `UnsupportedParameter` under `strict`.
+
+    Args:
+        honoured: names of the parameters that the dialect sends to the backend.
+        more: losses that the dialect itself has found.
     """
     body = request.body
     suspects = _LOSABLE.intersection(body).difference(honoured)

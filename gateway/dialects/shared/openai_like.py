@@ -1,7 +1,8 @@
-"""OpenAI's answers as ChatGLM servers and others really send them: read defensively, believed sparingly.
+"""Reads the answers of OpenAI-like servers, which often differ from OpenAI's format.
 
-`read_object` to `usage_of` read single values; `ChunkDecoder` reads a stream and knows how streams may end.
-What is missing, doubled or of a wrong type becomes a repair or an error here, never a wrong answer.
+The functions from `read_object` to `usage_of` read single values. `ChunkDecoder` reads a stream and handles
+all known ways in which a stream ends. A missing, repeated or wrongly typed value results in a repair or an
+error, never in a wrong answer.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from gateway.formats.events import NO_EXTRAS, Delta, Event, Finish, FinishReason
 from gateway.formats.openai import ChatRequest
 
 DONE = "[DONE]"
-"""What the last event of a good stream says."""
+"""The data of the last event of a complete stream."""
 
 _COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
-"""The counts of a usage; all its other members go on as they are."""
+"""The members of a usage that the gateway reads. All other members are passed on unchanged."""
 
 _NAMES_OF_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 _LONGEST_COUNT = 9
@@ -35,10 +36,10 @@ _LONGEST_COUNT = 9
 
 
 def sampling(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """Temperature and top_p for servers that take temperature 0 as greedy.
+    """Return temperature and top_p for servers that decode greedily at temperature 0.
 
-    A top_p of 0 becomes 0.01, which keeps the top token alone: chatglm.cpp would take 0 for "off", vLLM
-    refuses it.
+    A top_p of 0 is sent as 0.01, which keeps only the most likely token. chatglm.cpp would read 0 as "off",
+    and vLLM refuses it.
     """
     sampling: dict[str, Any] = {}
     if request.temperature is not None:
@@ -49,10 +50,10 @@ def sampling(request: ChatRequest, profile: Profile) -> dict[str, Any]:
 
 
 def offered_tools(request: ChatRequest, **defaults: Any) -> list[dict[str, Any]]:
-    """The functions offered, in today's form, with the members these servers know and no others.
+    """Return the offered functions in the current form, with only the members that these servers know.
 
-    `defaults` stand in for members the client left out. Raises `UnsupportedParameter` for a tool that is no
-    function.
+    `defaults` are the values of members that the client left out. Raises `UnsupportedParameter` for a tool
+    that is not a function.
     """
     offered: list[dict[str, Any]] = []
     for place, tool in enumerate(request.offered):
@@ -66,12 +67,12 @@ def offered_tools(request: ChatRequest, **defaults: Any) -> list[dict[str, Any]]
 
 
 def tool_names(offered: list[dict[str, Any]]) -> frozenset[str]:
-    """The names of the functions offered."""
+    """Return the names of the offered functions."""
     return frozenset(tool["function"]["name"] for tool in offered)
 
 
 def choice_name(request: ChatRequest) -> str:
-    """What the client calls its choice of tools."""
+    """Return the name of the parameter in which the client sent its choice of tools."""
     return "function_call" if request.legacy_functions else "tool_choice"
 
 
@@ -79,9 +80,10 @@ def choice_name(request: ChatRequest) -> str:
 
 
 def read_object(raw: bytes | str) -> dict[str, Any]:
-    """Parse one JSON object of a backend.
+    """Parse one JSON object from a backend.
 
-    Raises `UpstreamGarbled` for anything else, and for the report of an error what `refusals` makes of it.
+    Raises `UpstreamGarbled` if `raw` is anything else. If `raw` is an error report, raises the error that
+    `refusals` derives from it.
     """
     try:
         value = jsontext.read_lenient(raw)
@@ -100,7 +102,7 @@ def read_object(raw: bytes | str) -> dict[str, Any]:
 
 
 def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choices of an answer or a chunk. Raises `UpstreamGarbled` when they are no list of objects."""
+    """Return the choices of an answer or chunk. Raises `UpstreamGarbled` if they are no list of objects."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamGarbled("The backend's answer has no list of choices.")
@@ -108,7 +110,7 @@ def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def message_of(choice: dict[str, Any]) -> dict[str, Any]:
-    """The message of a choice of a whole answer. Raises `UpstreamGarbled`."""
+    """Return the message of a choice of a complete answer. Raises `UpstreamGarbled`."""
     message = choice.get("message")
     if not isinstance(message, dict):
         raise UpstreamGarbled("The backend's answer has no message.")
@@ -116,7 +118,7 @@ def message_of(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def only_choice(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The first choice of a whole answer and its message. Raises `UpstreamGarbled`."""
+    """Return the first choice of a complete answer and its message. Raises `UpstreamGarbled`."""
     choices = choices_of(answer)
     if not choices:
         raise UpstreamGarbled("The backend's answer has no choice.")
@@ -124,17 +126,20 @@ def only_choice(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def index_of(choice: dict[str, Any], place: int) -> int:
-    """A choice's index; chatglm.cpp leaves it out, then it is the place in the list."""
+    """Return the index of a choice. Without a valid index, return `place`, its position in the list.
+
+    chatglm.cpp sends no index.
+    """
     index = choice.get("index")
     return index if token_counts.plausible(index) else place
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """The text of a message or delta, "" for none. Raises `UpstreamGarbled` for anything but text."""
+    """Return the text of a message or delta; "" if it has none. Raises `UpstreamGarbled` for other types."""
     content = message.get("content")
     if content is None:
         return ""
-    if isinstance(content, list) and content:  # parts, as a request may have them
+    if isinstance(content, list) and content:  # a list of content parts, in the form that requests use
         return "".join(map(_text_of_part, content))
     if not isinstance(content, str):
         raise UpstreamGarbled("The content of the backend's answer is not text.")
@@ -149,14 +154,14 @@ def _text_of_part(part: Any) -> str:
 
 
 def required_text(message: dict[str, Any]) -> str:
-    """The text of a message that must have one. Raises `UpstreamGarbled`."""
+    """Return the text of a message that must have content. Raises `UpstreamGarbled`."""
     if message.get("content") is None:
         raise UpstreamGarbled("The backend's answer has no content.")
     return text_of(message)
 
 
 def usage_of(answer: dict[str, Any]) -> Usage | None:
-    """The usage a backend counted, or None where it is missing or cannot be true."""
+    """Return the usage that the backend counted, or None if it is missing or implausible."""
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return None
@@ -176,9 +181,9 @@ def usage_of(answer: dict[str, Any]) -> Usage | None:
 
 
 def _respelt(usage: dict[str, Any]) -> tuple[int | None, int | None]:
-    """The counts of prompt and completion where they are written or named in another way than OpenAI's.
+    """Return the prompt and completion counts of a usage with other member names or types than OpenAI's.
 
-    One that is missing is what the other leaves of the total.
+    If one of the two counts is missing, it is computed from the total.
     """
     prompt, completion = (_count_of(usage, names) for names in _NAMES_OF_COUNTS)
     total = _count_of(usage, ("total_tokens",))
@@ -200,12 +205,12 @@ def _count_of(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _counts_in(details: dict[str, Any]) -> dict[str, int | None]:
-    """The members of a usage's details that are counts, or null."""
+    """Return the members of a usage's details that are counts or null."""
     return {name: value for name, value in details.items() if value is None or token_counts.plausible(value)}
 
 
 def parses_to_object(text: str) -> bool:
-    """Whether a call's arguments are what they should be: JSON text of an object, without NaN."""
+    """Return True if the arguments of a call are the JSON text of an object, without NaN or infinity."""
     try:
         return isinstance(jsontext.read_finite(text), dict)
     except ValueError:
@@ -216,11 +221,11 @@ def parses_to_object(text: str) -> bool:
 
 
 class ChunkDecoder(Decoder):
-    """Reads a stream of `chat.completion.chunk`s. One per stream.
+    """Reads a stream of `chat.completion.chunk` objects. One per stream. Subclasses override single steps.
 
-    A choice ends with its first finish reason; whatever comes for it later is dropped. `[DONE]` without
-    a reason, and a reason without `[DONE]`, are repaired; an end without either is a cut. `counts` tells
-    whether usage in the chunks is believed.
+    A choice ends with its first finish reason. Content that arrives for the choice after that is dropped.
+    `[DONE]` without a finish reason, and a finish reason without `[DONE]`, are repaired. A stream that ends
+    with neither is truncated. `counts` is True if usage in the chunks is trusted.
     """
 
     counts: ClassVar[bool] = False
@@ -231,35 +236,35 @@ class ChunkDecoder(Decoder):
         self._called: set[int] = set()
         self._usage: Usage | None = None
 
-    # What a dialect may do its own way.
+    # Steps that dialects override.
 
     def delta(
         self,
-        choice: dict[str, Any],  # noqa: ARG002 - for those that override it
+        choice: dict[str, Any],  # noqa: ARG002 - a default
         delta: dict[str, Any],
         index: int,
     ) -> Delta:
-        """One delta as a piece."""
+        """Return the content of one delta object."""
         return Delta(text_of(delta), self.calls(delta, index), index)
 
     def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
-        """The pieces of calls in one delta."""
+        """Return the pieces of calls in one delta object."""
         given = calls_in(delta)
         return self._normal.setdefault(index, ToolCallAssembler()).take(given) if given else ()
 
     def pieces(self, delta: Delta) -> list[Event]:
-        """What of a piece goes on; a `Finish` among it ends the choice."""
+        """Return the events to pass on for a delta. A `Finish` at the end of the list ends the choice."""
         return [] if delta.empty else [delta]
 
     def reason(self, reason: FinishReason) -> FinishReason:
-        """The reason to give where the backend gave this one."""
+        """Return the finish reason to report for the backend's finish reason."""
         return reason
 
     def done_expected(self) -> bool:
-        """Whether this stream should have ended with `[DONE]`."""
+        """Return True if the stream is incomplete without `[DONE]`, so that a repair is reported."""
         return True
 
-    # What is the same for all.
+    # Steps that are the same for all dialects.
 
     @property
     def finished(self) -> bool:
@@ -267,12 +272,12 @@ class ChunkDecoder(Decoder):
 
     @property
     def begun(self) -> bool:
-        """Whether any chunk has come."""
+        """True once any chunk with a choice has arrived."""
         return bool(self._reasons)
 
     @property
     def reasons(self) -> list[FinishReason | None]:
-        """How each choice that has begun has ended so far."""
+        """The finish reason of each choice that has begun; None while it has not ended."""
         return list(self._reasons.values())
 
     def feed(self, event: sse.SseEvent) -> list[Event]:
@@ -291,7 +296,7 @@ class ChunkDecoder(Decoder):
         choices = choices_of(chunk)
         return [event for place, choice in enumerate(choices) for event in self._choice(choice, place)]
 
-    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - the framing matters to dialects without an end
+    def end(self, *, clean: bool) -> list[Event]:  # noqa: ARG002 - for dialects whose streams have no end mark
         if self.done:
             return []
         if not self._reasons or None in self._reasons.values():
@@ -316,7 +321,11 @@ class ChunkDecoder(Decoder):
         return events
 
     def _finish(self, index: int, reason: FinishReason) -> list[Event]:
-        """The end of a choice, after what is left of its calls. With calls "stop" is "tool_calls"."""
+        """Return the end of a choice, preceded by the rest of its calls.
+
+        In a choice with calls, "stop" becomes "tool_calls". In a choice without calls, "tool_calls" becomes
+        "stop".
+        """
         left = self._normal[index].rest(fill=False) if index in self._normal else ()
         events = self.pieces(Delta(tools=left, choice=index)) if left else []
         if reason in ("stop", "tool_calls"):

@@ -1,8 +1,9 @@
-"""Passes an OpenAI-like server's stream on as bytes, changed only where the rules ask for it.
+"""Passes the stream of an OpenAI-like server to the client as bytes, changed only where a rule requires it.
 
-The first chunks are parsed, as is every chunk that says more than text. Most chunks of a stream say one
-piece of text between bytes that are always the same (`chunk_templates`): those go on without being parsed.
-What they mean is decided by the same `AnswerState` as for every other client.
+The first chunks are parsed, and so is every chunk that holds more than text. Most chunks of a stream hold
+one piece of text between bytes that never change (`chunk_templates`). Those chunks are passed on without
+parsing. The meaning of parsed chunks is decided by `AnswerState`, which the reader of typed events uses
+too.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from gateway.formats.events import Event, Finish, FinishReason, Passed, Repair, 
 
 _END = b"\n\n"
 _UNCOUNTED = 16_384
-"""Bytes of texts that are kept to be counted together: they are only counted if the server does not."""
+"""Bytes of text that are collected before their tokens are counted.
+
+Collected text is counted only if the server sends no usage.
+"""
 _USELESS = 8
-"""Shapes in a row that fitted no chunk before the next, after which none is looked for."""
+"""Number of consecutive templates that matched no later chunk, after which no template is made any more."""
 
 
 class PassingDecoder(StreamReader):
-    """One stream for a client that reads what its server writes.
+    """Decodes one stream for a client that reads the format that the server writes. One per stream.
 
-    Where the stream cannot move to another backend, a first event that says nothing goes on at once if it is
-    as it should be: the client's time to the first byte is the server's.
+    If the stream cannot move to another backend (`holds` is False), a first event without content is sent
+    at once, provided that its id needs no change. The client then gets its first byte as soon as the server
+    sends one.
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
@@ -55,7 +60,7 @@ class PassingDecoder(StreamReader):
         return shape.written(chunk, text)
 
     def _passed_many(self, chunk: bytes) -> bytes | None:
-        """The same for several events in one piece."""
+        """Return the bytes to pass on for a chunk of several whole events, or None. See `passed`."""
         shape = self._shape
         if shape is None or not chunk.endswith(_END) or chunk.find(_END) == len(chunk) - len(_END):
             return None

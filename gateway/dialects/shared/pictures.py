@@ -1,8 +1,9 @@
-"""Pictures in a message, checked for their form before a server has to open them.
+"""Checks the pictures in a message before they are sent to a server.
 
-GLM-4V's server decodes `data:image/jpeg;base64,` URLs and fetches all others by HTTP; whatever it cannot
-open is a bare 500. Pillow finds a picture's format from its bytes, so pictures of other types are sent under
-the one media type that the server decodes. Source: THUDM/GLM-4 `basic_demo/glm4v_server.py`.
+GLM-4V's server decodes URLs that begin with `data:image/jpeg;base64,` and fetches all other URLs by HTTP.
+It answers with an unspecific 500 if it cannot open a picture. Pillow detects the format of a picture from
+its bytes, so pictures of other types are sent under the one media type that the server decodes. Source:
+THUDM/GLM-4 `basic_demo/glm4v_server.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from gateway.errors import BadRequest
 
 JPEG = "data:image/jpeg;base64,"
-"""The only beginning of a data URL that the server decodes."""
+"""The only prefix of a data URL that the server decodes."""
 
 _DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]*)*;base64,", re.IGNORECASE | re.ASCII)
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -28,15 +29,18 @@ _FORMATS = (
     re.compile(rb"II\*\x00|MM\x00\*"),  # TIFF
 )
 _HEAD = 64
-"""Characters of base64 that hold the first bytes of a picture, by which its format is told."""
+"""Number of base64 characters that hold the first bytes of a picture, which identify its format."""
 _UNPRINTED = re.compile(r"[\s\x00-\x20\x7f]")
 
 
 def checked_part(part: dict[str, Any], where: str) -> dict[str, Any]:
-    """An `image_url` part as the server takes it. Raises `BadRequest` that names the member."""
+    """Return an `image_url` part in the form that the server accepts.
+
+    Raises `BadRequest` with the member's name.
+    """
     image = part.get("image_url")
     param = f"{where}.image_url.url"
-    if isinstance(image, str):  # an old form of the same
+    if isinstance(image, str):  # a legacy form
         image = {"url": image}
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(url, str) or not isinstance(image, dict):
@@ -50,7 +54,7 @@ def _data(url: str, param: str) -> str:
     if found is None:
         raise BadRequest(f"{param} must begin with data:image/TYPE;base64, for a picture.", param=param)
     payload = url[found.end() :]
-    if len(payload.split(None, 1)) > 1:  # lines of base64, as in a mail
+    if len(payload.split(None, 1)) > 1:  # base64 in several lines, as in MIME
         payload = "".join(payload.split())
     payload = payload.strip()
     _check_base64(payload, param)

@@ -1,7 +1,8 @@
-"""The `POST /` wire that ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api share (rules T1 to T18).
+"""The `POST /` format of ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api (rules T1 to T18).
 
-The gateway sends `prompt`, `history` and `max_length` always, `temperature` and `top_p` only if asked
-for. The server answers whole, counts nothing and gives no reason for its end.
+The gateway always sends `prompt`, `history` and `max_length`. It sends `temperature` and `top_p` only if
+the client sent them. The server answers with one complete answer, without token counts and without a finish
+reason.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"
 
 
 class PromptDialect(Dialect):
-    """A dialect of the `POST /` wire; subclasses say what stands in the history and how they sample."""
+    """Base class of the dialects of the `POST /` format.
+
+    Subclasses define the form of the history and the sampling parameters.
+    """
 
     context: ClassVar[int] = 8192
     ranges = allowed.NATIVE
     doubt: ClassVar[str] = ""
-    """The note to make where such a server fails at every request with a history."""
+    """The note to log if a server fails at all requests with a history and answers the others."""
 
-    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
+    def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - this format has no streams
         allowed.check(request, self.ranges)
         budget.stops_for(request)
         context = profile.context or self.context
@@ -66,27 +70,27 @@ class PromptDialect(Dialect):
         if text:
             reason = budget.finish_reason(counted, outgoing.budget, outgoing.kept_tokens, outgoing.total)
             return [Delta(text), Finish(reason), Usage(prompt_tokens, counted, "estimate")]
-        # Nothing at all: either the prompt left no room, or the model has a fault that must be told.
+        # An empty answer: either the prompt left no room, or the model has failed, which is an error.
         if outgoing.total is not None and outgoing.kept_tokens * 10 >= outgoing.total * 9:
             return [Finish("length")]
         raise UpstreamEmpty("The backend gave an empty answer.")
 
-    def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - for those that override it
-        """The most tokens of a prompt that this server keeps; None where it keeps all."""
+    def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - a default
+        """Return the number of prompt tokens that this server keeps; None if it keeps all."""
         return None
 
     @abstractmethod
     def conversation(
         self, request: ChatRequest, profile: Profile, context: int
     ) -> tuple[str, list[Any], int]:
-        """The prompt, the history before it, and P. Raises `BadRequest`, `ContextExceeded`."""
+        """Return the prompt, the history before it, and P. Raises `BadRequest` and `ContextExceeded`."""
 
     @abstractmethod
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
-        """The sampling members to send."""
+        """Return the sampling members to send."""
 
     def text(self, response: Any) -> Any:
-        """The text of the answer's `response`; anything but a text is garbled."""
+        """Return the text of the answer's `response`. A result that is not a str makes the answer garbled."""
         return response
 
     def _response(self, body: bytes) -> str:
@@ -106,7 +110,7 @@ class PromptDialect(Dialect):
 
 
 class NativeDialect(PromptDialect):
-    """One whose history is pairs; subclasses say how their prompt counts."""
+    """A dialect whose history consists of pairs. Subclasses define how the prompt is counted."""
 
     pairs = True
 
@@ -118,11 +122,14 @@ class NativeDialect(PromptDialect):
 
     @abstractmethod
     def count_prompt(self, folded: FoldedConversation) -> int:
-        """P: the estimated tokens of the whole prompt this server will build."""
+        """Return P, the estimated number of tokens of the complete prompt that this server builds."""
 
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
-    """Refuse tools, or name them as lost under `tools = "ignore"` (rule T5)."""
+    """Raise `UnsupportedParameter` if the request offers tools (rule T5).
+
+    Under `tools = "ignore"`, return the name of the parameter as a loss instead.
+    """
     if request.tool_mode == "none":
         return ()
     name = "functions" if request.legacy_functions else "tools"
@@ -134,10 +141,10 @@ def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
 
 
 def never_greedy(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """Sampling for servers that take 0 for "not given" (rule T12).
+    """Return the sampling members for servers that read 0 as "not given" (rule T12).
 
-    Temperature 0 keeps the top token alone by top_p, since a temperature of 0 would become 0.95 and a
-    tiny one can overflow in half precision.
+    For temperature 0, top_p is set so low that only the most likely token is kept. These servers would
+    replace a temperature of 0 by 0.95, and a very small temperature can overflow in half precision.
     """
     sampling: dict[str, Any] = {}
     if request.temperature is not None:

@@ -1,8 +1,9 @@
-"""Reads the event stream of an OpenAI-like server from its bytes: one reader for both lanes.
+"""Reads the event stream of an OpenAI-like server from bytes.
 
-`EventSplitter` cuts bytes into events. `StreamReader` parses them and keeps the `AnswerState`; what goes on
-is its subclass's to say: typed events (`TypedReader`), or bytes (`passing`). A body that is one JSON object
-where a stream was asked for is read as one chunk; one that is a text tells of an error.
+`EventSplitter` splits bytes into events. `StreamReader` parses the events and keeps the `AnswerState`. Its
+subclasses decide what to return: typed events (`TypedReader`) or bytes (`passing`). If a stream was
+requested and the body is one JSON object, the object is read as one chunk. A body of plain text is read as
+an error report.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _MARK = sse.BYTE_ORDER_MARK
 
 
 class EventFields(NamedTuple):
-    """One event: its data and type. `raw` is its one line as it came, if it looks like one of ours."""
+    """The fields of one event.
+
+    `raw` is the event's only line as the server sent it. It is None unless the line begins with `data: {`.
+    """
 
     data: bytes
     type: str = "message"
@@ -39,19 +43,23 @@ class EventFields(NamedTuple):
 
 
 class EventSplitter:
-    """Bytes in, events out, however the bytes are sliced; looks at each byte once. One per stream.
+    """Splits bytes into events. The result does not depend on how the bytes are sliced. One per stream.
 
-    `held` tells that an event has begun and not ended.
+    Each byte is examined once. `held` is True while an event has begun and not ended. It stays True once
+    the stream is read by the general parser, whose events match no template.
     """
 
     def __init__(self) -> None:
         self._pending: list[bytes] = []
         self._size = 0
-        self._parser: sse.SseParser | None = None  # once lines end in another way than OpenAI's
+        self._parser: sse.SseParser | None = None  # set once lines do not end as OpenAI's servers end them
         self.held = False
 
     def feed(self, chunk: bytes) -> list[EventFields]:
-        """The events that end in `chunk`. Raises `UpstreamGarbled` for one over `sse.MAX_EVENT` bytes."""
+        """Return the events that end in `chunk`.
+
+        Raises `UpstreamGarbled` for an event over `sse.MAX_EVENT` bytes.
+        """
         if self._parser is None and b"\r" in chunk:
             chunk, self._parser = self.rest() + chunk, sse.SseParser()
         if self._parser is not None:
@@ -60,7 +68,7 @@ class EventSplitter:
         ends = _END in chunk or (chunk[:1] == b"\n" and bool(pending) and pending[-1].endswith(b"\n"))
         if not ends:
             if b"\n" in chunk.strip(b"\n") or (pending and pending[-1].endswith(b"\n")):
-                self._parser = sse.SseParser()  # an event of several lines, or no blank line between events
+                self._parser = sse.SseParser()  # several lines in an event, or no blank line after it
                 whole = b"".join((*pending, chunk))
                 pending.clear()
                 return self._parsed(self._parser, whole)
@@ -83,11 +91,14 @@ class EventSplitter:
         return found
 
     def by_line(self) -> None:
-        """From now on lines may be events by themselves."""
+        """Switch to the general parser, for a body of JSON lines: each line may be an event."""
         self._parser = sse.SseParser()
 
     def rest(self) -> bytes:
-        """What is left of an event that has not ended. It is left no more."""
+        """Return the bytes of an event that has not ended, and discard them.
+
+        The bytes are `?` if the general parser has bytes that do not form an event.
+        """
         rest = b"".join(self._pending)
         self._pending.clear()
         self._size = 0
@@ -109,7 +120,7 @@ class EventSplitter:
             events = parser.feed(chunk)
         except ValueError:
             raise _too_long() from None
-        self.held = True  # its lines are never those of a shape
+        self.held = True  # events of the general parser match no template
         return [EventFields(event.data.encode(), event.type) for event in events]
 
 
@@ -118,11 +129,14 @@ def _too_long() -> UpstreamGarbled:
 
 
 def _find(lines: bytes, found: list[EventFields]) -> None:
-    """Add the event of lines that end as OpenAI's; nothing for comments and what has no data."""
+    """Append the event in `lines`, which end with LF, to `found`.
+
+    Comments and events without data are skipped.
+    """
     lines = lines.removeprefix(_MARK).lstrip(b"\n")
     if lines.startswith(b"data:") and b"\n" not in lines:
         found.append(EventFields(lines[5:].strip(), raw=lines if lines.startswith(b"data: {") else None))
-    elif lines.startswith(b"{"):  # without the form of an event: an error, or JSON lines
+    elif lines.startswith(b"{"):  # a bare JSON line: an error report, or JSON lines
         found.append(EventFields(lines))
     elif lines:
         found += [
@@ -131,7 +145,10 @@ def _find(lines: bytes, found: list[EventFields]) -> None:
 
 
 class StreamReader(ByteDecoder):
-    """Reads one stream. What its chunks say goes on by `_take`, and how it ends by `_close`."""
+    """Base class of the readers of one stream. Subclasses implement `_take`, `_ready` and `_close`.
+
+    A reader belongs to one stream. After `end`, it returns no more events.
+    """
 
     def __init__(self, outgoing: Outgoing) -> None:
         self.state = AnswerState(single=not outgoing.several)
@@ -153,15 +170,24 @@ class StreamReader(ByteDecoder):
 
     @abstractmethod
     def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:
-        """Take what a chunk says."""
+        """Process one chunk.
+
+        Args:
+            chunk: the parsed chunk.
+            said: what the chunk adds to each of its choices.
+            raw: the event's line as the server sent it; None if the chunk cannot be passed on as bytes.
+        """
 
     @abstractmethod
     def _ready(self) -> list[Event]:
-        """What may go on by now."""
+        """Return the events that can be sent to the client now."""
 
     @abstractmethod
     def _close(self, finishes: list[Event]) -> list[Event]:
-        """What is left to go on at the end."""
+        """Return the remaining events at the end of the stream.
+
+        `finishes` are those of `AnswerState.finishes`.
+        """
 
     def feed(self, chunk: bytes) -> list[Event]:
         if self.done:
@@ -190,7 +216,7 @@ class StreamReader(ByteDecoder):
         return [*repairs, *self._ready(), *self._close(finishes)]
 
     def _begin(self, chunk: bytes) -> bytes:
-        """The bytes that are a stream's, as far as it can be told."""
+        """Return the bytes that belong to the stream; b"" while the kind of the body is not known yet."""
         try:
             chunk = self._opening.take(chunk)
         except ValueError:
@@ -202,7 +228,7 @@ class StreamReader(ByteDecoder):
 
     def _read(self, found: EventFields) -> None:
         if found.raw is None:
-            if found.data.startswith(b"data:"):  # some proxies write it once more
+            if found.data.startswith(b"data:"):  # some proxies add a second prefix
                 found = EventFields(undoubled(found.data), found.type)
             if not found.data:
                 return
@@ -217,7 +243,7 @@ class StreamReader(ByteDecoder):
         self._read_all(found)
 
     def _read_all(self, found: EventFields) -> None:
-        """Take what an event holds: one chunk, nearly always."""
+        """Read the chunks of an event. Nearly every event holds one chunk."""
         try:
             chunks, raw = [read_object(found.data)], found.raw
         except UpstreamGarbled:
@@ -227,7 +253,10 @@ class StreamReader(ByteDecoder):
                 self._take(chunk, self.state.take(chunk), raw)
 
     def _read_rest(self) -> bool:
-        """Take what is left where the last event's own end is missing. False if that is part of an event."""
+        """Read an event whose terminating blank line is missing at the end of the stream.
+
+        Return False if the remaining bytes are only part of an event.
+        """
         rest = self._splitter.rest().strip()
         if rest and not self.state.begun and not sse.is_stream(rest) and not is_end(rest):
             self._refuse_text(rest)
@@ -241,7 +270,7 @@ class StreamReader(ByteDecoder):
         return self.done or bool(found) or not rest
 
     def _refuse_text(self, body: bytes) -> None:
-        """Refuse a body that is plain text, and neither the beginning of an event nor JSON."""
+        """Raise an error for a body of plain text, which is neither JSON nor the beginning of an event."""
         if not body.startswith(b"{") and not any(start.startswith(body) for start in sse.STARTS):
             raise told_in(body.decode("utf-8", "replace")) or UpstreamGarbled(
                 "The backend's answer is not an event stream."
@@ -268,13 +297,13 @@ def _is_json(data: bytes) -> bool:
 
 
 class TypedReader(StreamReader):
-    """Gives typed events, for clients that do not read what the server writes."""
+    """Returns typed events, for clients that do not read the format that the server writes."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         super().__init__(outgoing)
         self._events: list[Event] = []
 
-    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - `raw` is for those that pass bytes
+    def _take(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None) -> None:  # noqa: ARG002 - for readers that pass bytes
         self._events += [one.delta for one in said if not one.delta.empty]
 
     def _ready(self) -> list[Event]:

@@ -1,11 +1,13 @@
-"""Decides what a backend's report of a failure means to the client: one pure reader for every dialect.
+"""Maps a backend's report of a failure to a `GatewayError`. Pure, and used by every dialect.
 
-`refusal` reads an answer with another status than 200; `reported` reads a JSON value of an answer with status
-200, whole or an event of a stream; `report_of` reads what a stream marks as an error. All three give the same
-error for the same report: whose fault it is, the code, and the words that go on.
+`refusal` reads an answer whose status is not 200. `reported` reads a JSON value from an answer with status
+200: a complete answer, or one event of a stream. `report_of` reads the data of a stream event that is
+marked as an error. The same report results in the same error in all three: who is at fault, the error code,
+and the message for the client.
 
-Nothing of a body is repeated but what it says about a field. Values that came with the request stand
-in those texts in quotes, or beside them in `input` and `ctx`: none of them is read.
+A client gets only what a report says about a field, never values of its own request. Such values are in
+quotes in the report's text, or in its members `input` and `ctx`. Neither is copied.
+
 Source: FastAPI's 422 (pydantic 1 and 2), OpenAI's error envelope, FastChat's `ErrorResponse`, vLLM, SGLang,
 llama.cpp's server, Text Generation Inference, bigmodel's list of codes.
 """
@@ -33,38 +35,44 @@ from gateway.errors import (
 )
 
 LONGEST = 200
-"""Most characters of a backend's own words, in an error's message."""
+"""Maximum number of characters of a backend's own text in an error message."""
 
-# From the first opening quote to the last closing one: an apostrophe inside a word is neither.
+# Matches from the first opening quote to the last closing quote. An apostrophe inside a word is not a quote.
 _QUOTED = re.compile(
     r"(?<!\w)'.*'(?!\w)|(?<!\w)\".*\"(?!\w)|`.*`|“.*”|‘.*’|「.*」|(?<!\w)['\"`“「].*$", re.DOTALL
 )
 _QUOTED_AT_MOST = 1_000
-"""Characters in which quotes are looked for: each opening one costs a search for its end."""
+"""Number of characters of a text that are searched for quotes.
+
+Every opening quote costs a search for its closing quote.
+"""
 _CAUSE = re.compile(r"(?:jinja )?exception: ?", re.IGNORECASE)
 _DUMP = re.compile(
     r"; (?:messages|tools) =|\binput_value=|,? ?'?input'?: |[\s,]at row \d|For further information|Traceback"
 )
-"""Where a text goes over into the request's own values, or into the server's program."""
+"""Matches the place where a text begins to show values of the request, or internals of the server."""
 _FASTCHAT_RANGE = re.compile(r"- '(\w{1,64})'$")
 _FIELD = re.compile(r"[\w.\[\]]+")
-"""A name of a field: what names one speaks of the request."""
+"""Matches the name of a field. A report that names a field is about the request."""
 _FILTERED = "content_filter"
 _FILTER_WORD = "content_policy_violation"
-"""The word by which clients know a content filter's refusal."""
+"""OpenAI's code for a refusal by a content filter, which clients look for in the message."""
 _ABOUT_THE_REQUEST = (400, 422, 501)
 _OF_TOOL_STREAMS = (400, 422, 500, 501)
 _NO_MODEL = (1211, 40301)
 _ASKED_WRONGLY = "The backend does not know what the gateway asks it for; the gateway's log tells why."
 _REPORTING = ("error", "error_type", "error_message", "errorcode", "errormessage")
 _NOT_SO = (404, 405, 406, 410, 411, 415, 417, 421, 426, 431)
-"""Statuses by which a server says that nothing is asked of it in this way, here."""
+"""Statuses that mean that the server does not serve this path, method or media type."""
 _OF_ACCOUNTS = (401, 402, 403, 407)
 _BUSY = (408, 425, 429, 503, 529)
 
 
 def refusal(status: int, body: bytes, field: Field = waits.no_field) -> GatewayError:
-    """The error for a backend's answer with another status than 200; `field` gives its headers."""
+    """Return the error for a backend's answer whose status is not 200.
+
+    `field` returns the value of a header of the answer.
+    """
     if 300 <= status < 400:
         return UpstreamMisconfigured(
             "The backend answered with a redirect, which is never followed.",
@@ -78,21 +86,22 @@ def refusal(status: int, body: bytes, field: Field = waits.no_field) -> GatewayE
 
 
 _SAYING_SO = frozenset({"error", "error_code", "base_resp"})
-"""Members by which an object with choices may report a failure all the same."""
+"""Members that report a failure even in an object that has choices."""
 
 
 def reported(value: Any) -> GatewayError | None:
-    """The error that a JSON value of a 200 reports, in the place of an answer or of a piece of one.
+    """Return the error that a JSON value reports, or None if the value is not an error report.
 
-    None where it is no report: an answer, or anything else. What has choices is a report only where it says
-    so by `error` or `error_code`.
+    The value comes from an answer with status 200: the complete answer, or one event of a stream. An object
+    with choices counts as a report only if it also has `error`, `error_code`, a failed `base_resp`, or
+    "error" as its `object`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
         return None
     if "choices" in value and _SAYING_SO.isdisjoint(value) and value.get("object") != "error":
-        return None  # an answer like most: this is asked of every one
+        return None  # fast path: nearly every answer returns here
     if value.get("error") or value.get("error_code") or value.get("object") == "error":
         return _judged(None, reports.read_value(value))
     if (base := value.get("base_resp")) and isinstance(base, dict) and base.get("status_code"):  # MiniMax
@@ -103,12 +112,15 @@ def reported(value: Any) -> GatewayError | None:
 
 
 def report_of(text: str) -> GatewayError:
-    """The error for the data of an event whose type is `error`, whatever its form."""
+    """Return the error for the data of an event whose type is `error`, whatever the form of the data."""
     return _judged(None, reports.read_text(text))
 
 
 def told_in(text: str) -> GatewayError | None:
-    """The error that a plain text in the place of JSON tells of; None where its words are not known."""
+    """Return the error that a plain text reports where JSON was expected.
+
+    Returns None if the text has none of the known wordings.
+    """
     if text.lstrip("\ufeff \t\r\n").startswith(("{", "[", "<")):  # JSON that broke off, or markup
         return None
     error = report_of(text[: reports.WORDS])
@@ -116,7 +128,7 @@ def told_in(text: str) -> GatewayError | None:
 
 
 def _looks_like_a_report(value: dict[str, Any]) -> bool:
-    """Whether an object without choices says that something failed, by members that no answer has."""
+    """Return True if an object without choices has members that only error reports have."""
     value = reports.plainly_named(value)
     if value.get("success") is False or value.get("ok") is False or value.get("status") == "error":
         return True
@@ -133,7 +145,7 @@ def _is_failure(code: Any) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= 400
 
 
-# --- whose fault it is -----------------------------------------------------------------------------
+# --- who is at fault -------------------------------------------------------------------------------
 
 
 def _judged(http: int | None, report: FailureReport, field: Field = waits.no_field) -> GatewayError:
@@ -160,10 +172,10 @@ def _judged(http: int | None, report: FailureReport, field: Field = waits.no_fie
 
 
 def _true_status(http: int | None, report: FailureReport) -> int | None:
-    """The status that a failure ought to have had.
+    """Return the HTTP status that fits the failure, which may differ from the status the server sent.
 
-    FastChat answers 400 whatever happened: the first three digits of its code are the true one. Where a
-    server answers 5xx, or has sent 200 already, the body is the more precise.
+    FastChat sends 400 for every failure, and the first three digits of its code are the status that fits.
+    If the server sent 500 or 200, a status in the body is more precise.
     """
     if report.number is not None and 40_000 <= report.number < 60_000:
         return report.number // 100
@@ -202,7 +214,7 @@ def _fault(status: int | None, report: FailureReport) -> Fault:
 
 
 def _fault_of_code(report: FailureReport) -> Fault | None:
-    """What a code says for certain."""
+    """Return the fault that a code names without doubt, or None."""
     names = report.names
     if wordings.OVERFLOW_NAMES & names or (report.context and report.tokens):
         return "context"
@@ -216,7 +228,7 @@ def _fault_of_code(report: FailureReport) -> Fault | None:
     return wordings.BIGMODEL.get(number) or wordings.FASTCHAT.get(number)
 
 
-# --- words that go on ------------------------------------------------------------------------------
+# --- messages for the client -----------------------------------------------------------------------
 
 
 def _too_long(report: FailureReport) -> ContextExceeded:
@@ -233,7 +245,10 @@ def _counted(words: str, places: Sequence[re.Pattern[str]]) -> int | None:
 
 
 def _misconfigured(status: int | None, report: FailureReport) -> UpstreamMisconfigured:
-    """A refusal of the gateway itself: the hint tells the operator what to look at."""
+    """Return the error for a backend that refuses the gateway itself.
+
+    The hint tells the operator which setting to check.
+    """
     answered = f"answered {status}" if status else "answered with an error"
     if (
         wordings.NO_MODEL.search(report.words)
@@ -258,10 +273,10 @@ def _rejected(status: int | None, report: FailureReport) -> UpstreamRejected:
     if status in (413, 414):
         return UpstreamTooLarge("The backend refused the request: it is too large for that server.")
     number = report.number or 0
-    if number == 40302:  # FastChat's text holds the value, then the name: only the name is read
+    if number == 40302:  # FastChat's text has the value, then the name; only the name is safe
         found = _FASTCHAT_RANGE.search(report.words)
         return _said("The value is out of range.", found[1] if found else None)
-    if 40_000 <= number < 60_000 and report.param is None:  # its texts hold what was sent
+    if 40_000 <= number < 60_000 and report.param is None:  # texts with these codes quote the request
         return _said("", None)
     words = report.words
     if report.bare and not wordings.REQUEST.search(words):
@@ -270,7 +285,7 @@ def _rejected(status: int | None, report: FailureReport) -> UpstreamRejected:
 
 
 def _cause(words: str) -> str:
-    """What a text says itself, without a template's source, a dump of the request or a traceback."""
+    """Return a text without template source, dumps of the request, and tracebacks."""
     *_, last = _CAUSE.split(words)
     found = _DUMP.search(last)
     return last[: found.start()] if found else last
@@ -283,7 +298,7 @@ def _filtered(report: FailureReport) -> UpstreamRejected:
 
 
 def _clean(text: str, *, quotes: bool = False) -> str:
-    """A text on one line, cut, and with nothing in it that stands in quotes unless `quotes` may stay."""
+    """Return a text on one line, shortened to `LONGEST`. Quoted parts are removed unless `quotes` is True."""
     text = text if len(text) <= _QUOTED_AT_MOST else text[:_QUOTED_AT_MOST]
     kept = text if quotes else _QUOTED.sub("…", text)
     words = " ".join(kept.split())

@@ -1,9 +1,12 @@
-"""Reads a backend's report of a failure in any known form into one `FailureReport`. Decides nothing.
+"""Parses a backend's report of a failure, in any known form, into a `FailureReport`.
+
+Makes no decisions.
 
 Known forms: OpenAI's envelope; the flat `{"object": "error", "message", "code"}` of older vLLM, SGLang,
 LMDeploy and FastChat; llama.cpp's `exceed_context_size_error` with its counts; bigmodel's numbers (`1261`);
-TGI's `error` beside `error_type`; `error_code`/`error_message`; FastAPI's `detail` as text, list or object; a
-list of one error; JSON in a text, also behind a prefix; pydantic's complaints written as Python; plain text.
+TGI's `error` next to `error_type`; `error_code`/`error_message`; FastAPI's `detail` as text, list or
+object; a list that holds one error; JSON inside a text, also after a prefix; pydantic's errors in Python
+syntax; plain text.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from gateway.dialects.shared import waits
 from gateway.formats import jsontext
 
 WORDS = 2_000
-"""Most characters of a report's text that are kept: its beginning and its end."""
+"""Maximum number of characters of a report's text that are kept, half from its start, half from its end."""
 _NESTING = 8
-"""How deep one form may stand in another."""
+"""Maximum depth to which reports inside of reports are read."""
 _LONGEST_TEXT = 65_536
-"""The longest text in which JSON is looked for, in characters."""
+"""Maximum length, in characters, of a text that is searched for JSON."""
 
 _WORDS = (
     "message", "msg", "error_message", "error_msg", "errormessage", "errmsg", "description", "faultstring",
@@ -104,19 +107,26 @@ _STATUS_OF_NAME: Mapping[str, int] = MappingProxyType(
         "server_error": 500,
     }
 )
-"""The statuses that names of errors stand for."""
+"""The HTTP status for each error name."""
 _FOR_ANY = frozenset({"invalid_request_error", "server_error"})
-"""Names that some servers give to every error: a number beside them is more precise."""
+"""Names that some servers use for every error. A number in the same report is more precise."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureReport:
-    """What a backend says of a failure.
+    """What a backend's report says about a failure.
 
-    `status`: the HTTP status that the body itself states, by a number or by a name. `number`: a code of four
-    or five digits, as bigmodel and FastChat have them. `names`: the words among its codes and types, in lower
-    case. `permitted`: quotes in `words` hold the values that would be right. `bare`: plain text, not JSON.
-    `context` and `tokens`: counts that stand in members of their own. `rest`: the same of seconds to wait.
+    Attributes:
+        words: the text of the report.
+        status: the HTTP status that the body itself states, as a number or by a name.
+        number: a code of four or five digits, as bigmodel and FastChat use them.
+        names: the codes and types of the report that are words, in lower case.
+        param: the name of the field that the report is about.
+        permitted: True if quotes in `words` hold permitted values, which may be shown to the client.
+        bare: True if the report is plain text, not JSON.
+        context: the context length in tokens, if a member states it.
+        tokens: the length of the prompt in tokens, if a member states it.
+        rest: the seconds to wait, if a member states them.
     """
 
     words: str = ""
@@ -132,14 +142,14 @@ class FailureReport:
 
 
 NOTHING = FailureReport()
-"""A body that says nothing that can be read."""
+"""The report for a body that says nothing readable."""
 
 PERMITTED = ("literal_error", "enum", "value_error.const", "type_error.enum")
-"""Types of pydantic's complaints whose text quotes the values that would be right."""
+"""Types of pydantic errors whose text quotes the permitted values."""
 
 
 def read_body(body: bytes) -> FailureReport:
-    """Read the body of an answer with another status than 200."""
+    """Parse the body of an answer whose status is not 200."""
     try:
         value = jsontext.read_lenient(body)
     except ValueError:
@@ -148,13 +158,13 @@ def read_body(body: bytes) -> FailureReport:
 
 
 def read_text(text: str) -> FailureReport:
-    """Read a text that may hold JSON."""
+    """Parse a text that may contain JSON."""
     report = _of_text(text, _NESTING)
     return replace(report, bare=True) if report.words == _cut(text) else report
 
 
 def read_value(value: Any) -> FailureReport:
-    """Read a JSON value of any form."""
+    """Parse a JSON value of any form."""
     return _read(value, _NESTING)
 
 
@@ -169,7 +179,7 @@ def _read(value: Any, depth: int) -> FailureReport:
 
 
 def _of_text(text: str, depth: int) -> FailureReport:
-    """A text: JSON in it says more than what stands around it."""
+    """Parse a text. JSON inside the text is preferred to the text around it."""
     if depth > 1 and len(text) <= _LONGEST_TEXT and (found := _JSON.search(text, 0, WORDS)):
         try:
             inner = _read(jsontext.read_lenient(text[found.start() :]), depth - 1)
@@ -186,7 +196,10 @@ def _of_text(text: str, depth: int) -> FailureReport:
 
 
 def plainly_named(value: dict[str, Any]) -> dict[str, Any]:
-    """An object with the names of its members in small letters, as `Error` or `errorCode` are the same."""
+    """Return an object with its member names in lower case.
+
+    `Error` is then the same as `error`, and `errorCode` the same as `errorcode`.
+    """
     return {name.lower(): member for name, member in value.items()}
 
 
@@ -211,7 +224,7 @@ def _of_object(value: dict[str, Any], depth: int) -> FailureReport:
 
 
 def _own(value: dict[str, Any]) -> FailureReport:
-    """What an object's own members say, without those inside of others."""
+    """Parse the members of an object itself, without the objects inside of it."""
     numbers, names = _codes(value)
     status = next((one for one in numbers if 400 <= one < 600), None)
     named = next((_STATUS_OF_NAME[name] for name in names if name in _STATUS_OF_NAME), None)
@@ -230,7 +243,7 @@ def _own(value: dict[str, Any]) -> FailureReport:
 
 
 def _of_minimax(value: dict[str, Any]) -> FailureReport:
-    """MiniMax's `base_resp`, whose numbers are not those of others."""
+    """Parse MiniMax's `base_resp`, whose codes have other meanings than those of other servers."""
     words, code = value["status_msg"], value.get("status_code")
     names = frozenset({f"base_resp {code}"} if isinstance(code, int | str) else ())
     return FailureReport(words=_cut(words) if isinstance(words, str) else "", names=names)
@@ -254,7 +267,7 @@ def _stated(value: dict[str, Any]) -> Iterator[Any]:
 
 
 def _joined(outer: FailureReport, inner: FailureReport) -> FailureReport:
-    """A report inside of another: what the inner one leaves out is the outer one's."""
+    """Merge a report with the report inside of it. Values of the inner report are preferred."""
     return replace(
         inner,
         words=inner.words or outer.words,
@@ -269,10 +282,10 @@ def _joined(outer: FailureReport, inner: FailureReport) -> FailureReport:
 
 
 def _complaint(kind: Any, message: Any, loc: list[Any]) -> FailureReport:
-    """One complaint of pydantic's."""
+    """Return the report for one pydantic error."""
     steps = [step for step in loc if isinstance(step, str | int)]
     steps = steps[1:] if steps[:1] == ["body"] else steps
-    # A body that is no JSON is located by its character, which is no field.
+    # For a body that is not JSON, pydantic gives the position of a character, not a field.
     param = jsontext.name_of(tuple(steps[:8])) if steps and isinstance(steps[0], str) else None
     words = _cut(message) if isinstance(message, str) else ""
     return FailureReport(words=words, status=422, param=param, permitted=kind in PERMITTED)
@@ -287,5 +300,8 @@ def _count(value: Any) -> int | None:
 
 
 def _cut(text: str) -> str:
-    """The text, bounded: of a long one its beginning and its end, where a template's cause is."""
+    """Shorten a text to about `WORDS` characters, with its start and its end.
+
+    The cause of a template error is at the end.
+    """
     return text if len(text) <= WORDS else f"{text[: WORDS // 2]} … {text[-WORDS // 2 :]}"

@@ -1,7 +1,7 @@
-"""Writes the chunks and answers of an OpenAI-like server as its client must see them, member by member.
+"""Writes the chunks and answers of an OpenAI-like server in the form that the client must get.
 
-Whatever the server says beside what the rules are about goes on: unknown members, the id, the time. What
-is missing is added, what contradicts the rules is replaced; an object that needs neither goes on as its own
+Unknown members, the id and the time are kept as the server sent them. Missing members are added, and
+members that contradict a rule are replaced. An object that needs no change is sent as the server's own
 bytes.
 """
 
@@ -26,7 +26,10 @@ _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def head_of(answer: dict[str, Any], kind: str, outgoing: Outgoing) -> dict[str, Any]:
-    """The members that begin each object of an answer: its own id and time where it has them."""
+    """Return the members at the start of every object of an answer.
+
+    The id and the time are the server's if they are valid, else new ones.
+    """
     answer_id, created = answer.get("id"), _time(answer.get("created"))
     if not (isinstance(answer_id, str) and answer_id and created):
         made, now = outgoing.stamp("chatcmpl-")
@@ -36,14 +39,14 @@ def head_of(answer: dict[str, Any], kind: str, outgoing: Outgoing) -> dict[str, 
 
 
 def _time(value: Any) -> int:
-    """A time in Unix seconds; 0 for what cannot be one."""
+    """Return `value` as whole Unix seconds, or 0 if it cannot be a time."""
     if isinstance(value, int | float) and 0 < value < _LATEST:
         return int(value)
     return 0
 
 
 def identified(pieces: Iterable[ToolPiece], outgoing: Outgoing) -> tuple[ToolPiece, ...]:
-    """Give calls an id whose backend gave them none."""
+    """Return the pieces with a new id for each call whose backend sent no id."""
     return tuple(
         replace(piece, id=outgoing.stamp("call_")[0]) if piece.name and not piece.id else piece
         for piece in pieces
@@ -51,30 +54,33 @@ def identified(pieces: Iterable[ToolPiece], outgoing: Outgoing) -> tuple[ToolPie
 
 
 class UsageCompleter:
-    """Counts the tokens of what a stream says, in case its server does not (rule T14)."""
+    """Estimates the completion tokens of an answer, for servers that send no usage (rule T14).
+
+    One per answer.
+    """
 
     def __init__(self) -> None:
         self._tally = token_counts.TokenTally()
 
     def add(self, text: str) -> None:
-        """Count a text."""
+        """Add a text to the count."""
         self._tally.add(text)
 
     def take(self, delta: Delta) -> None:
-        """Count what a delta says."""
+        """Add the content of a delta to the count."""
         for text in delta.counted:
             self._tally.add(text)
 
     def usage(self, outgoing: Outgoing) -> Usage:
-        """The estimate."""
+        """Return the estimated usage."""
         return Usage(outgoing.prompt_tokens, self._tally.tokens(token_counts.CJK), "estimate")
 
 
 class ChunkRewriter:
-    """The chunks of one stream. One per stream.
+    """Builds the chunks to send for one stream. One per stream.
 
-    A chunk that only ends a choice is kept and told at the end; so are members of a usage chunk that the
-    client does not want.
+    A chunk that only ends a choice is stored and sent at the end. Members of a usage chunk that the client
+    did not ask for are stored too, and sent with the last chunk of each choice.
     """
 
     def __init__(self, outgoing: Outgoing, state: AnswerState) -> None:
@@ -87,7 +93,7 @@ class ChunkRewriter:
         self._ends: dict[int, tuple[dict[str, Any], dict[str, Any], bytes | None]] = {}
 
     def take(self, chunk: dict[str, Any], said: list[ChunkMeaning]) -> dict[str, Any] | None:
-        """The chunk to send for one that came; None where it says nothing that goes on by now."""
+        """Return the chunk to send for a received chunk, or None if nothing of it can be sent yet."""
         choices = [built for one in said if (built := self._choice(one)) is not None]
         if not choices:
             return None
@@ -95,7 +101,10 @@ class ChunkRewriter:
         return self._with_usage(out)
 
     def note(self, chunk: dict[str, Any], said: list[ChunkMeaning], raw: bytes | None, *, sent: bool) -> None:
-        """Keep of a chunk what is told at the end; `sent` tells that it has gone on."""
+        """Store the parts of a received chunk that are sent at the end.
+
+        `sent` is True if the chunk itself has been sent to the client.
+        """
         more = {} if sent else {name: value for name, value in chunk.items() if name not in _KNOWN}
         if not said:
             if isinstance(chunk.get("usage"), dict):
@@ -110,12 +119,12 @@ class ChunkRewriter:
                 self._ends[one.place] = (chunk, kept, raw if len(said) == 1 and not sent else None)
 
     def rest(self, delta: Delta) -> dict[str, Any]:
-        """A chunk for what was held back."""
+        """Return a chunk for a delta that was held back."""
         choice = self._choice(ChunkMeaning(delta.choice, delta, {}, {}))
         return self._with_usage({**self.head({}), "choices": [choice]})
 
     def finish(self, finish: Finish) -> tuple[dict[str, Any], bytes | None]:
-        """The last chunk of a choice; with its bytes, if it goes on as it came."""
+        """Return the last chunk of a choice, and its original bytes if it is sent unchanged."""
         chunk, choice, raw = self._ends.get(finish.choice, ({}, {}, None))
         members = choice.get("delta")
         members = {name: value for name, value in (members or {}).items() if not value and name != "role"}
@@ -127,13 +136,13 @@ class ChunkRewriter:
         return out, raw if out == chunk else None
 
     def usage(self, usage: Usage) -> tuple[dict[str, Any], bytes | None]:
-        """The usage chunk, which has no choices; with its bytes, if it goes on as it came."""
+        """Return the usage chunk, which has no choices, and its original bytes if it is sent unchanged."""
         out = {**self._counted, **self.head(self._counted), "choices": [], "usage": usage_object(usage)}
         same = out == self._counted
         return out, self._counted_raw if same and _are_written_so(self._counted["usage"]) else None
 
     def head(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """The members that every chunk of the stream begins with: the first one's, but its own time."""
+        """Return the first members of a chunk: those of the first chunk sent, with this chunk's own time."""
         head = self._head
         if head is None:
             head = self._head = head_of(chunk, "chat.completion.chunk", self._outgoing)
@@ -171,7 +180,7 @@ class ChunkRewriter:
 def choice_object(
     one: ChunkMeaning, part: str, members: dict[str, Any], reason: str | None
 ) -> dict[str, Any]:
-    """A choice of a chunk or an answer, with its unknown members behind those that everybody knows."""
+    """Return a choice of a chunk or an answer. Its unknown members follow the known members."""
     choice = one.choice
     return {
         "index": one.place,
@@ -183,7 +192,7 @@ def choice_object(
 
 
 def said_members(one: ChunkMeaning) -> dict[str, Any]:
-    """The members of a delta or message by our rules, but for its calls."""
+    """Return the members of a delta or message after all corrections, without tool calls."""
     members = dict(one.members)
     for name in _CALLS:
         if members.get(name):
@@ -197,7 +206,10 @@ def said_members(one: ChunkMeaning) -> dict[str, Any]:
 
 
 def _are_written_so(usage: dict[str, Any]) -> bool:
-    """Whether the counts are integers as they came: 5.0 equals 5 here, but not to every client."""
+    """Return True if all counts are integers in the server's JSON.
+
+    5.0 equals 5 in Python, but not every client accepts 5.0.
+    """
     return all(type(usage.get(name)) is int for name in _COUNTS)
 
 
@@ -210,12 +222,12 @@ def _written_pieces(pieces: tuple[ToolPiece, ...], legacy: bool) -> dict[str, An
         return {"tool_calls": [tool_object(piece) for piece in pieces]}
     call: dict[str, Any] = {}
     for piece in pieces:
-        if piece.index == 0:  # the old form has one call
+        if piece.index == 0:  # the legacy form holds only one call
             name = {"name": piece.name} if piece.name is not None else {}
             call = {**call, **name, "arguments": call.get("arguments", "") + piece.arguments}
     return {"function_call": call} if call else {}
 
 
 def written(chunk: dict[str, Any]) -> bytes:
-    """A chunk as an event without its end."""
+    """Return a chunk as the line of an event, without the terminating blank line."""
     return _DATA + jsontext.write(chunk)

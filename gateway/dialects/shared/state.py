@@ -1,13 +1,17 @@
-"""What the chunks of an answer mean, decided in one place for bytes that pass and for typed events.
+"""The meaning of the chunks of an answer. Shared by the reader of typed events and the pass-through of bytes.
 
-An `AnswerState` is given each chunk as a parsed object and says what each of its choices adds. At the end it
-says how each choice has finished. Whole answers are one chunk whose deltas are whole messages.
+An `AnswerState` reads each chunk as a parsed object and returns what the chunk adds to each choice. At the
+end it returns the finish reason of each choice. A complete answer is read as one chunk whose deltas are
+whole messages.
 
 Rules:
-- A finish reason is noted and told once, at the end: some servers send one with every chunk, or too early.
-- `[DONE]`, or a whole answer, without a reason means "stop"; an end without both means that it broke off.
-- With calls "stop" is "tool_calls", and without any "tool_calls" is "stop".
-- Of several usages the last that can be true counts.
+- A finish reason is stored and reported once, at the end, because some servers send a finish reason with
+  every chunk or before the last content.
+- If the server sent `[DONE]` or a complete answer without a finish reason, the reason is "stop". A stream
+  that ends with neither `[DONE]` nor a finish reason is truncated.
+- In a choice with tool calls, "stop" becomes "tool_calls". In a choice without them, "tool_calls" becomes
+  "stop".
+- If an answer holds several usages, the last plausible usage is used.
 """
 
 from __future__ import annotations
@@ -22,18 +26,25 @@ from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.formats.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, Usage
 
 REASONING = ("reasoning_content", "reasoning")
-"""The two names of one member: servers write either, clients read either."""
+"""The two names under which servers send reasoning text. Clients read one name or the other."""
 MOST_CHOICES = 256
-"""Most choices of one answer."""
+"""Maximum number of choices in one answer."""
 
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
-"""Members of a message or delta that have a place of their own in a `Delta`."""
+"""Members of a message or delta that `Delta` has fields for. All other members become `extras`."""
 _CALLS = ("tool_calls", "function_call")
 _TWIN = {REASONING[0]: REASONING[1], REASONING[1]: REASONING[0]}
 
 
 class ChunkMeaning(NamedTuple):
-    """What a choice adds, which has this `place` among all. `members` is its delta or message as it came."""
+    """What one chunk adds to one choice.
+
+    Attributes:
+        place: the index of the choice in the answer.
+        delta: the added content.
+        members: the delta or message object as the server sent it, with reasoning under the standard name.
+        choice: the whole choice object as the server sent it.
+    """
 
     place: int
     delta: Delta
@@ -42,16 +53,26 @@ class ChunkMeaning(NamedTuple):
 
 
 def says(delta: Delta) -> bool:
-    """Whether a piece holds something of the answer; a call that only begins does not."""
+    """Return True if a delta holds text, arguments or extras.
+
+    The start of a tool call alone does not count.
+    """
     return bool(delta.text) or any(piece.arguments for piece in delta.tools) or any(delta.extras.values())
 
 
 class _ChoiceState:
-    """One choice so far.
+    """The state of one choice. Lives as long as its `AnswerState`.
 
-    `said` are the members that deltas have filled. `reopened` tells that something came after its finish
-    reason; `wrong` that this has ever happened; `doubtful` that the reason stood beside content, as it does
-    where it comes with every chunk.
+    Attributes:
+        calls: the tool calls of the choice.
+        halves: for each text member, half a surrogate pair that waits for its other half.
+        opened: True once a chunk of the choice has been sent to the client.
+        said: names of the members that deltas have filled.
+        reason: the finish reason so far.
+        reopened: True if content arrived after the latest finish reason.
+        wrong: True if content has ever arrived after a finish reason.
+        doubtful: True if the finish reason came in a chunk with content, as in a stream where every chunk
+            has a finish reason.
     """
 
     __slots__ = ("calls", "doubtful", "halves", "opened", "reason", "reopened", "said", "wrong")
@@ -65,7 +86,10 @@ class _ChoiceState:
         self.reopened = self.wrong = self.doubtful = False
 
     def joined(self, name: str, text: str) -> str:
-        """The text of a member, with half a surrogate pair that stood at the end of the piece before."""
+        """Return a member's text, joined with half a surrogate pair that ended the previous piece.
+
+        Half a surrogate pair at the end of `text` is kept for the next call.
+        """
         half = self.halves.pop(name, "")
         if not (half or (text and "\ud800" <= text[-1] <= "\udbff")):
             return text
@@ -75,7 +99,7 @@ class _ChoiceState:
         return text
 
     def note(self, delta: Delta) -> None:
-        """Note which members a delta has filled."""
+        """Record which members a delta has filled."""
         if delta.text:
             self.said.add("content")
         if delta.tools:
@@ -83,11 +107,14 @@ class _ChoiceState:
         self.said.update(delta.extras)
 
     def unsaid(self, members: dict[str, Any]) -> dict[str, Any]:
-        """What of a whole message after deltas has not been said by them: some servers end with it."""
+        """Return the members of a whole message that the deltas before it have not filled.
+
+        Some servers end a stream of deltas with the whole message.
+        """
         return {name: value for name, value in members.items() if name not in self.said}
 
     def finish(self) -> FinishReason:
-        """The reason to tell."""
+        """Return the finish reason to report. It depends on whether the choice has tool calls."""
         reason = self.reason or "stop"
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if len(self.calls) else "stop"
@@ -95,9 +122,10 @@ class _ChoiceState:
 
 
 class AnswerState:
-    """All choices of one answer. One per answer.
+    """The state of all choices of one answer. One per answer.
 
-    `single` tells that one choice was asked for: the first of each chunk is it, whatever its index.
+    `usage` is the last plausible usage so far. With `single`, the client asked for one choice: the first
+    choice of each chunk is read as choice 0, and further choices are ignored.
     """
 
     def __init__(self, *, single: bool = False) -> None:
@@ -108,32 +136,36 @@ class AnswerState:
 
     @property
     def begun(self) -> bool:
-        """Whether any choice has begun."""
+        """True once any choice has begun."""
         return bool(self._choices)
 
     @property
     def finished(self) -> bool:
-        """Whether each choice that has begun has a finish reason, and nothing came after it."""
+        """True if each choice that has begun has a finish reason and no content arrived after that reason."""
         choices = self._choices.values()
         return bool(choices) and all(one.reason is not None and not one.reopened for one in choices)
 
     @property
     def doubtful(self) -> bool:
-        """Whether content may still come although each choice has a finish reason."""
+        """True if content may still arrive although each choice has a finish reason."""
         return any(one.doubtful or one.wrong for one in self._choices.values())
 
     @property
     def ending(self) -> bool:
-        """Whether any choice has had a finish reason."""
+        """True once any choice has a finish reason."""
         return any(one.reason is not None for one in self._choices.values())
 
     @property
     def halved(self) -> bool:
-        """Whether half a surrogate pair waits for its other half."""
+        """True if half a surrogate pair waits for its other half."""
         return any(one.halves for one in self._choices.values())
 
     def take(self, chunk: dict[str, Any]) -> list[ChunkMeaning]:
-        """Read one chunk. Raises `UpstreamGarbled`, and `UpstreamError` where it tells of a failure."""
+        """Read one chunk; return what it adds to each of its choices.
+
+        Raises `UpstreamGarbled` if the chunk is malformed, and the error that `refusals` derives if the
+        chunk reports a failure.
+        """
         self.usage = usage_of(chunk) or self.usage
         if "x_groq" in chunk and isinstance(groq := chunk["x_groq"], dict):
             self.usage = usage_of(groq) or self.usage
@@ -161,7 +193,7 @@ class AnswerState:
         delta = self._delta(state, members, choice.get("logprobs"), index)
         if state.reason is not None and not delta.empty:
             state.reopened = state.wrong = True
-        if "usage" in choice:  # Moonshot counts in the last chunk's choice
+        if "usage" in choice:  # Moonshot puts usage in the choice of the last chunk
             self.usage = usage_of(choice) or self.usage
         new = delta.tools or delta.extras or (delta.text and "content" not in state.said)
         if new and "delta" in choice:
@@ -181,17 +213,21 @@ class AnswerState:
         return Delta(text, tools, index, extras, logprobs)
 
     def opened(self, index: int) -> bool:
-        """Whether a choice has begun for the client."""
+        """Return True if a chunk of this choice has been sent to the client."""
         return self._choices[index].opened
 
     def opens(self, index: int) -> bool:
-        """Whether a choice has not begun for the client; from now on it has."""
+        """Mark a choice as opened. Return True if no chunk of the choice had been sent to the client."""
         state = self._choices[index]
         opens, state.opened = not state.opened, True
         return opens
 
     def rest(self) -> list[Delta]:
-        """What was held back, at the end: half characters, and arguments of calls that have none."""
+        """Return the deltas that were held back, at the end of the answer.
+
+        They hold U+FFFD for half a surrogate pair, and an empty object as the arguments of a call without
+        arguments.
+        """
         rests: list[Delta] = []
         for index, state in sorted(self._choices.items()):
             text = state.halves.pop("content", "")
@@ -203,10 +239,14 @@ class AnswerState:
         return rests
 
     def finishes(self, *, done: bool, clean: bool = True) -> list[Event]:
-        """How each choice has ended, after the repairs that this took.
+        """Return the `Finish` of each choice, preceded by a `Repair` for each fault that was corrected.
 
-        `done` tells that the server said that it had ended, or that the answer was whole; `clean` that its
-        framing ended as it promised. Raises `UpstreamTruncated`, `UpstreamEmpty`.
+        Args:
+            done: True if the server sent its end mark, or a complete answer.
+            clean: True if the body ended as its HTTP framing says.
+
+        Raises `UpstreamTruncated` if the answer is incomplete, `UpstreamEmpty` if the stream ended without
+        any choice.
         """
         if not self._choices:
             if done:
@@ -224,7 +264,7 @@ class AnswerState:
 
 
 def require_messages(said: list[ChunkMeaning]) -> None:
-    """Refuse a whole answer without a choice, or with one that has no message. Raises `UpstreamGarbled`."""
+    """Raise `UpstreamGarbled` if a complete answer has no choice, or has a choice without a message."""
     if not said:
         raise UpstreamGarbled("The backend's answer has no choice.")
     if not all(any(name in one.choice for name in ("message", "delta", "text")) for one in said):
@@ -232,7 +272,7 @@ def require_messages(said: list[ChunkMeaning]) -> None:
 
 
 def _members(choice: dict[str, Any]) -> dict[str, Any]:
-    """The delta of a choice, or what stands in its place."""
+    """Return the delta of a choice. Without a delta, return its message, or its `text` as the content."""
     members = choice.get("delta")
     if members is None:
         members = choice.get("message")
@@ -240,7 +280,7 @@ def _members(choice: dict[str, Any]) -> dict[str, Any]:
         text = choice.get("text")
         return {"content": text} if isinstance(text, str) else {}
     if not isinstance(members, dict):
-        if members in ([], "") and "delta" in choice:  # PHP's word for an empty object
+        if members in ([], "") and "delta" in choice:  # PHP encodes an empty object as a list
             return {}
         raise UpstreamGarbled("A choice of the backend's answer has neither a delta nor a message.")
     if "thinking" in members or isinstance(members.get("content"), list):
@@ -249,9 +289,9 @@ def _members(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(members: dict[str, Any]) -> dict[str, Any]:
-    """Members in which what was thought stands under the name that clients know.
+    """Return a copy of the members with reasoning text as `reasoning_content`.
 
-    Ollama has it as `thinking`, Mistral among the parts of the content.
+    Ollama sends reasoning as `thinking`. Mistral sends it among the parts of the content.
     """
     thoughts, content = members.get("thinking"), members.get("content")
     if isinstance(content, list):

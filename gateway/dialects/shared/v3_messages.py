@@ -1,8 +1,9 @@
-"""A conversation as ChatGLM3's server takes it: roles user, assistant, system and function; text, never null.
+"""Converts a conversation to the form that ChatGLM3's server accepts.
 
-Messages stay in place and in number, with two exceptions: what an assistant said beside its calls becomes
-a message of its own, and with tools the system texts move into the first question, since the server drops
-the first system message then (rules V1, V5, V6).
+Its roles are user, assistant, system and function. Its contents are texts, never null. The order and number
+of messages is kept, with two exceptions. The text of an assistant message with calls becomes a message of
+its own. If tools are offered, the system texts are moved into the first question, because the server then
+drops the first system message (rules V1, V5, V6).
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from gateway.errors import BadRequest
 from gateway.formats.openai import ChatRequest, Message, text_of
 
 V3Message = dict[str, Any]
-"""One message as it is sent: `role` and `content` always, `name` and `function_call` where they belong."""
+"""One message as it is sent: always `role` and `content`; `name` and `function_call` where needed."""
 
 JOINT = "\n\n"
 _BLANK = " "
-"""What an empty tool result is sent as."""
+"""The text that is sent for an empty tool result."""
 
 
 def translated(request: ChatRequest) -> list[V3Message]:
-    """Every message in v3's form. Raises `BadRequest` that names the message."""
+    """Return every message in ChatGLM3's form. Raises `BadRequest` with the name of the message."""
     names: dict[str, str] = {}
     messages: list[V3Message] = []
     for place, message in enumerate(request.messages):
@@ -58,7 +59,7 @@ def _assistant(message: Message, text: str, where: str) -> list[V3Message]:
         return [_said("assistant", text)]
     calls = [call.function for call in message.calls]
     for call in calls:
-        # The server takes the first line for the name, after cutting the text into calls.
+        # The server splits the text into calls, then reads the first line of each call as its name.
         if not call.name or "\n" in call.name or v3_tools.CALLS_JOINT in call.name:
             raise BadRequest(f"{where} calls a function whose name is not a plain word.", param=where)
     content = v3_tools.CALLS_JOINT.join(map(v3_tools.written_call, calls))
@@ -80,10 +81,10 @@ def _result(message: Message, text: str, where: str, names: dict[str, str]) -> V
 
 
 def folded(messages: list[V3Message]) -> list[V3Message]:
-    """The same without system messages: their texts stand before the first question (rule V5).
+    """Return the messages with all system texts moved before the first question (rule V5).
 
-    A last one that follows the assistant's answer is itself the question (rule T1): the server answers no
-    conversation that ends with the assistant.
+    If the conversation ends with an assistant message, the last system text becomes the question (rule T1),
+    because the server does not answer a conversation that ends with an assistant message.
     """
     texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
     others = [message for message in messages if message["role"] != "system"]

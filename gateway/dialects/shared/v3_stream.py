@@ -1,9 +1,9 @@
-"""Reads the event streams of ChatGLM3's server and repairs what it breaks (rule V2).
+"""Reads the event streams of ChatGLM3's server and repairs their faults (rule V2).
 
-Three faults are known. An answer of seven characters or fewer is a stream without a single event: it is
-asked for again, whole. An answer that holds `get_` stops in the middle and then comes once more, complete,
-as the bare text of one event: what is missing is its tail. An edition of 2023 ends a stream twice.
-Source: ChatGLM3 `api_server.py`, `predict_stream`.
+There are three known faults. An answer of seven characters or fewer is streamed without a single event; the
+request is sent again without streaming. An answer that contains `get_` stops in the middle, and is then
+sent once more as the plain text of one event; the missing rest is taken from that text. An edition of 2023
+ends a stream twice. Source: ChatGLM3 `api_server.py`, `predict_stream`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ from gateway.formats.events import Delta, Event, Finish, FinishReason, Repair
 
 _DONE = "[DONE]"
 _ALIKE = 8
-"""Characters of the text sent that a bare text must begin with: the server sends none before the eighth."""
+"""Number of characters that a plain text must have in common with the text received before it.
+
+The server sends nothing before the eighth character.
+"""
 
 
 class V3Decoder(Decoder):
-    """Reads one stream. The first finish, real or made up for, ends the answer; the rest is skipped."""
+    """Reads one stream. One per stream. The first finish ends the answer, and the rest is skipped.
+
+    `most` is the maximum number of tokens that was requested.
+    """
 
     def __init__(self, most: int | None) -> None:
         self._most = most
         self._lead = LeadingWhitespace()
         self._received: list[str] = []
         self._events = 0
-        self._opening = (0, 0)  # tokens of the first event's text, and of the lead before it
+        self._opening = (0, 0)  # tokens of the first event's text, and of the whitespace before it
         self._begun = False
         self._finished = False
 
@@ -67,14 +73,15 @@ class V3Decoder(Decoder):
             return []
         self._received.append(received)
         text = self._lead.strip(received)
-        # The server sends an event for each token, but the first eight characters in one.
+        # The server sends one event for each token, but one event for the first eight characters.
         self._events += 1
         if self._events == 1:
             self._opening = (token_counts.estimate(text), len(received) - len(text))
         return [Delta(text)] if text else []
 
     def _tail(self, full: str) -> list[Event]:
-        # An event's lines are joined by \n whatever the answer had, so count what came in the same way.
+        # The lines of an event are joined by \n, whatever line ends the answer had. Normalise the text
+        # received so far in the same way.
         received = "".join(self._received).replace("\r\n", "\n").replace("\r", "\n")
         expected = received[:_ALIKE] or "\n"
         if not full.startswith(expected) or len(full) < len(received):
@@ -89,20 +96,26 @@ class V3Decoder(Decoder):
         return Finish(finish_reason(counted, self._most))
 
     def _counted(self) -> int:
-        """Tokens by the number of events; the lead counts only where there are events to count by."""
+        """Return the number of tokens, derived from the number of events.
+
+        The leading whitespace counts only if there are several events.
+        """
         text, lead = self._opening
         return text + lead + self._events - 1 if self._events > 1 else text
 
 
 def finish_reason(counted: int, most: int | None) -> FinishReason:
-    """`length` or `stop` (rule T11). This server loses the last token at its limit, and says "stop"."""
+    """Return `length` or `stop` (rule T11).
+
+    At its limit, this server drops the last token and reports "stop".
+    """
     return budget.finish_reason(counted + 1, most, 0, None)
 
 
 def _chunk(data: str) -> dict[str, Any] | None:
-    """The event as a chunk, or None for a bare text.
+    """Return the event as a chunk, or None if the event is plain text.
 
-    An answer may be JSON itself; as bare text it starts with the lead, which no chunk does.
+    An answer may itself be JSON. As plain text it begins with leading whitespace, which no chunk does.
     """
     if not data.startswith("{"):
         return None
@@ -114,7 +127,7 @@ def _chunk(data: str) -> dict[str, Any] | None:
 
 
 def _read(chunk: dict[str, Any]) -> tuple[str, bool]:
-    """A chunk's text, and whether it ends the answer."""
+    """Return the text of a chunk, and True if the chunk ends the answer."""
     for choice in chunk["choices"]:
         delta = choice.get("delta") if isinstance(choice, dict) else None
         text = delta.get("content") if isinstance(delta, dict) else None

@@ -1,8 +1,9 @@
-"""ChatGLM3's tools: how they are offered, how a call is written into the history and read from an answer.
+"""ChatGLM3's tools: how they are offered, written into the history, and read from an answer.
 
-The model was trained on flat descriptions and writes a call as its name, a newline and a fenced line of
-Python, `tool_call(city='Paris')`. Source: ChatGLM3 `openai_api_demo/utils.py` and `api_server.py`. Their
-server evaluates that line; here it is only ever parsed, and literals alone are taken from it.
+The model was trained on flat descriptions of functions. It writes a call as the name, a newline and a
+fenced line of Python, `tool_call(city='Paris')`. ChatGLM3's own server evaluates that line. Here the line
+is only parsed, and only literals are accepted. Source: ChatGLM3 `openai_api_demo/utils.py` and
+`api_server.py`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from gateway.formats.events import ToolPiece
 from gateway.formats.openai import ChatRequest, FunctionCall, FunctionDefinition
 
 CALLS_JOINT = "<|assistant|>"
-"""Where the server cuts one assistant message into several calls."""
+"""The mark at which the server splits one assistant message into several calls."""
 
 _FENCE = "```"
 _LANGUAGES = ("", "python")
 _LONGEST = 1 << 16
-"""Longer code is not a call but a mishap, and not worth the time of a parser."""
+"""Maximum number of characters of code that is parsed. Longer code is not a call."""
 
 
 def offered(request: ChatRequest) -> list[FunctionDefinition]:
-    """The functions to offer: none under `tool_choice` "none", one alone where one is named (rule V4).
+    """Return the functions to offer (rule V4).
 
-    Raises `UnsupportedParameter` for a tool that is no function, `BadRequest` for a name not offered.
+    There are none under `tool_choice` "none", and only the named function if the client names one. Raises
+    `UnsupportedParameter` for a tool that is not a function, `BadRequest` for a name that is not offered.
     """
     if request.tool_mode == "none":
         return []
@@ -58,7 +60,10 @@ def _function_of(function: FunctionDefinition | None, kind: str, place: int) -> 
 
 
 def flat(function: FunctionDefinition) -> dict[str, Any]:
-    """A function in the shape ChatGLM3 was trained on: always these three members, never a null."""
+    """Return a function in the form that ChatGLM3 was trained on.
+
+    It always has the same three members, and none of them is null.
+    """
     return {
         "name": function.name,
         "description": function.description or "",
@@ -67,12 +72,12 @@ def flat(function: FunctionDefinition) -> dict[str, Any]:
 
 
 def nested(function: FunctionDefinition) -> dict[str, Any]:
-    """The same in OpenAI's shape."""
+    """Return a function in OpenAI's form."""
     return {"type": "function", "function": flat(function)}
 
 
 def written_call(call: FunctionCall) -> str:
-    """A call of the history as the model would have written it (rule V6)."""
+    """Return a call of the history in the form in which the model writes calls (rule V6)."""
     return f"{call.name}\n{_FENCE}python\n{_code(call.arguments)}\n{_FENCE}"
 
 
@@ -81,17 +86,17 @@ def _code(arguments: str) -> str:
     if values is None or not all(is_parameter(name) for name in values):
         return arguments.replace(CALLS_JOINT, r"<\u007cassistant|>")
     code = ", ".join(f"{name}={value!r}" for name, value in values.items())
-    # The server would cut the message inside this string; an escape is the same text to Python.
+    # The server would split the message at this mark. Python reads the escape as the same text.
     return f"tool_call({code})".replace(CALLS_JOINT, r"<\x7cassistant|>")
 
 
 def is_parameter(name: str) -> bool:
-    """Whether Python takes the name as that of a keyword argument."""
+    """Return True if the name is valid as a keyword argument in Python."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def arguments_object(text: str) -> dict[str, Any] | None:
-    """The arguments as an object, or None where they are none, or not strict JSON."""
+    """Return the arguments as an object, or None if they are not the strict JSON of an object."""
     try:
         return jsontext.read_object(jsontext.well_formed(text).encode())
     except BadRequest:
@@ -99,7 +104,7 @@ def arguments_object(text: str) -> dict[str, Any] | None:
 
 
 def read_call(text: str, names: Collection[str]) -> ToolPiece | None:
-    """Read an answer that is a call of one of these functions and nothing else (rule V7)."""
+    """Return the call in an answer that is a call of an offered function and nothing else (rule V7)."""
     name, _, rest = text.partition("\n")
     code = _fenced(rest)
     if name.strip() not in names or code is None:
@@ -117,19 +122,22 @@ def _fenced(text: str) -> str | None:
 
 
 def keyword_values(code: str) -> dict[str, Any] | None:
-    """The arguments of `tool_call(name=literal, ...)`, or None for any other code. Nothing is evaluated."""
+    """Return the arguments of `tool_call(name=literal, ...)`, or None for any other code.
+
+    Nothing is evaluated.
+    """
     if len(code) > _LONGEST:
         return None
     try:
         call = _parsed(code)
         return _values(call) if _is_tool_call(call) else None
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # whatever a parser says to hostile code
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # hostile code can raise any of them
         return None
 
 
 def _parsed(code: str) -> ast.expr:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a wrong escape in a model's string concerns nobody
+        warnings.simplefilter("ignore")  # invalid escapes in the model's strings
         return ast.parse(code, mode="eval").body
 
 

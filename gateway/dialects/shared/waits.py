@@ -1,7 +1,10 @@
-"""Reads for how long a busy backend asks to be left alone: in its headers, and in its report.
+"""Reads how long a busy backend asks clients to wait.
+
+The time is in the headers of the backend's answer, or in its report of the failure.
 
 Source: RFC 9110 (Retry-After), OpenAI (`retry-after-ms`, `x-ratelimit-reset-requests: 6m0s`, "Please try
-again in 1.5s"), Azure ("Please retry after 6 seconds"), Gemini (`retryDelay`), RateLimit fields of the IETF.
+again in 1.5s"), Azure ("Please retry after 6 seconds"), Gemini (`retryDelay`), RateLimit fields of the
+IETF.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
 
 Field: TypeAlias = Callable[[str], str | None]
-"""Gives the value of a header field by its name in small letters."""
+"""Returns the value of a header field by its lower-case name; None if it is absent."""
 
 LONGEST_WAIT = 60.0
-"""Most seconds a backend may tell us to stay away."""
+"""Maximum number of seconds to wait, whatever the backend asks for."""
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?", re.ASCII)
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -33,19 +36,20 @@ _AFTER = re.compile(
 _MEMBERS = (("retry_after", ""), ("retry_after_seconds", "s"), ("retrydelay", ""), ("retry_after_ms", "ms"))
 _KINDS = ("requests", "tokens")
 _EPOCH = 10**9
-"""Numbers from here on are moments, not times to wait."""
+"""Smallest number that is read as a point in time (Unix time) and not as a duration."""
 
 
-def no_field(name: str) -> str | None:  # noqa: ARG001 - the form of a `Field`
-    """The headers of an answer that has none to read."""
+def no_field(name: str) -> str | None:  # noqa: ARG001 - the signature of a `Field`
+    """Return None: a `Field` for reports without headers."""
     return None
 
 
 def rest(field: Field, stated: float | None = None, words: str = "") -> float | None:
-    """Seconds for which a busy backend asks to be left alone, `LONGEST_WAIT` at most; None if it is silent.
+    """Return the seconds for which a busy backend asks clients to wait; None if it does not say.
 
-    The most precise place counts: `retry-after-ms`, `retry-after`, then its report (`stated` in a member of
-    its own, or in `words`), then the headers that tell when a limit ends.
+    The result is between 0 and `LONGEST_WAIT`. The most precise source is used: `retry-after-ms`, then
+    `retry-after`, then the report (`stated` from a member, or a time in `words`), then the headers that say
+    when a rate limit is reset.
     """
     for wait in (asked(field), stated, in_words(words), _reset(field)):
         if wait is not None:
@@ -54,16 +58,16 @@ def rest(field: Field, stated: float | None = None, words: str = "") -> float | 
 
 
 def asked(field: Field) -> float | None:
-    """What `retry-after-ms` or `retry-after` say, in seconds between 0 and `LONGEST_WAIT`."""
+    """Return the seconds in `retry-after-ms` or `retry-after`, between 0 and `LONGEST_WAIT`."""
     in_ms = _duration(field("retry-after-ms"), "ms")
     return seconds(field("retry-after"), field("date")) if in_ms is None else min(in_ms, LONGEST_WAIT)
 
 
 def seconds(header: str | None, date: str | None = None) -> float | None:
-    """Retry-After in seconds, between 0 and `LONGEST_WAIT`; None for what is no number, duration or date.
+    """Return a Retry-After value in seconds, between 0 and `LONGEST_WAIT`; None if it is malformed.
 
-    A moment is held against the server's own clock, which is what its `date` header shows; without one the
-    longest wait is the only one that is surely not too short.
+    A point in time is compared with the server's own clock, which its `date` header shows. Without a `date`
+    header the result is `LONGEST_WAIT`, the only value that is certainly not too short.
     """
     wait = _duration(header, "s")
     if wait is not None and wait < _EPOCH:
@@ -75,7 +79,10 @@ def seconds(header: str | None, date: str | None = None) -> float | None:
 
 
 def in_words(words: str) -> float | None:
-    """The seconds of a text such as "Please try again in 1m30s"; a number without a unit counts seconds."""
+    """Return the seconds in a text such as "Please try again in 1m30s".
+
+    A number without a unit is in seconds.
+    """
     found = _AFTER.search(words)
     if found is None:
         return None
@@ -89,7 +96,7 @@ def in_words(words: str) -> float | None:
 
 
 def in_members(value: dict[str, Any]) -> float | None:
-    """The seconds that a report states in a member of its own; names are in small letters."""
+    """Return the seconds that a report states in a member. Member names are in lower case."""
     for name, unit in _MEMBERS:
         given = value.get(name)
         if isinstance(given, int | float) and not isinstance(given, bool):
@@ -104,7 +111,7 @@ def in_members(value: dict[str, Any]) -> float | None:
 
 
 def _duration(text: str | None, unit: str) -> float | None:
-    """A time such as `20`, `20s`, `1m0s` or `500ms`; a bare number has `unit`."""
+    """Return the seconds of a duration such as `20`, `20s`, `1m0s` or `500ms`. A bare number is in `unit`."""
     text = "" if text is None else text.strip(" \t")
     if _NUMBER.fullmatch(text):
         return max(float(text), 0.0) * _UNITS[unit]
@@ -122,7 +129,11 @@ def _seconds_of(part: re.Match[str]) -> float:
 
 
 def _reset(field: Field) -> float | None:
-    """When a limit ends: of several kinds of limits the last of those that are used up."""
+    """Return the seconds until the rate limit is reset.
+
+    If there are several kinds of limits, this is the latest reset among the exhausted limits, or among all
+    limits if none is marked as exhausted.
+    """
     general = field("x-ratelimit-reset") or field("ratelimit-reset")
     if general is not None:
         return seconds(general, field("date"))
@@ -133,7 +144,10 @@ def _reset(field: Field) -> float | None:
 
 
 def _moment(header: str | None) -> datetime | None:
-    """A date of HTTP or ISO 8601; None for anything else. One without a zone is in none we know."""
+    """Parse an HTTP date or an ISO 8601 date; return None for anything else.
+
+    A date without a time zone is not used, because its zone is unknown.
+    """
     text = (header or "").strip(" \t")
     for read in (parsedate_to_datetime, datetime.fromisoformat):
         try:
@@ -145,7 +159,7 @@ def _moment(header: str | None) -> datetime | None:
 
 
 def _at(epoch: float) -> datetime | None:
-    """A moment as seconds or milliseconds since 1970."""
+    """Convert seconds or milliseconds since 1970 to a point in time."""
     try:
         return datetime.fromtimestamp(epoch / 1000 if epoch >= _EPOCH * 100 else epoch, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,7 +1,8 @@
-"""The words by which model servers say what is wrong, as far as they are known: tables, and nothing else.
+"""Tables of the wordings and codes with which model servers report failures.
 
-Each pattern names the program whose words it holds. They are searched in texts of bounded length and hold no
-nested repetition, so that a text a client has written into an error costs no more than its length.
+A comment names the servers that use a group of patterns. The patterns are searched in texts of bounded
+length and have no nested repetition. The cost of a search is therefore linear in the length of the text,
+even if a client has put text of its own into an error message.
 """
 
 from __future__ import annotations
@@ -12,8 +13,15 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 Fault: TypeAlias = Literal["context", "filter", "request", "configuration", "busy", "server"]
-"""Whose fault a failure is: the prompt's length, a content filter, the request, the gateway's settings for
-the backend (its key, path or model name), nobody's (the backend has too much to do), the backend's."""
+"""The cause of a failure.
+
+- `context`: the prompt is too long.
+- `filter`: a content filter refused the request or the answer.
+- `request`: the request is wrong.
+- `configuration`: the gateway's settings for the backend are wrong (key, path or model name).
+- `busy`: the backend has too much work.
+- `server`: the backend has failed.
+"""
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -55,7 +63,7 @@ OVERFLOW = _any_of(
     r"range of input length should be",
     r"prompt (?:length|tokens?) (?:\d{1,9} )?(?:is |exceeds?|greater)",
     r"prompt exceeds max length",
-    # further words of vLLM, llama.cpp and TensorRT-LLM
+    # more wordings of vLLM, llama.cpp and TensorRT-LLM
     r"too long to fit into the model|n_keep\b|larger than (?:the )?(?:max(?:imum)? )?context",
     r"exceeds? (?:the )?max_(?:num|total|input)_tokens",
     # MiniMax, Baidu
@@ -63,7 +71,7 @@ OVERFLOW = _any_of(
     r"(?:sequence|token|prompt|input) length exceeds (?:the )?limit",
     r"number of tokens [^\n]{0,20}exceeds? the limit",
     r"tokens in request more than max|max message tokens|tokens? too long|context window is \d",
-    # servers that speak Chinese
+    # servers with Chinese messages
     r"prompt ?超长|上下文.{0,8}(?:超|过长|不足)",
     r"(?:超过|超出|大于)了?.{0,12}(?:上下文|最大长度|长度限制|最大token|token限制|token数)",
     r"(?:输入|文本|内容|对话|提示词|消息|prompt).{0,8}(?:过长|超长|太长|长度超)",
@@ -74,7 +82,7 @@ NO_OVERFLOW = _any_of(
     r"tokens per (?:minute|min|day|hour)|\bTPM\b|rate limit|try again (?:in|later)|please wait",
     r"string too long\. Expected a string with maximum length",
 )
-"""Words about a rate, or one field, in which those of an overflow may stand."""
+"""Wordings about a rate limit or one field that would otherwise match `OVERFLOW`."""
 
 FILTERED = _any_of(
     r"content[_ ](?:filter|policy|management policy)|content_policy_violation|data_inspection_failed",
@@ -111,7 +119,7 @@ REQUEST = _any_of(
     r"(?:missing|invalid|expected|unsupported) ['\"]"
     r"(?:messages?|role|content|tool_calls?|tools|type|text|name)\b",
     r"single tool-calls at once|tool call ids? should be|same number of function calls",
-    # pictures and other parts
+    # images and other content parts
     r"(?:image|audio|video|vision|multi-?modal|file)s?(?: inputs?| content)? (?:is|are) not supported",
     r"(?:not|n't) support (?:\w{1,20} ){0,2}(?:image|audio|video|vision|multi-?modal|file)",
     r"not (?:a )?multimodal|no multimodal|mmproj|support image input",
@@ -120,14 +128,14 @@ REQUEST = _any_of(
     r"(?:invalid|broken|corrupt(?:ed)?|bad|unsupported) (?:image|picture|base64|data url)|image[_ ]url",
     r"invalid (?:base64|url) value|image or audio file",
     r"UnidentifiedImageError|incorrect padding|base64",
-    # tools and answers of a form
+    # tools and structured output
     r"tool (?:call )?type|missing tool |custom grammar constraints",
     r"tool_choice|tool choice|(?:missing|invalid|unsupported|failed to parse) (?:the )?tools?\b",
     r"tools? param|requires --jinja|--tool-call-parser|--enable-auto-tool-choice",
     r"(?:not|n't) support (?:tool|function)",
     r"reasoning[_ ]?(?:format|effort)|enable_thinking|chat_template_kwargs",
     r"response_format|grammar|json[_ ]schema|guided_\w|structured output",
-    # values
+    # parameter values
     r"json\.exception|failed to parse messages|failed to parse request|failed to parse the request",
     r"\b(?:temperature|top_?[pk]|min_p|typical_p|(?:repetition|presence|frequency|repeat|length)_penalty|"
     r"max_(?:new_)?(?:completion_)?tokens|min_tokens|best_of|top_logprobs|logprobs|stop_token_ids|"
@@ -157,7 +165,7 @@ BIGMODEL: Mapping[int, Fault] = MappingProxyType(
         1261: "context",
     }
 )  # fmt: skip
-"""bigmodel's numbers: keys and accounts, parameters, filters, rates, its own faults, a prompt's length."""
+"""bigmodel's codes: accounts, parameters, content filter, rate limits, its own failures, prompt length."""
 
 FASTCHAT: Mapping[int, Fault] = MappingProxyType(
     {
@@ -168,7 +176,7 @@ FASTCHAT: Mapping[int, Fault] = MappingProxyType(
         **dict.fromkeys((42901, 42902, 42903), "busy"),
     }
 )
-"""FastChat's numbers that say more than the status in their first three digits."""
+"""FastChat's codes that say more than the status in their first three digits."""
 
 MINIMAX: Mapping[str, Fault] = MappingProxyType(
     {
@@ -178,7 +186,7 @@ MINIMAX: Mapping[str, Fault] = MappingProxyType(
         **dict.fromkeys((f"base_resp {code}" for code in (1000, 1001, 1013, 1024, 1033)), "server"),
     }
 )
-"""The numbers of MiniMax's `base_resp` that are certain: rates, accounts, filters, its own faults."""
+"""Unambiguous codes of MiniMax's `base_resp`: rate limits, accounts, filters, its own failures."""
 
 FILTER_NAMES = frozenset(
     {"content_filter", "content_policy_violation", "data_inspection_failed", "sensitive"}
@@ -221,7 +229,7 @@ CONTEXT_COUNTS: Sequence[re.Pattern[str]] = tuple(
         r"限制(?:为|是)?(\d[\d,]{0,12})",
     )
 )
-"""Where the length of the context stands."""
+"""Patterns whose group is the context length in tokens."""
 
 TOKEN_COUNTS: Sequence[re.Pattern[str]] = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -245,4 +253,4 @@ TOKEN_COUNTS: Sequence[re.Pattern[str]] = tuple(
         r"n_keep \((\d[\d,]{0,12})\)",
     )
 )
-"""Where the length of the request stands."""
+"""Patterns whose group is the length of the request in tokens."""
