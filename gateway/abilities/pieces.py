@@ -22,7 +22,7 @@ MOST = 1_000
 
 
 def split(text: str, size: int = SIZE) -> list[str]:
-    """Cut `text` into pieces of at least `size` code points, the last may be shorter."""
+    """Split `text` into pieces of at least `size` code points. The last piece may be shorter."""
     pieces: list[str] = []
     start = 0
     while start < len(text):
@@ -35,7 +35,7 @@ def split(text: str, size: int = SIZE) -> list[str]:
 
 
 class AnswerSplitter(EventFilter):
-    """Turns the one delta of a whole answer into many."""
+    """Splits the delta of a complete answer into several deltas."""
 
     def feed(self, event: Event) -> list[Event]:
         if not isinstance(event, Delta) or event.tools or len(event.text) <= SIZE:
@@ -46,13 +46,16 @@ class AnswerSplitter(EventFilter):
 
 
 def _continues(text: str, start: int, place: int) -> bool:
-    """Whether the code point at `place` belongs to the character before it; `start` is where one began."""
+    """Return True if the code point at `place` belongs to the character before it.
+
+    `start` is a place where a character begins.
+    """
     here, before = text[place], text[place - 1]
     return here in _JOINERS or before == "\u200d" or _modifier(here) or _ends_flag(text, start, place)
 
 
 def _modifier(char: str) -> bool:
-    """A mark, the tone of an emoji, or a tag of a region's flag."""
+    """Return True for a combining mark, a skin tone of an emoji, and a tag of a region's flag."""
     return (
         unicodedata.category(char) in ("Mn", "Me", "Mc")
         or "\U0001f3fb" <= char <= "\U0001f3ff"
@@ -61,7 +64,10 @@ def _modifier(char: str) -> bool:
 
 
 def _ends_flag(text: str, start: int, place: int) -> bool:
-    """Whether the second letter of a flag stands at `place`: letters of flags pair up from the first."""
+    """Return True if the second letter of a flag is at `place`.
+
+    Letters of flags form pairs, counted from the first letter.
+    """
     if not _flag_letter(text[place]):
         return False
     first = place

@@ -53,9 +53,11 @@ def prepared(request: ChatRequest, dialect: Dialect, profile: Profile) -> tuple[
 def pipeline(
     request: ChatRequest, dialect: Dialect, outgoing: Outgoing, wanted: Wanted, last: Event | None
 ) -> Pipeline | None:
-    """Return the abilities that an answer needs; None for a whole answer that lacks nothing.
+    """Return the pipeline that an answer needs; None for a complete answer that needs no change.
 
-    `wanted` are those that `prepared` gave, `last` is the last event that has come.
+    Args:
+        wanted: the abilities that `prepared` returned.
+        last: the last event that has arrived.
     """
     splits = request.stream and not outgoing.streams
     if not (wanted or splits or outgoing.streams) and isinstance(last, Usage):

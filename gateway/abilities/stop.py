@@ -35,7 +35,7 @@ class StopSequences(Ability):
 
     def feed(self, event: Event) -> list[Event]:
         if self.done:
-            return []  # the backend's own finish and usage speak of text that nobody saw
+            return []  # the backend's own finish and usage include text that was cut off
         if isinstance(event, Delta) and event.text:
             return self._cut(event)
         if isinstance(event, Finish | Usage) or (isinstance(event, Delta) and event.tools):
@@ -56,7 +56,7 @@ class StopSequences(Ability):
             self._held = ""
             kept = delta._replace(text=text[:place], tools=())
             return [*([] if kept.empty else [kept]), Finish("stop", delta.choice)]
-        if delta.tools:  # before a tool call the text is over: nothing more can become a stop text
+        if delta.tools:  # a tool call ends the text, so held text can no longer become a stop sequence
             self.flush()
             return [delta._replace(text=text)]
         keep = max(search.matched for search in self._searches)
@@ -65,10 +65,12 @@ class StopSequences(Ability):
         return [] if passed.empty else [passed]
 
     def _first_stop(self, text: str, held: int) -> int | None:
-        """Where the stop text begins that is complete first; of several that end together the longest.
+        """Return where the first complete stop sequence begins; None if there is none.
 
-        Not the one that begins first: a longer one around it may need characters that have not come, so
-        the cut would depend on how the text was sliced.
+        The first complete stop sequence is the one that ends first. If several end at the same place, it is
+        the longest. It is not the stop sequence that begins first: a longer stop sequence around it may
+        need characters that have not arrived, so the cut would depend on how the text was split into
+        pieces.
         """
         ends = [(end, search.length) for search in self._searches if (end := search.feed(text))]
         if not ends:
@@ -78,7 +80,10 @@ class StopSequences(Ability):
 
 
 class _Matcher:
-    """Looks for one stop text in pieces of a text. `matched`: how much of it the text so far ends with."""
+    """Searches for one stop sequence in the pieces of a text.
+
+    `matched` is the number of characters of the stop sequence with which the text so far ends.
+    """
 
     __slots__ = ("_back", "_stop", "length", "matched")
 
@@ -89,13 +94,13 @@ class _Matcher:
         self.matched = 0
 
     def feed(self, piece: str) -> int | None:
-        """Take a piece; give the place in it behind the stop text, None where that has not come."""
+        """Read a piece; return the place in it after the stop sequence, or None if it is not complete."""
         return self._skim(piece) if len(piece) > 2 * self.length else self._step(piece)
 
     def _skim(self, piece: str) -> int | None:
-        """A long piece: what is not at its ends is searched by Python itself."""
+        """Read a long piece: `str.find` searches all of it but its ends."""
         rest = self.length - 1
-        end = self._step(piece[:rest])  # of one that has begun before
+        end = self._step(piece[:rest])  # completes a match that began in an earlier piece
         if end is not None:
             return end
         place = piece.find(self._stop)
@@ -118,7 +123,10 @@ class _Matcher:
 
 
 def _borders(stop: str) -> list[int]:
-    """For each beginning of a text, how long its longest end is that is a beginning, too."""
+    """Return the length of the longest border of each prefix of a text (Knuth-Morris-Pratt).
+
+    A border is a proper prefix that is also a suffix.
+    """
     borders = [0]
     matched = 0
     for char in stop[1:]:

@@ -95,7 +95,7 @@ class StructuredOutput(Ability):
             value, fault = self._proven(text)
             if fault is None:
                 answers.texts[choice] = value
-            elif answers.reasons.get(choice) != "length":  # a cut answer goes on as it is, and says so
+            elif answers.reasons.get(choice) != "length":  # a truncated answer is passed on unchanged
                 return self._rejected(text, fault)
         self._held = answers.events()
         return ACCEPT

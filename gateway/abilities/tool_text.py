@@ -1,7 +1,7 @@
 """Calls that an OpenAI-like server without a tool parser leaves in the text (`repair_tools`).
 
 vLLM, SGLang and llama.cpp return GLM's calls as text if they are started without the parser for them. The
-calls are taken out of the text and given to the client as calls. Nothing is asked again.
+calls are taken out of the text and sent to the client as calls. The request is never sent again.
 """
 
 from __future__ import annotations

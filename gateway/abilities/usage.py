@@ -1,4 +1,4 @@
-"""Counts tokens where the backend does not, so that every answer has its usage (rule T14)."""
+"""Counts tokens if the backend does not, so that every answer has a usage (rule T14)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from gateway.formats import token_counts
 from gateway.formats.events import Delta, Event, Usage
 
 _KEPT = 4096
-"""Characters that are kept to be counted together: one by one is dear, all of them fill memory."""
+"""Number of characters that are collected before they are counted.
+
+Counting every piece is slow, and collecting the whole text takes memory.
+"""
 
 
 class UsageCounter(EventFilter):
-    """Passes everything on and gives one `Usage` at the very end.
+    """Passes all events on and adds one `Usage` at the very end.
 
-    The backend's own if one comes, else an estimate. Stands behind `StopSequences`, which lets no
-    count through for text that it has cut.
+    It is the backend's own usage if there is one, else an estimate. The counter is placed after
+    `StopSequences`, which does not pass on the usage of text that it has cut off.
     """
 
     def __init__(self, prompt_tokens: int, cjk: int) -> None:
@@ -49,6 +52,9 @@ class UsageCounter(EventFilter):
 
 
 def total(usages: list[Usage]) -> Usage:
-    """The usage of several generations of one request: the prompt counts once, the answers add up."""
+    """Return the usage of several generations of one request.
+
+    The tokens of the prompt count once, the tokens of the answers are added.
+    """
     ranked = sorted(usages, key=lambda usage: ("backend", "tokenizer", "estimate").index(usage.source))
     return Usage(usages[0].prompt, sum(usage.completion for usage in usages), ranked[-1].source)

@@ -86,22 +86,38 @@ def unstamped(prefix: str) -> tuple[str, int]:
     return prefix + "0", 0
 
 
-@dataclass(slots=True)  # frozen ones take three times as long to make
+@dataclass(slots=True)  # not frozen: creating a frozen instance takes three times as long
 class Outgoing:
-    """A request as one backend will get it, and what reading the answer needs to know of it. Never changed.
+    """A request in the form in which one backend gets it, and the facts needed to read the answer.
 
-    `prompt` is an estimate (P), or what makes one if somebody asks; `budget` the most tokens the answer may
-    have (B); `total` the `max_length` sent, which counts both; `tool_names` are the functions that may be
-    called; `ignored` the parameters that this request loses on this backend. `kept`: tokens of the prompt
-    that the server keeps, where it cuts longer ones. `doubt`: the note to make if the backend fails at all
-    requests of this kind and answers the others.
+    Immutable.
 
-    `passes`: bytes of the answer may go on, as the client speaks what the backend speaks. Then `model` is
-    the name the client must see, `chunks` whether it reads a stream, `usage_wanted` whether that ends with
-    the usage, and `legacy` whether it reads calls in their old form. `several`: more than one choice was
-    asked for. `stamp`, which the attempt sets, makes an id with the prefix it is given, and the time, for
-    what the backend has left out. `abilities` are those that the answer needs, and `profile` is theirs; both
-    are set where the request is planned.
+    Attributes:
+        path: the path of the URL.
+        body: the body of the request.
+        streams: True if the answer is requested as a stream.
+        prompt: the estimated number of tokens of the prompt (P), or a function that computes it when
+            needed.
+        budget: the maximum number of tokens of the answer (B).
+        total: the `max_length` that is sent, which limits prompt and answer together.
+        tool_names: the functions that may be called.
+        ignored: the parameters that the backend does not honour.
+        abandon: when the backend is free again after the client has left.
+        notes: notes for the operator's log.
+        passes: True if bytes of the answer may be passed on, because client and backend use the same
+            format. The attributes `model`, `chunks`, `usage_wanted` and `legacy` describe the client in
+            that case.
+        model: the name of the model that the client sees.
+        usage_wanted: True if the client wants usage at the end of the stream.
+        kept: the number of prompt tokens that a server keeps if it shortens longer prompts; None if it
+            keeps all.
+        doubt: the note to log if the backend fails at all requests of this kind and answers the others.
+        chunks: True if the client reads a stream.
+        legacy: True if the client reads calls in the legacy form (`function_call`).
+        several: True if more than one choice was requested.
+        stamp: makes ids and the time for members that the backend has left out. Set by the attempt.
+        abilities: the abilities that the answer needs. Set when the request is planned.
+        profile: the profile that the abilities use. Set when the request is planned.
     """
 
     path: str
@@ -300,12 +316,17 @@ class Translator(ABC):
 class Dialect(Translator):
     """One wire format, and itself the translator of its chat operation.
 
-    `name`: as in config.toml. `context`: tokens the model takes unless configured (None: unknown, nothing
-    is clamped). `cjk`: hundredths of a token for a Chinese character. `probe`: the path of a cheap GET.
-    `honours`: abilities that the server has by itself, of "stop", "n", "tools", "structured", "named_tool"
-    and "tool_choice". `pairs`: its format holds question-and-answer pairs, empty halves included. `ranges`:
-    values that its server takes; `ask` refuses all others. `other_operations`: the translators of
-    operations besides chat.
+    Attributes:
+        name: the name in config.toml.
+        context: the context length in tokens, unless it is configured. None: unknown, and nothing is
+            clamped.
+        cjk: hundredths of a token for a Chinese character.
+        probe: the path of a cheap GET request that checks the server's health.
+        honours: what the server supports by itself, of "stop", "n", "tools", "structured", "named_tool" and
+            "tool_choice".
+        pairs: True if the format holds question-and-answer pairs, in which a half may be empty.
+        ranges: the values that the server accepts; `ask` refuses all others.
+        other_operations: the translators of operations besides chat.
     """
 
     name: ClassVar[str]

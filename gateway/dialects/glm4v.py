@@ -36,7 +36,7 @@ _PARTS = ("text", "image_url")
 
 
 class GLM4VDialect(Dialect):
-    """A server for one request at a time. A stream is cancelled when its client leaves."""
+    """A server for one request at a time. A generation cannot be cancelled."""
 
     name = "glm4v"
     context: ClassVar[int] = 8192
@@ -68,7 +68,7 @@ class GLM4VDialect(Dialect):
             prompt=prompt_tokens,
             budget=most,
             ignored=lost(request, profile, _SENT, refuse_tools(request, profile)),
-            abandon="drain",  # it cannot be cancelled, and it answers probes while it generates
+            abandon="drain",  # not "probe": the server answers probes while it generates
         )
 
     def answer(self, outgoing: Outgoing, body: bytes) -> list[Event]:  # noqa: ARG002 - no facts of the request are needed
@@ -195,7 +195,7 @@ def _answered(turns: list[Sent]) -> list[Sent]:
 
 
 def _placed(messages: list[Sent]) -> list[tuple[list[str], Sent]]:
-    """Return every message except system messages, with the system texts that belong before the message."""
+    """Return every message except system messages, each with the system texts that go before it."""
     placed: list[tuple[list[str], Sent]] = []
     waiting: list[str] = []
     for message in messages:

@@ -1,8 +1,8 @@
-"""Every dialect against its table of cases: request in, bytes out; bytes in, answer out.
+"""Checks every dialect against its tables of cases: requests in, bytes out; bytes in, events out.
 
-A table is `dialects/NAME/*.json`, a list of cases. A case is a request with either the refusal it meets or
-the exact request the backend gets, and then what the backend answers, whole or streamed, and what of it
-reaches the client.
+The tables are `dialects/NAME/*.json`, each a list of cases. A case has a request, and either the error that
+refuses the request or the exact request that the backend gets. It may also have an answer of the backend,
+complete or streamed, and the result that reaches the client.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MEMBERS = {
     | {"ask_whole", "remember"},
     "choice": {"text", "finish", "tool_calls", "extras"},
 }
-"""The members a table may have, so that a slip of the pen does not silence a check."""
+"""The members that a table may have. An unknown member would be a check that is never made."""
 
 
 _AFTER_EVENT = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
@@ -70,7 +70,7 @@ _AFTER_EVENT = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 
 @dataclass
 class Outcome:
-    """What came of reading one answer."""
+    """The result of reading one answer."""
 
     choices: dict[int, AnswerChoice] = field(default_factory=dict)
     usage: Usage | None = None
@@ -80,7 +80,7 @@ class Outcome:
     ask_whole: AskWhole | None = None
 
     def take(self, events: list[Event]) -> None:
-        """Take events in, and check that they come in the order every door relies on."""
+        """Add events, and check the order of events that every door relies on."""
         for event in events:
             self.events.append(event)
             match event:
@@ -114,7 +114,7 @@ def load(name: str) -> list[dict[str, Any]]:
 
 
 def cases_with(member: str) -> list[Any]:
-    """Give the cases of every dialect that have this member, as test parameters."""
+    """Return the cases of every dialect that have this member, as test parameters."""
     return [
         pytest.param(dialect, case, id=f"{name}-{case.get('id', 'unnamed')}")
         for name, dialect in DIALECTS.items()
@@ -124,19 +124,19 @@ def cases_with(member: str) -> list[Any]:
 
 
 def request_of(case: dict[str, Any]) -> ChatRequest:
-    """Read a case's request as a door reads a client's."""
+    """Parse the request of a case, as a door does."""
     raw: str | None = case.get("raw_request")
     return read_chat((json.dumps(case["request"]) if raw is None else raw).encode())
 
 
 def ask(dialect: Dialect, case: dict[str, Any]) -> Outgoing:
-    """Translate a case's request."""
+    """Translate the request of a case."""
     profile = Profile(**{"model": "m", **case.get("profile", {})})
     return dialect.ask(request_of(case), profile, stream=case.get("stream", False))
 
 
 def exact(value: Any) -> Any:
-    """Make true differ from 1, as in JSON and unlike Python."""
+    """Return the value with booleans marked, because `True == 1` in Python but not in JSON."""
     if isinstance(value, dict):
         return {name: exact(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
@@ -145,19 +145,19 @@ def exact(value: Any) -> Any:
 
 
 def streamed_pieces(streamed: dict[str, Any]) -> list[bytes]:
-    """The bytes of a stream as the network cuts them."""
+    """Return the bytes of a stream in the pieces in which they arrive."""
     if "pieces" in streamed:
         return [piece.encode() for piece in streamed["pieces"]]
     return [bytes.fromhex(streamed["hex"]) if "hex" in streamed else streamed["bytes"].encode()]
 
 
 def reader(dialect: Dialect, outgoing: Outgoing, *, passes: bool = False) -> ByteDecoder:
-    """The dialect's reader: of typed events, or of bytes that pass where it has one of those."""
+    """Return the dialect's reader: of typed events, or of passed bytes if the dialect has such a reader."""
     return dialect.reader(replace(outgoing, passes=passes))
 
 
 def read_stream(decoder: ByteDecoder, pieces: list[bytes], *, clean: bool) -> Outcome:
-    """Read a stream to its end as the relay does."""
+    """Read a stream to its end, in the way of `path/attempt.py`."""
     outcome = Outcome()
     try:
         for event in (event for piece in pieces for event in _AFTER_EVENT.split(piece)):
@@ -171,7 +171,7 @@ def read_stream(decoder: ByteDecoder, pieces: list[bytes], *, clean: bool) -> Ou
 
 
 def read_whole(dialect: Dialect, outgoing: Outgoing, answers: dict[str, Any]) -> Outcome:
-    """Read a whole answer as the relay does."""
+    """Read a complete answer, in the way of `path/attempt.py`."""
     outcome = Outcome()
     raw = answers["raw"].encode() if "raw" in answers else json.dumps(answers["body"]).encode()
     try:
@@ -182,7 +182,7 @@ def read_whole(dialect: Dialect, outgoing: Outgoing, answers: dict[str, Any]) ->
 
 
 def check(outcome: Outcome, gives: dict[str, Any]) -> None:
-    """Compare an outcome with what the table expects of it."""
+    """Compare an outcome with the expected result of the table."""
     if "ask_whole" in gives:
         assert outcome.ask_whole is not None, f"was not to be asked whole: {outcome}"
         assert outcome.ask_whole.repair == gives["ask_whole"]
@@ -199,7 +199,7 @@ def check(outcome: Outcome, gives: dict[str, Any]) -> None:
         check_choice(outcome.choices[index], expected)
     usage = outcome.usage
     if usage is not None and usage.source == "estimate" and gives.get("usage") is None:
-        # What a dialect counts for its own needs must be what would be counted behind it.
+        # A dialect's own estimate must be the estimate that `UsageCounter` would make.
         said = "".join(choice.text for choice in outcome.choices.values())
         assert usage.completion in (
             token_counts.estimate(said),
@@ -212,7 +212,7 @@ def check(outcome: Outcome, gives: dict[str, Any]) -> None:
 
 
 def check_failure(outcome: Outcome, gives: dict[str, Any]) -> None:
-    """Compare an error, and what had been given before it."""
+    """Compare an error, and the events before it."""
     assert outcome.failure is not None, f"did not fail: {outcome}"
     assert type(outcome.failure).__name__ == gives["error"]["type"]
     assert outcome.failure.code == gives["error"].get("code", outcome.failure.code)
@@ -256,12 +256,12 @@ def test_every_dialect_has_a_well_formed_table(name: str) -> None:
 
 
 def check_members(kind: str, members: dict[str, Any]) -> None:
-    """Refuse a member that nobody reads."""
+    """Fail if a table has a member that no check reads."""
     assert set(members) <= MEMBERS[kind], f"{kind} has unknown members: {set(members) - MEMBERS[kind]}"
 
 
 def topics(case: dict[str, Any]) -> list[str]:
-    """The topics of a case: one, or a list."""
+    """Return the topics of a case: a single topic, or a list."""
     topic = case.get("topic", [])
     return [topic] if isinstance(topic, str) else list(topic)
 

@@ -1,7 +1,8 @@
-"""Every recorded exchange with a real server, replayed against its simulator and compared byte for byte.
+"""Replays every recorded exchange with a real server against its simulator and compares the bytes.
 
-Only what changes from one moment to the next is blanked: times, random identities, the port. The recordings
-lie beside the checkout; elsewhere their tests are skipped. The tests of what waits for what need none.
+Only values that change from run to run are masked: times, random ids, the port. The recordings are stored
+next to the checkout. Without them, the tests that need them are skipped. The tests of blocking need no
+recordings.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def normalise(body: bytes) -> bytes:
 
 
 def visible(headers: dict[str, str]) -> dict[str, str]:
-    # a length depends on how many digits and letters a volatile field has; the body is compared anyway
+    # the length depends on the length of masked values; the body is compared anyway
     dropped = (*HEADERS_THAT_DIFFER, "content-length")
     return {name: value for name, value in headers.items() if name not in dropped}
 
@@ -155,7 +156,7 @@ def test_normalising_blanks_moments_and_identities_only() -> None:
     assert normalise(json.dumps(chunk).encode()) == b'{"id": "chatcmpl-", "created":0, "content": "kept 42"}'
 
 
-# What waits for what, as conc_summary.txt and disconnect.txt have it, in pauses that the tests end.
+# Which requests block which others, as recorded in conc_summary.txt and disconnect.txt.
 
 CHAT = "/v1/chat/completions"
 SLOW_TEXT = "@@tsleep:1@@ @@reply:aaaabbbbccccddddeeeeffff@@"
@@ -181,7 +182,7 @@ class Stage:
         return asyncio.ensure_future(self.client.post(self.simulator.url + path, json=body))
 
     async def probe(self) -> asyncio.Task[httpx.Response]:
-        """A GET that has arrived, and has been answered if nothing held it up."""
+        """A GET request that has arrived, and has been answered unless something blocked it."""
         seen = len(self.simulator.requests)
         task = asyncio.ensure_future(self.client.get(self.simulator.url + "/v1/models"))
         await until(lambda: len(self.simulator.requests) > seen)

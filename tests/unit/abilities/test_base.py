@@ -1,4 +1,4 @@
-"""Stages in a row: each sees what the one before lets through, also at the end."""
+"""Pipelines of filters: each filter sees the events that the filter before it returns, also at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.formats.openai import ChatRequest
 
 
 class Plain(Ability):
-    """What the abilities of these tests share."""
+    """Shared parts of the abilities in these tests."""
 
     @classmethod
     def wanted(cls, request: ChatRequest, dialect: Dialect, profile: Profile) -> bool:
@@ -27,7 +27,7 @@ class Plain(Ability):
 
 
 class Tag(Plain):
-    """Adds a mark to every text, and gives one of its own at the end."""
+    """Adds a mark to every text, and a text of its own at the end."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark

@@ -1,4 +1,4 @@
-"""What passes on while an answer arrives, and what is held back as a possible call."""
+"""Text that is passed on while an answer arrives, and text that is held back as a possible call."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
 def calling(name: str, arguments: str) -> Any:
-    """A whole answer with a call, in the form of ChatGLM3's server and of GLM-4's."""
+    """Return a complete answer with a call, in the format of ChatGLM3's server or of GLM-4's."""
     message = {
         "role": "assistant",
         "content": None,

@@ -1,4 +1,4 @@
-"""Where instructions stand in a conversation."""
+"""The place of instructions in a conversation."""
 
 from __future__ import annotations
 

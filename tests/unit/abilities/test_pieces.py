@@ -1,4 +1,4 @@
-"""A whole answer in pieces: nothing lost, and no character cut in two."""
+"""Complete answers in pieces: no text is lost, and no character is split."""
 
 from __future__ import annotations
 

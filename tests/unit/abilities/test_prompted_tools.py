@@ -33,7 +33,7 @@ CALL = ("get_weather", {"city": "北京"})
 
 
 def calls(events: list[Event]) -> list[tuple[str, dict[str, Any]]]:
-    """The calls of an answer, put together from its pieces as a client does."""
+    """Return the calls of an answer, assembled from its pieces in the way of a client."""
     found: dict[int, list[str]] = {}
     for event in opened(events):
         for piece in event.tools if isinstance(event, Delta) else ():

@@ -1,4 +1,4 @@
-"""Which abilities a request needs, on which backends."""
+"""The abilities that a request needs, on each kind of backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting: the backend's word where it gives one, else an estimate, always once and last."""
+"""Token counts: the backend's usage if there is one, else an estimate; always once, and as the last event."""
 
 from __future__ import annotations
 

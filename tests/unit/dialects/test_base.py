@@ -25,7 +25,7 @@ OUTGOING = Outgoing(path="/", body=b"{}", streams=False, prompt=1)
 
 
 class Mute(Dialect):
-    """Never streams, so it has no decoder of its own."""
+    """Never streams, so it does not override `decoder`."""
 
     name = "mute"
 
@@ -47,7 +47,7 @@ def test_a_dialect_is_cautious_unless_it_says_otherwise() -> None:
 
 
 class Saying(Decoder):
-    """Has said how its answer ends."""
+    """Knows how its answer ends."""
 
     finished = True
     late = 0.5

@@ -29,7 +29,7 @@ def test_a_prompt_is_counted_as_the_server_builds_it(texts: list[str], counted: 
 
 
 def test_the_context_is_2048_tokens() -> None:
-    # 1861 tokens and their margin are 2048: no room is left.
+    # 1861 tokens plus the margin are 2048 tokens, so there is no room for an answer.
     with pytest.raises(ContextExceeded):
         ChatGLMDialect().ask(read("é" * 1859), Profile("m"), stream=False)
     out = ChatGLMDialect().ask(read("é" * 1858), Profile("m"), stream=False)

@@ -29,7 +29,7 @@ def test_a_prompt_is_counted_as_the_server_builds_it(texts: list[str], counted: 
 
 
 def test_the_context_is_8192_tokens() -> None:
-    # 7447 tokens and their margin are 8192: no room is left.
+    # 7447 tokens plus the margin are 8192 tokens, so there is no room for an answer.
     with pytest.raises(ContextExceeded):
         ChatGLM2Dialect().ask(read("é" * 7431), Profile("m"), stream=False)
     out = ChatGLM2Dialect().ask(read("é" * 7430), Profile("m"), stream=False)

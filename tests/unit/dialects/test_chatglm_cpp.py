@@ -57,7 +57,7 @@ def whole(content: str, prompt: int, completion: int, **members: Any) -> list[Ev
 
 
 def test_finish_goes_by_the_servers_own_count_of_the_prompt() -> None:
-    # The estimate of this prompt alone is past max_length: only the server knows what it kept of it.
+    # The estimate for the prompt alone exceeds max_length. Only the server knows how much of it was kept.
     assert whole("y", 512, 99, max_tokens=100)[1] == Finish("stop")
     assert whole("y", 512, 100, max_tokens=100)[1] == Finish("length")
     assert whole("y", 530, 82, max_tokens=100)[1] == Finish("length")

@@ -139,7 +139,7 @@ def test_whole_and_streamed_answers_give_a_call_only_where_it_is_one(
         line = "a cat" if name == "cogview" else arguments
         text = f"{name}\n{line}"
         assert said == [Delta(text.rstrip()), Finish("stop")]
-        message = {"role": "assistant", "content": text} if name == "f" else message  # as its server says it
+        message = {"role": "assistant", "content": text} if name == "f" else message  # the server's form
         answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
         assert dialect.answer(outgoing, json.dumps(answer).encode()) == [Delta(text), Finish("stop")]
 

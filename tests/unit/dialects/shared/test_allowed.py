@@ -1,4 +1,4 @@
-"""The values every dialect takes: all dialects, all parameters, at and beyond each bound."""
+"""The values that every dialect accepts: all dialects and parameters, at each bound and beyond it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ask(dialect: Dialect, **members: Any) -> tuple[dict[str, Any], tuple[str, ..
 
 
 def wrong(dialect: Dialect, name: str, value: Any) -> bool:
-    """Whether the value must be refused: by its type, by the protocol, or by this dialect's server."""
+    """Return True if the value must be refused: for its type, by the API, or by this dialect's server."""
     if value is None:
         return False
     if isinstance(value, str | bool) or (isinstance(value, float) and name.startswith("max")):

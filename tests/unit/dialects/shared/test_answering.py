@@ -1,4 +1,4 @@
-"""Whole answers: as they came where nothing is wrong, else put right member by member."""
+"""Complete answers: passed on unchanged if nothing is wrong, else corrected member by member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls in every form servers send them, as the official SDK puts their pieces together."""
+"""Calls in every form that servers send, assembled from their pieces by the official SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def piece(arguments: Any = None, name: Any = None, call_id: Any = None, index: A
 
 
 def added_up(deltas: list[Any]) -> list[tuple[str | None, str | None, str]]:
-    """Id, name and arguments of each call, as a client adds pieces up by their index."""
+    """Return the id, name and arguments of each call, as a client assembles them from pieces by index."""
     calls = ToolCallAssembler()
     found: dict[int, list[Any]] = {}
     pieces = [one for delta in deltas for one in calls.take(delta)]

@@ -1,4 +1,4 @@
-"""A shape is taken only where a chunk of it can say nothing but another text."""
+"""A template is used only if chunks that match it can differ in nothing but their text."""
 
 from __future__ import annotations
 

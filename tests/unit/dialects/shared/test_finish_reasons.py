@@ -1,4 +1,4 @@
-"""Finish reasons of many servers are those of OpenAI; words of failure are failures."""
+"""Finish reasons of many servers are mapped to OpenAI's; reasons that report a failure raise an error."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ message_of = TypeAdapter(Message).validate_python
 
 
 def chat(*messages: dict[str, Any] | str) -> ChatRequest:
-    """A chat; `u:text`, `a:text`, `s:text` and `d:text` stand for the roles' messages."""
+    """Return a chat. `u:text`, `a:text`, `s:text` and `d:text` are messages of the four roles."""
     roles = {"u": "user", "a": "assistant", "s": "system", "d": "developer"}
     whole = [{"role": roles[one[0]], "content": one[2:]} if isinstance(one, str) else one for one in messages]
     return read_chat(json.dumps({"messages": whole}).encode())

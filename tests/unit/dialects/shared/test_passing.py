@@ -1,4 +1,4 @@
-"""Bytes go on as they came, changed only where a rule asks for it; a cut never looks like an end."""
+"""Bytes are passed on unchanged unless a rule requires a change; a truncated stream never looks complete."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_each_read_goes_on_at_once() -> None:
     assert reader.feed(ROLE) == []
     assert reader.feed(WORDS[0]) == [Passed(ROLE + WORDS[0])]
     assert reader.feed(WORDS[1] + WORDS[2]) == [Passed(WORDS[1] + WORDS[2])]
-    assert reader.feed(STOP) == []  # it is told at the end, in case that something follows
+    assert reader.feed(STOP) == []  # sent at the end, because content may still follow
     assert reader.finished
     assert reader.feed(USAGE + DONE) == []
     assert reader.done

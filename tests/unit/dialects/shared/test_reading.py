@@ -1,4 +1,4 @@
-"""Bytes to events, however they are sliced; a body of another kind is read for what it is."""
+"""Bytes become events, however they are sliced; a body of another kind is recognised."""
 
 from __future__ import annotations
 

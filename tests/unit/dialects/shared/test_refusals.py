@@ -274,7 +274,7 @@ def test_fastchats_code_tells_the_true_status(code: Any, kind: type[GatewayError
         error = refused(status, {"object": "error", "message": SECRET, "code": code})
         assert type(error) is kind
         assert SECRET not in error.message
-    assert type(reported({"text": SECRET, "error_code": code})) is kind  # as its streams say it
+    assert type(reported({"text": SECRET, "error_code": code})) is kind  # the form that its streams use
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Chunks and heads as the client must see them."""
+"""Chunks, and the first members of chunks, in the form that the client must get."""
 
 from __future__ import annotations
 

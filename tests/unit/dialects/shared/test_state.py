@@ -1,4 +1,4 @@
-"""What chunks mean: finishes, calls and usage are decided in one place."""
+"""The meaning of chunks: finish reasons, calls and usage are decided in one place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chunk(delta: Any, finish: Any = None, **more: Any) -> dict[str, Any]:
 
 
 def failed(code: int, message: str) -> dict[str, Any]:
-    """A chunk whose choice says why it failed, as OpenRouter has it."""
+    """Return a chunk whose choice reports an error, in the form of OpenRouter."""
     failing = {"index": 0, "finish_reason": "error", "error": {"code": code, "message": message}}
     return {"choices": [{**failing, "delta": {"content": ""}}]}
 

@@ -42,7 +42,7 @@ def test_a_plain_stream_is_read_as_it_comes() -> None:
     ],
 )
 def test_stream_cut_at_its_limit_is_told_by_the_number_of_its_events(events: int, reason: str) -> None:
-    # Digits are a token each; their characters alone would be estimated at a quarter of that.
+    # Each digit is one token. Counted by characters alone, the estimate would be a quarter of that.
     lead = 4  # the newline, the blank and the six digits of the first event
     digits = [chunk("\n 123456"), *(chunk("7") for _ in range(events - lead))]
     assert read(*digits, chunk("", "stop"), DONE, most=32)[-1] == Finish(reason)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def test_the_last_token_is_lost_at_the_limit(counted: int, most: int | None, rea
 
 
 def test_the_lead_counts_for_nothing() -> None:
-    text = "a" * 39  # ten tokens; eleven with the lead
+    text = "a" * 39  # ten tokens; eleven with the leading whitespace
     assert read(chunk("\n " + text, "stop"), DONE, most=12)[-1] == STOP
     assert read(chunk("\n " + text, "stop"), DONE, most=11)[-1] == Finish("length")
 

@@ -1,4 +1,4 @@
-"""Known words of known servers, and whose fault each of them is."""
+"""Known wordings of known servers, and the fault that each of them means."""
 
 from __future__ import annotations
 
@@ -150,4 +150,4 @@ def test_no_text_makes_a_search_long(piece: str) -> None:
     began = time.process_time()
     for pattern in EVERY:
         pattern.search(text)
-    assert time.process_time() - began < 1  # some milliseconds, unless a pattern is of another order
+    assert time.process_time() - began < 1  # takes milliseconds, unless a pattern is worse than linear
