@@ -29,7 +29,7 @@ _HONOURED = _SENT | {"parallel_tool_calls"}
 
 
 class ChatGLM3Dialect(Dialect):
-    """v3: one slot; a whole answer holds the card to its end, a stream is given up when its client leaves."""
+    """ChatGLM3's own server: one slot. A stream stops with its client, a complete answer does not."""
 
     name = "chatglm3"
     context: ClassVar[int] = 8192
@@ -84,9 +84,9 @@ class ChatGLM3Dialect(Dialect):
 
 
 def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefinition], tuple[str, ...]]:
-    """The functions to offer, and what is lost of them.
+    """Return the functions to offer, and the parameters that are lost.
 
-    The edition of 2024-05-08 puts tools of its own in their place, and those only where `agent` is set.
+    The edition of 2024-05-08 replaces the client's tools by its own, and uses those only if `agent` is set.
     """
     if profile.variant == "2024-05-08":
         return [], refuse_tools(request, profile)
@@ -94,10 +94,10 @@ def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefin
 
 
 def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, list[dict[str, Any]]]:
-    """The members that offer the functions.
+    """Return the members that offer the functions.
 
-    The edition of 2023-11 knows `functions` and ignores `tools`, the later ones the other way round: where
-    the edition is not told, both are sent.
+    The edition of 2023-11 reads `functions` and ignores `tools`; later editions do the opposite. If the
+    edition is not configured, both are sent.
     """
     if not functions:
         return {}
@@ -115,7 +115,7 @@ def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, l
 def _fitting(
     request: ChatRequest, profile: Profile, tools: dict[str, list[dict[str, Any]]], context: int
 ) -> tuple[list[V3Message], int]:
-    """The messages to send, and their tokens. Raises `ContextExceeded`, after trimming if that is set."""
+    """Return the messages to send and their token count. Raises `ContextExceeded` if they do not fit."""
     offered = next(iter(tools.values()), None)
 
     def shaped(messages: list[V3Message]) -> list[V3Message]:
@@ -129,14 +129,14 @@ def _fitting(
 
 
 def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:
-    """Save the system texts from a server that drops the first one when tools are offered (rule V5)."""
+    """Keep the system texts: with tools, the server drops the first system message (rule V5)."""
     if profile.v3_system == "merge":
         return v3_messages.folded(messages)
     return [{"role": "system", "content": ""}, *messages]
 
 
 def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
-    """What the client asked for; temperature 0 is greedy here and passes (rules V1, T12)."""
+    """Return the sampling parameters. Temperature 0 is sent: it means greedy decoding (rules V1, T12)."""
     sampling: dict[str, float] = {}
     if request.temperature is not None:
         sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
@@ -148,14 +148,14 @@ def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
 
 
 def _forced(request: ChatRequest) -> tuple[str, ...]:
-    """A choice that demands a call: this model cannot be made to call (rule V4)."""
+    """Return the name of a parameter that demands a call: the server cannot enforce it (rule V4)."""
     if request.tool_mode != "required":
         return ()
     return ("function_call" if request.legacy_functions else "tool_choice",)
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The answer and its message, of the types they must have."""
+    """Return the answer and its message. Raises `UpstreamGarbled` if they have wrong types."""
     try:
         answer = jsontext.read_lenient(body)
     except ValueError:
@@ -169,7 +169,7 @@ def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiece | None:
-    """The call an answer makes: the server's finding if it holds, else our own reading (rule V7)."""
+    """Return the call in an answer: the server's own, if it is valid, else the one in the text (rule V7)."""
     match message.get("function_call"):
         case {"name": str() as name, "arguments": str() as arguments} if name in names:
             if v3_tools.arguments_object(arguments) is not None:

@@ -52,7 +52,7 @@ _ROLES = {"developer": "system", "function": "tool"}
 
 
 class GLM4Dialect(Dialect):
-    """GLM-4's own server. Its streams stop when their client leaves, its whole answers do not."""
+    """GLM-4's own server. It stops streams whose client has left, but not complete answers."""
 
     name = "glm4"
     context: ClassVar[int] = 8192
@@ -137,7 +137,7 @@ class _GLM4Decoder(ChunkDecoder):
 
     @property
     def _lost(self) -> bool:
-        """Whether nothing has come where tools were offered: of an empty answer the server loses the end."""
+        """True if nothing has come although tools were offered: the server loses the end of an empty answer."""
         return not self.begun and bool(self._outgoing.tool_names)
 
     def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
@@ -167,7 +167,7 @@ class _GLM4Decoder(ChunkDecoder):
         return not self._calls
 
     def _settled(self, event: Event) -> list[Event]:
-        """The end of the answer, and before it the call, or the text that looked like one to the server."""
+        """Return the end of the answer, after the call or the text that the server took for a call."""
         if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
@@ -176,7 +176,7 @@ class _GLM4Decoder(ChunkDecoder):
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]]:
-    """The tools to offer: none under `tool_choice` "none"."""
+    """Return the tools to offer: none if `tool_choice` is "none"."""
     if request.tool_mode == "none":
         return []
     allowed.check_functions(request)
@@ -184,9 +184,9 @@ def _tools(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishReason:
-    """The server says "stop" where the limit cut the answer; an estimate where nobody counted (T11).
+    """Return `length` if the answer was cut at its limit: the server says "stop" then (rule T11).
 
-    Its "tool_calls" has been checked already: without a call it is a "stop".
+    The length is an estimate if the server has not counted. A "tool_calls" without a call is a "stop".
     """
     if reason not in ("stop", "tool_calls"):
         return reason
@@ -194,7 +194,7 @@ def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishRe
 
 
 def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
-    """The members that are sent only where they are needed."""
+    """Return the members that are sent only if they are needed."""
     members: dict[str, Any] = {}
     if request.repetition_penalty is not None:
         members["repetition_penalty"] = request.repetition_penalty
@@ -204,7 +204,7 @@ def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> di
 
 
 def _named(request: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
-    """The one function that must be called, by name: the server takes "required" for "auto"."""
+    """Return the name of the function that must be called: the server takes "required" for "auto"."""
     if request.tool_mode == "required" and request.named_tool is None and len(tools) == 1:
         return str(tools[0]["function"]["name"])
     return request.named_tool
@@ -242,13 +242,13 @@ def _message(message: Message, where: str, profile: Profile) -> Sent:
 
 
 def _call(call: ToolCall, name: str) -> dict[str, Any]:
-    """A call of the history; `name` stands in for its id, which the old form has not and the server wants."""
+    """Return a call of the history. `name` is used as its id if it has none, because the server needs one."""
     function = {"name": call.function.name, "arguments": call.function.arguments}
     return {"id": call.id or name, "type": "function", "function": function}
 
 
 def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:
-    """Put all system texts before the first user turn where tools are offered: there they would be lost."""
+    """Put all system texts before the first user turn if tools are offered: else the server drops them."""
     if not tools:
         return messages
     system = [

@@ -1,8 +1,9 @@
-"""Servers that speak OpenAI's chat by themselves: vLLM, FastChat, Xinference and the like.
+"""Servers that speak OpenAI's chat API by themselves: vLLM, SGLang, llama.cpp, FastChat and others.
 
-The body passes as it was received, but for the model's name and what makes usage known; fields that we do
-not know pass both ways. What makes an answer another than OpenAI's own is repaired on the way back (`state`).
-Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its own forms of errors.
+The body is passed on as it was received, except for the model's name and the request for usage. Members that
+the gateway does not know are passed on in both directions. Deviations from OpenAI's API in answers are repaired
+(`shared/state.py`).
+Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its forms of errors.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _STEERING = frozenset(
     {"api_base", "base_url", "api_key", "api_version", "api_type", "headers", "extra_headers", "extra_query"}
     | {"extra_body", "custom_llm_provider"}
 )
-"""Members by which some gateways let a body choose where it goes and with whose key; never passed on."""
+"""Members by which a body could choose another server or key at some gateways. They are never passed on."""
 
 
 class OpenAIDialect(Dialect):
-    """Pass-through: what the server cannot do, the server refuses."""
+    """Pass-through: the server itself refuses what it cannot do."""
 
     name = "openai"
     honours = frozenset({"stop", "n", "tools", "structured", "vision", "named_tool", "tool_choice"})
@@ -76,9 +77,9 @@ class OpenAIDialect(Dialect):
 
 
 def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes | None:
-    """The client's own bytes, with no more changed than the model's name and a wish for usage.
+    """Return the client's own bytes with the model's name and the request for usage changed.
 
-    None where more would have to be changed.
+    Return None if more has to be changed.
     """
     raw, body = request.raw, request.body
     if not raw or request.stream is not stream or not _STEERING.isdisjoint(body):
@@ -104,7 +105,7 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapp
 
 
 def _unsent(request: ChatRequest) -> tuple[str, ...]:
-    """What is not passed on: members that would steer the server, and unread ones of the native door."""
+    """Return the members that are not passed on: `_STEERING`, and unknown ones of the native door."""
     native = request.unread if request.paired else ()
     if _STEERING.isdisjoint(request.body):
         return native
@@ -126,21 +127,21 @@ def _count(request: ChatRequest) -> int:
 
 
 def _texts(message: Message) -> list[str]:
-    """What of a message counts: its text, parts joined, other parts unread."""
+    """Return the texts of a message that count as tokens; other parts are left out."""
     content = message.content
     parts = [content] if isinstance(content, str) else [part.text or "" for part in content or ()]
     return ["".join(parts)]
 
 
 def _changes(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """The members to send otherwise than the client did."""
+    """Return the members that are sent with another value than the client's."""
     return _limits(request, profile) | _temperature(request, profile)
 
 
 def _limits(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """The limits of the answer that are not as the client gave them: lowered, where the model gives less.
+    """Return the token limits that differ from the client's, because the model's limits are lower.
 
-    A client that named none gets none, but for native clients, whose limit counts the prompt in.
+    A client that sets no limit gets none, except native clients, whose limit includes the prompt.
     """
     if request.total_length is not None:
         prompt_tokens = _count(request)
@@ -164,7 +165,7 @@ def _temperature(request: ChatRequest, profile: Profile) -> dict[str, Any]:
 
 
 def _streaming(request: ChatRequest, stream: bool) -> dict[str, Any]:
-    """The members about streaming; None takes one away."""
+    """Return the members about streaming; the value None removes a member."""
     if not stream:
         return {"stream": None, "stream_options": None}
     given = request.body.get("stream_options", {})

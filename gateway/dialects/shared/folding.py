@@ -1,8 +1,9 @@
-"""Folds a modern conversation into question-and-answer pairs, losing nothing (rules T1 to T7).
+"""Folds a conversation into question-and-answer pairs without losing text (rules T1 to T7).
 
-ChatGLM-6B and ChatGLM2-6B know neither system messages nor tools, and want strict turns. Here every
-message becomes text: parts are joined, calls and tool results are told in words, system texts stand
-before the next question, runs of one role are merged, a leading assistant gets an empty question.
+ChatGLM-6B and ChatGLM2-6B have neither system messages nor tools, and need strictly alternating turns. So
+every message becomes text: the parts of a message are joined, calls and tool results are described in
+words, system texts are put before the next question, successive messages of one role are merged, and an
+assistant message at the beginning gets an empty question.
 """
 
 from __future__ import annotations
@@ -15,26 +16,29 @@ from gateway.formats.openai import ChatRequest, Message, text_of
 
 JOINT = "\n\n"
 AGREED = "好的。"
-"""What the model is made to say to a system text under `system = "pair"`."""
+"""The model's answer to a system text, with `system = "pair"`."""
 
 
 Side: TypeAlias = Literal["user", "assistant"]
 Spoken: TypeAlias = tuple[Literal["system", "user", "assistant"], str]
-"""A message reduced to who says it, and a text."""
+"""A message as a role and a text."""
 
 
 class Turn(NamedTuple):
-    """What one side said in a row: `order`. Its system texts stand apart too: trimming never loses them."""
+    """Successive messages of one side. `order` holds all texts in order.
+
+    `system` holds the system texts among them, because trimming a conversation must keep these.
+    """
 
     role: Side
     order: tuple[str, ...]
     system: tuple[str, ...]
     text: str
-    """The whole of it, empty pieces left out."""
+    """All texts joined, without the empty ones."""
 
 
 class FoldedConversation(NamedTuple):
-    """A conversation as pairs and a last question."""
+    """A conversation as pairs of question and answer, and a last question."""
 
     pairs: tuple[tuple[Turn, Turn], ...]
     prompt: Turn
@@ -45,7 +49,7 @@ class FoldedConversation(NamedTuple):
         return [(question.text, answer.text) for question, answer in self.pairs]
 
     def without_oldest(self, count: int = 1) -> FoldedConversation:
-        """The same without its `count` oldest pairs, whose system texts move to the next question."""
+        """Return the conversation without its `count` oldest pairs; the next question gets their system texts."""
         system = tuple(text for question, _ in self.pairs[:count] for text in question.system)
         pairs = self.pairs[count:]
         if not system:
@@ -62,7 +66,7 @@ def fold(
     system: Literal["merge", "pair"] = "merge",
     leading_assistant: Literal["pair", "fold"] = "pair",
 ) -> FoldedConversation:
-    """Fold the request's messages. Raises `BadRequest` that names the message."""
+    """Fold the messages of a request. Raises `BadRequest` that names the message."""
     spoken = plain_messages(request)
     if spoken[-1][0] == "assistant":
         raise BadRequest(
@@ -82,7 +86,7 @@ def fold(
 
 
 def plain_messages(request: ChatRequest) -> list[Spoken]:
-    """Every message as a role and a text (T5 history, T6, T7)."""
+    """Return every message as a role and a text (rules T5 for history, T6, T7)."""
     names: dict[str, str] = {}
     spoken: list[Spoken] = []
     for place, message in enumerate(request.messages):
@@ -109,14 +113,14 @@ def _plain(message: Message, where: str, names: dict[str, str]) -> Spoken:
 
 
 def told(message: Message, where: str) -> str:
-    """Tell what an assistant message said, its calls in words."""
+    """Return the text of an assistant message, with its calls in words."""
     lines = [f"Called {call.function.name} with {call.function.arguments}" for call in message.calls]
     text = text_of(message, where)
     return "\n".join([text, *lines] if text else lines)
 
 
 def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
-    """The system texts as one, and what is left; "" where one of them is itself the question."""
+    """Return the system texts joined, and the other messages; "" if a system text is itself the question."""
     others = [one for one in spoken if one[0] != "system"]
     if not others or others[-1][0] == "assistant":
         return "", spoken
@@ -124,7 +128,7 @@ def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
 
 
 def _turns(spoken: list[Spoken]) -> list[Turn]:
-    """What each side said in a row; system texts go to the next user, the last ones to the last question."""
+    """Return the turns. System texts join the next user turn; those at the end join the last question."""
     turns: list[Turn] = []
     side: Side = "user"
     order: list[str] = []
@@ -152,7 +156,10 @@ def _turn(role: Side, order: Sequence[str], system: Sequence[str] = ()) -> Turn:
 
 
 def _question_last(spoken: list[Spoken]) -> list[Spoken]:
-    """The same with a user's message at the end: the last, if only system texts follow, else an empty one."""
+    """Return the messages with a user message at the end.
+
+    If only system texts follow the last user message, it moves behind them; else an empty one is added.
+    """
     if spoken[-1][0] != "system":
         return spoken
     end = len(spoken)

@@ -1,4 +1,4 @@
-"""What a request loses on a backend that cannot honour all of it: reported, or refused under `strict`."""
+"""Finds the parameters that a backend cannot honour: they are reported, or refused if `strict`."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "max_tokens": lambda _: False,
     "max_completion_tokens": lambda _: False,
 }
-"""The parameters that can be lost, with the test for a value that asks for nothing."""
+"""Parameters that a backend may not honour, each with a test for values that have no effect."""
 
 _LOSABLE = frozenset(_NEUTRAL)
 _HARMLESS = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
     | {"prompt_cache_retention"}
 )
-"""Unknown members that change no answer: reported, but never refused."""
+"""Unknown members that do not change an answer: they are reported, but never refused."""
 
 NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call", "messages"})
-"""All known names that can stand in `x-gateway-ignored`, beside those of members that nobody knows."""
+"""All known names that `x-gateway-ignored` may contain, besides the names of unknown members."""
 
 
 def lost(
@@ -57,11 +57,11 @@ def lost(
     honoured: frozenset[str],
     more: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Name the parameters of this request that the backend will not honour.
+    """Return the names of the parameters of a request that the backend will not honour.
 
-    `honoured` are parameter names the dialect sends on; `more` are losses the dialect found itself. Members
-    that nobody knows come last, with those inside of messages and tools.
-    Raises `UnsupportedParameter` under `strict`.
+    `honoured` are the parameters that the dialect sends on; `more` are losses that the dialect has found
+    itself. Unknown members come last, including those inside messages and tools. Raises
+    `UnsupportedParameter` if the model is `strict`.
     """
     body = request.body
     suspects = _LOSABLE.intersection(body).difference(honoured)

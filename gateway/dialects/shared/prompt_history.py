@@ -1,7 +1,7 @@
-"""The `POST /` wire that ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api share (rules T1 to T18).
+"""The `POST /` format of ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api (rules T1 to T18).
 
-The gateway sends `prompt`, `history` and `max_length` always, `temperature` and `top_p` only if asked
-for. The server answers whole, counts nothing and gives no reason for its end.
+The gateway always sends `prompt`, `history` and `max_length`, and sends `temperature` and `top_p` if the
+client does. The server answers without streaming, without token counts, and without a finish reason.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"
 
 
 class PromptDialect(Dialect):
-    """A dialect of the `POST /` wire; subclasses say what stands in the history and how they sample."""
+    """A dialect of the `POST /` format. Subclasses define the history and the sampling parameters."""
 
     context: ClassVar[int] = 8192
     ranges = allowed.NATIVE
     doubt: ClassVar[str] = ""
-    """The note to make where such a server fails at every request with a history."""
+    """The note to log if such a server fails at every request with a history."""
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - never streams
         allowed.check(request, self.ranges)
@@ -72,21 +72,21 @@ class PromptDialect(Dialect):
         raise UpstreamEmpty("The backend gave an empty answer.")
 
     def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - for those that override it
-        """The most tokens of a prompt that this server keeps; None where it keeps all."""
+        """Return the number of prompt tokens that the server keeps; None if it keeps all."""
         return None
 
     @abstractmethod
     def conversation(
         self, request: ChatRequest, profile: Profile, context: int
     ) -> tuple[str, list[Any], int]:
-        """The prompt, the history before it, and P. Raises `BadRequest`, `ContextExceeded`."""
+        """Return the prompt, the history before it, and P. Raises `BadRequest` and `ContextExceeded`."""
 
     @abstractmethod
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
-        """The sampling members to send."""
+        """Return the sampling parameters to send."""
 
     def text(self, response: Any) -> Any:
-        """The text of the answer's `response`; anything but a text is garbled."""
+        """Return the text of the answer's member `response`; anything but a string is an error."""
         return response
 
     def _response(self, body: bytes) -> str:
@@ -106,7 +106,7 @@ class PromptDialect(Dialect):
 
 
 class NativeDialect(PromptDialect):
-    """One whose history is pairs; subclasses say how their prompt counts."""
+    """A dialect whose history is pairs of question and answer. Subclasses count the prompt."""
 
     pairs = True
 
@@ -118,11 +118,11 @@ class NativeDialect(PromptDialect):
 
     @abstractmethod
     def count_prompt(self, folded: FoldedConversation) -> int:
-        """P: the estimated tokens of the whole prompt this server will build."""
+        """Return P, the estimated number of tokens of the prompt that the server will build."""
 
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
-    """Refuse tools, or name them as lost under `tools = "ignore"` (rule T5)."""
+    """Refuse tools with an error, or return their name as lost with `tools = "ignore"` (rule T5)."""
     if request.tool_mode == "none":
         return ()
     name = "functions" if request.legacy_functions else "tools"
@@ -134,10 +134,10 @@ def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
 
 
 def never_greedy(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """Sampling for servers that take 0 for "not given" (rule T12).
+    """Return the sampling parameters for servers that take 0 for "not given" (rule T12).
 
-    Temperature 0 keeps the top token alone by top_p, since a temperature of 0 would become 0.95 and a
-    tiny one can overflow in half precision.
+    Temperature 0 is sent as 0.1 with `top_p` 0.01, which keeps only the most probable token: the servers
+    replace 0 by 0.95, and very small values can overflow in half precision.
     """
     sampling: dict[str, Any] = {}
     if request.temperature is not None:
