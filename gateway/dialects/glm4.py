@@ -137,7 +137,7 @@ class _GLM4Decoder(ChunkDecoder):
 
     @property
     def _lost(self) -> bool:
-        """True if nothing has come although tools were offered: the server loses the end of an empty answer."""
+        """True if nothing has come although tools were offered: the server loses an empty answer."""
         return not self.begun and bool(self._outgoing.tool_names)
 
     def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:

@@ -1,9 +1,9 @@
 """Servers that speak OpenAI's chat API by themselves: vLLM, SGLang, llama.cpp, FastChat and others.
 
-The body is passed on as it was received, except for the model's name and the request for usage. Members that
-the gateway does not know are passed on in both directions. Deviations from OpenAI's API in answers are repaired
-(`shared/state.py`).
-Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its forms of errors.
+The body is passed on as it was received, except for the model's name and the request for usage. Members
+that the gateway does not know are passed on in both directions. Deviations from OpenAI's API in answers are
+repaired (`shared/state.py`). Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for
+its forms of errors.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class FoldedConversation(NamedTuple):
         return [(question.text, answer.text) for question, answer in self.pairs]
 
     def without_oldest(self, count: int = 1) -> FoldedConversation:
-        """Return the conversation without its `count` oldest pairs; the next question gets their system texts."""
+        """Return the conversation without its `count` oldest pairs, but with their system texts."""
         system = tuple(text for question, _ in self.pairs[:count] for text in question.system)
         pairs = self.pairs[count:]
         if not system:
