@@ -22,18 +22,18 @@ from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.formats.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, Usage
 
 REASONING = ("reasoning_content", "reasoning")
-"""The two names of one member: servers write either, clients read either."""
+"""Two names of one member: servers send either, clients read either."""
 MOST_CHOICES = 256
-"""Most choices of one answer."""
+"""Maximum number of choices of one answer."""
 
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
-"""Members of a message or delta that have a place of their own in a `Delta`."""
+"""Members of a message or delta that have their own fields in `Delta`."""
 _CALLS = ("tool_calls", "function_call")
 _TWIN = {REASONING[0]: REASONING[1], REASONING[1]: REASONING[0]}
 
 
 class ChunkMeaning(NamedTuple):
-    """What a choice adds, which has this `place` among all. `members` is its delta or message as it came."""
+    """What a chunk adds to the choice with the index `place`. `members` is its delta as received."""
 
     place: int
     delta: Delta
@@ -42,16 +42,16 @@ class ChunkMeaning(NamedTuple):
 
 
 def says(delta: Delta) -> bool:
-    """Whether a piece holds something of the answer; a call that only begins does not."""
+    """Return True if a delta holds content; a call without arguments is not content yet."""
     return bool(delta.text) or any(piece.arguments for piece in delta.tools) or any(delta.extras.values())
 
 
 class _ChoiceState:
-    """One choice so far.
+    """The state of one choice.
 
-    `said` are the members that deltas have filled. `reopened` tells that something came after its finish
-    reason; `wrong` that this has ever happened; `doubtful` that the reason stood beside content, as it does
-    where it comes with every chunk.
+    `said` are the members that deltas have filled. `reopened` is True if something came after the finish
+    reason, and `wrong` if that has ever happened. `doubtful` is True if the finish reason came in a chunk
+    with content, as with servers that send one in every chunk.
     """
 
     __slots__ = ("calls", "doubtful", "halves", "opened", "reason", "reopened", "said", "wrong")
@@ -65,7 +65,7 @@ class _ChoiceState:
         self.reopened = self.wrong = self.doubtful = False
 
     def joined(self, name: str, text: str) -> str:
-        """The text of a member, with half a surrogate pair that stood at the end of the piece before."""
+        """Return the text of a member, preceded by half a surrogate pair from the end of the piece before."""
         half = self.halves.pop(name, "")
         if not (half or (text and "\ud800" <= text[-1] <= "\udbff")):
             return text
@@ -75,7 +75,7 @@ class _ChoiceState:
         return text
 
     def note(self, delta: Delta) -> None:
-        """Note which members a delta has filled."""
+        """Record which members a delta has filled."""
         if delta.text:
             self.said.add("content")
         if delta.tools:
@@ -83,11 +83,11 @@ class _ChoiceState:
         self.said.update(delta.extras)
 
     def unsaid(self, members: dict[str, Any]) -> dict[str, Any]:
-        """What of a whole message after deltas has not been said by them: some servers end with it."""
+        """Return the part of a final complete message that the deltas before it did not contain."""
         return {name: value for name, value in members.items() if name not in self.said}
 
     def finish(self) -> FinishReason:
-        """The reason to tell."""
+        """The finish reason to send."""
         reason = self.reason or "stop"
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if len(self.calls) else "stop"
@@ -95,9 +95,9 @@ class _ChoiceState:
 
 
 class AnswerState:
-    """All choices of one answer. One per answer.
+    """The state of all choices of one answer.
 
-    `single` tells that one choice was asked for: the first of each chunk is it, whatever its index.
+    With `single`, one choice was asked for: the first choice of each chunk is it, whatever its index.
     """
 
     def __init__(self, *, single: bool = False) -> None:
@@ -108,32 +108,32 @@ class AnswerState:
 
     @property
     def begun(self) -> bool:
-        """Whether any choice has begun."""
+        """True once any choice has begun."""
         return bool(self._choices)
 
     @property
     def finished(self) -> bool:
-        """Whether each choice that has begun has a finish reason, and nothing came after it."""
+        """True if every choice that has begun has a finish reason, and nothing came after it."""
         choices = self._choices.values()
         return bool(choices) and all(one.reason is not None and not one.reopened for one in choices)
 
     @property
     def doubtful(self) -> bool:
-        """Whether content may still come although each choice has a finish reason."""
+        """True if content may still come although every choice has a finish reason."""
         return any(one.doubtful or one.wrong for one in self._choices.values())
 
     @property
     def ending(self) -> bool:
-        """Whether any choice has had a finish reason."""
+        """True once any choice has had a finish reason."""
         return any(one.reason is not None for one in self._choices.values())
 
     @property
     def halved(self) -> bool:
-        """Whether half a surrogate pair waits for its other half."""
+        """True while half a surrogate pair waits for its other half."""
         return any(one.halves for one in self._choices.values())
 
     def take(self, chunk: dict[str, Any]) -> list[ChunkMeaning]:
-        """Read one chunk. Raises `UpstreamGarbled`, and `UpstreamError` where it tells of a failure."""
+        """Read one chunk. Raises `UpstreamGarbled`, and `UpstreamError` if the chunk reports a failure."""
         self.usage = usage_of(chunk) or self.usage
         if "x_groq" in chunk and isinstance(groq := chunk["x_groq"], dict):
             self.usage = usage_of(groq) or self.usage
@@ -181,17 +181,17 @@ class AnswerState:
         return Delta(text, tools, index, extras, logprobs)
 
     def opened(self, index: int) -> bool:
-        """Whether a choice has begun for the client."""
+        """Return True if a choice has begun for the client."""
         return self._choices[index].opened
 
     def opens(self, index: int) -> bool:
-        """Whether a choice has not begun for the client; from now on it has."""
+        """Mark a choice as begun for the client; return True if it had not begun."""
         state = self._choices[index]
         opens, state.opened = not state.opened, True
         return opens
 
     def rest(self) -> list[Delta]:
-        """What was held back, at the end: half characters, and arguments of calls that have none."""
+        """Return what was held back: half characters, and empty arguments for calls without any."""
         rests: list[Delta] = []
         for index, state in sorted(self._choices.items()):
             text = state.halves.pop("content", "")
@@ -203,10 +203,10 @@ class AnswerState:
         return rests
 
     def finishes(self, *, done: bool, clean: bool = True) -> list[Event]:
-        """How each choice has ended, after the repairs that this took.
+        """Return the finish of each choice, and the repairs that were needed.
 
-        `done` tells that the server said that it had ended, or that the answer was whole; `clean` that its
-        framing ended as it promised. Raises `UpstreamTruncated`, `UpstreamEmpty`.
+        `done` is True if the server said that the answer is complete; `clean` if the body ended as its
+        framing says. Raises `UpstreamTruncated` and `UpstreamEmpty`.
         """
         if not self._choices:
             if done:
@@ -224,7 +224,7 @@ class AnswerState:
 
 
 def require_messages(said: list[ChunkMeaning]) -> None:
-    """Refuse a whole answer without a choice, or with one that has no message. Raises `UpstreamGarbled`."""
+    """Raise `UpstreamGarbled` for a complete answer without a choice, or with a choice without a message."""
     if not said:
         raise UpstreamGarbled("The backend's answer has no choice.")
     if not all(any(name in one.choice for name in ("message", "delta", "text")) for one in said):
@@ -232,7 +232,7 @@ def require_messages(said: list[ChunkMeaning]) -> None:
 
 
 def _members(choice: dict[str, Any]) -> dict[str, Any]:
-    """The delta of a choice, or what stands in its place."""
+    """Return the delta of a choice, or the message that is in its place."""
     members = choice.get("delta")
     if members is None:
         members = choice.get("message")
@@ -249,9 +249,9 @@ def _members(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(members: dict[str, Any]) -> dict[str, Any]:
-    """Members in which what was thought stands under the name that clients know.
+    """Return the members with reasoning under the name that clients know.
 
-    Ollama has it as `thinking`, Mistral among the parts of the content.
+    Ollama sends it as `thinking`, Mistral as parts of the content.
     """
     thoughts, content = members.get("thinking"), members.get("content")
     if isinstance(content, list):
