@@ -1,7 +1,7 @@
-"""Reads config.toml again, on SIGHUP or when the file has changed, and has it taken over whole or not at all.
+"""Reads config.toml again, on SIGHUP or when the file has changed, and applies it as a whole or not at all.
 
-A file that is broken, or that asks for what only a restart can change, leaves the old configuration in
-force; the log says why, and `gateway_config_reloads_total` counts it.
+A file with faults, or with a change that needs a restart, leaves the present configuration in force. The
+log says why, and `gateway_config_reloads_total` counts it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from gateway.telemetry.logs.events import EventLog
 from gateway.telemetry.metrics.exporter import Metrics
 
 POLL = 1.0
-"""Seconds between two looks at the files. A change counts once two looks have seen the same: whoever is
-still writing is not done."""
+"""Seconds between two checks of the files. A change counts once two checks have seen the same state."""
 MOST_TOLD = 10
-"""Faults of a broken file that the log repeats; `gateway check` tells all."""
+"""Faults of a file that the log lists; `gateway check` lists all."""
 
 Result: TypeAlias = Literal["ok", "unchanged", "invalid", "fixed"]
 Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
-"""What can be seen of files without reading them: a swapped symbolic link changes it as a write does."""
+"""The state of files, without their contents. A replaced symbolic link changes it like a write."""
 
 
 class Reloadable(Protocol):
-    """Who goes by the configuration."""
+    """The object that uses the configuration."""
 
     @property
     def settings(self) -> config.Config:
         """The configuration in force."""
 
     def reconfigure(self, settings: config.Config) -> None:
-        """Go by another one. Raises `OSError` and changes nothing where a file it needs cannot be used."""
+        """Use another configuration. Raises `OSError` and changes nothing if a file cannot be used."""
 
 
 class Reloader:
@@ -57,11 +56,11 @@ class Reloader:
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
-        """Have the file read again soon."""
+        """Request a reload soon."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Reload whenever that is asked for, or a watched file has changed. Ends by cancellation."""
+        """Reload on request, or when a watched file has changed. Runs until it is cancelled."""
         try:
             await self._run()
         except Exception as error:  # a bug, and the end of reloading: nobody else would tell
@@ -91,7 +90,7 @@ class Reloader:
         return tuple(_stamp(file) for file in files)
 
     async def reload(self, cause: str) -> Result:
-        """Read the file and take it over if it can be; tell how that ended."""
+        """Read the file and apply it if possible; return the result."""
         stamp = await asyncio.to_thread(self._look)
         try:
             settings = await asyncio.to_thread(self._load)

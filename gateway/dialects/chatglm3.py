@@ -29,10 +29,7 @@ _HONOURED = _SENT | {"parallel_tool_calls"}
 
 
 class ChatGLM3Dialect(Dialect):
-    """ChatGLM3's own server, which handles one request at a time.
-
-    When the client leaves, a stream is cancelled, but a complete answer is generated to its end.
-    """
+    """ChatGLM3's own server: one slot. A stream stops with its client, a complete answer does not."""
 
     name = "chatglm3"
     context: ClassVar[int] = 8192
@@ -89,8 +86,7 @@ class ChatGLM3Dialect(Dialect):
 def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefinition], tuple[str, ...]]:
     """Return the functions to offer, and the parameters that are lost.
 
-    The edition of 2024-05-08 replaces the client's tools by its own. It uses its own tools only if `agent`
-    is set.
+    The edition of 2024-05-08 replaces the client's tools by its own, and uses those only if `agent` is set.
     """
     if profile.variant == "2024-05-08":
         return [], refuse_tools(request, profile)
@@ -100,8 +96,8 @@ def _offered(request: ChatRequest, profile: Profile) -> tuple[list[FunctionDefin
 def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, list[dict[str, Any]]]:
     """Return the members that offer the functions.
 
-    The edition of 2023-11 reads `functions` and ignores `tools`. Later editions read `tools` and ignore
-    `functions`. Both are sent if the edition is not configured.
+    The edition of 2023-11 reads `functions` and ignores `tools`; later editions do the opposite. If the
+    edition is not configured, both are sent.
     """
     if not functions:
         return {}
@@ -119,10 +115,7 @@ def _tools(functions: list[FunctionDefinition], profile: Profile) -> dict[str, l
 def _fitting(
     request: ChatRequest, profile: Profile, tools: dict[str, list[dict[str, Any]]], context: int
 ) -> tuple[list[V3Message], int]:
-    """Return the messages to send, and P.
-
-    Raises `ContextExceeded`; trims first if the model is set to trim.
-    """
+    """Return the messages to send and their token count. Raises `ContextExceeded` if they do not fit."""
     offered = next(iter(tools.values()), None)
 
     def shaped(messages: list[V3Message]) -> list[V3Message]:
@@ -136,20 +129,14 @@ def _fitting(
 
 
 def _with_system(messages: list[V3Message], profile: Profile) -> list[V3Message]:
-    """Return the messages in a form in which no system text is lost (rule V5).
-
-    The server drops the first system message if tools are offered.
-    """
+    """Keep the system texts: with tools, the server drops the first system message (rule V5)."""
     if profile.v3_system == "merge":
         return v3_messages.folded(messages)
     return [{"role": "system", "content": ""}, *messages]
 
 
 def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
-    """Return the client's sampling parameters.
-
-    Temperature 0 is passed on as greedy decoding (rules V1, T12).
-    """
+    """Return the sampling parameters. Temperature 0 is sent: it means greedy decoding (rules V1, T12)."""
     sampling: dict[str, float] = {}
     if request.temperature is not None:
         sampling["temperature"] = min(request.temperature, profile.max_temperature or request.temperature)
@@ -161,14 +148,14 @@ def _sampling(request: ChatRequest, profile: Profile) -> dict[str, float]:
 
 
 def _forced(request: ChatRequest) -> tuple[str, ...]:
-    """Return the parameter that demands a call: this model cannot be forced to make a call (rule V4)."""
+    """Return the name of a parameter that demands a call: the server cannot enforce it (rule V4)."""
     if request.tool_mode != "required":
         return ()
     return ("function_call" if request.legacy_functions else "tool_choice",)
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the answer and its message, after checking their types."""
+    """Return the answer and its message. Raises `UpstreamGarbled` if they have wrong types."""
     try:
         answer = jsontext.read_lenient(body)
     except ValueError:
@@ -182,11 +169,7 @@ def _read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _call(message: dict[str, Any], text: str, names: frozenset[str]) -> ToolPiece | None:
-    """Return the call of an answer, or None.
-
-    The call that the server has found is used if it is valid. Otherwise the text is searched for a call
-    (rule V7).
-    """
+    """Return the call in an answer: the server's own, if it is valid, else the one in the text (rule V7)."""
     match message.get("function_call"):
         case {"name": str() as name, "arguments": str() as arguments} if name in names:
             if v3_tools.arguments_object(arguments) is not None:

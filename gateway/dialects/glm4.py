@@ -57,10 +57,7 @@ _ROLES = {"developer": "system", "function": "tool"}
 
 
 class GLM4Dialect(Dialect):
-    """GLM-4's own server.
-
-    When the client leaves, a stream is cancelled, but a complete answer is generated to its end.
-    """
+    """GLM-4's own server. It stops streams whose client has left, but not complete answers."""
 
     name = "glm4"
     context: ClassVar[int] = 8192
@@ -145,10 +142,7 @@ class _GLM4Decoder(ChunkDecoder):
 
     @property
     def _lost(self) -> bool:
-        """True if no chunk has arrived although tools were offered.
-
-        The server loses the end of an empty answer if tools were offered.
-        """
+        """True if nothing has come although tools were offered: the server loses an empty answer."""
         return not self.begun and bool(self._outgoing.tool_names)
 
     def calls(self, delta: dict[str, Any], index: int) -> tuple[ToolPiece, ...]:
@@ -178,10 +172,7 @@ class _GLM4Decoder(ChunkDecoder):
         return not self._calls
 
     def _settled(self, event: Event) -> list[Event]:
-        """Return the end of the answer, preceded by its call.
-
-        If the call is invalid, the end is preceded by the text that the server took for a call.
-        """
+        """Return the end of the answer, after the call or the text that the server took for a call."""
         if not isinstance(event, Finish):
             return [event]
         if event.reason == "tool_calls":
@@ -190,7 +181,7 @@ class _GLM4Decoder(ChunkDecoder):
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]]:
-    """Return the tools to offer. There are none under `tool_choice` "none"."""
+    """Return the tools to offer: none if `tool_choice` is "none"."""
     if request.tool_mode == "none":
         return []
     allowed.check_functions(request)
@@ -198,10 +189,9 @@ def _tools(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _limited(reason: FinishReason, counted: int, outgoing: Outgoing) -> FinishReason:
-    """Return the finish reason, which is "length" if the answer reached its limit (rule T11).
+    """Return `length` if the answer was cut at its limit: the server says "stop" then (rule T11).
 
-    The server reports "stop" in that case. The number of tokens is an estimate if the server sent no usage.
-    A reason "tool_calls" is treated as "stop", because answers with a valid call never reach this function.
+    The length is an estimate if the server has not counted. A "tool_calls" without a call is a "stop".
     """
     if reason not in ("stop", "tool_calls"):
         return reason
@@ -219,11 +209,7 @@ def _more(request: ChatRequest, tools: list[dict[str, Any]], stream: bool) -> di
 
 
 def _named(request: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
-    """Return the name of the only function that may be called, or None.
-
-    If one function is offered and a call is required, the function is named, because the server treats
-    "required" as "auto".
-    """
+    """Return the name of the function that must be called: the server takes "required" for "auto"."""
     if request.tool_mode == "required" and request.named_tool is None and len(tools) == 1:
         return str(tools[0]["function"]["name"])
     return request.named_tool
@@ -261,19 +247,13 @@ def _message(message: Message, where: str, profile: Profile) -> Sent:
 
 
 def _call(call: ToolCall, name: str) -> dict[str, Any]:
-    """Return a call of the history.
-
-    `name` is sent as the id of a call in the legacy form, which has no id.
-    """
+    """Return a call of the history. `name` is used as its id if it has none, because the server needs one."""
     function = {"name": call.function.name, "arguments": call.function.arguments}
     return {"id": call.id or name, "type": "function", "function": function}
 
 
 def _shaped(messages: list[Sent], tools: list[dict[str, Any]]) -> list[Sent]:
-    """Move all system texts before the first user turn if tools are offered.
-
-    The server would drop the system texts otherwise.
-    """
+    """Put all system texts before the first user turn if tools are offered: else the server drops them."""
     if not tools:
         return messages
     system = [

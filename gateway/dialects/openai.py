@@ -1,9 +1,9 @@
-"""Servers with OpenAI's chat format: vLLM, FastChat, Xinference and others.
+"""Servers that speak OpenAI's chat API by themselves: vLLM, SGLang, llama.cpp, FastChat and others.
 
-The request body is passed on as received, except for the model's name and the members that make the server
-report usage. Unknown fields are passed on in both directions. Answers that differ from OpenAI's format are
-repaired (`state`). Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for its own
-forms of errors.
+The body is passed on as it was received, except for the model's name and the request for usage. Members
+that the gateway does not know are passed on in both directions. Deviations from OpenAI's API in answers are
+repaired (`shared/state.py`). Source: OpenAI's API description; FastChat `serve/openai_api_server.py` for
+its forms of errors.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _STEERING = frozenset(
     {"api_base", "base_url", "api_key", "api_version", "api_type", "headers", "extra_headers", "extra_query"}
     | {"extra_body", "custom_llm_provider"}
 )
-"""Members with which some gateways let a body choose the address and the key. They are never passed on."""
+"""Members by which a body could choose another server or key at some gateways. They are never passed on."""
 
 
 class OpenAIDialect(Dialect):
-    """Passes requests on. A request that the server cannot serve is refused by the server."""
+    """Pass-through: the server itself refuses what it cannot do."""
 
     name = "openai"
     honours = frozenset({"stop", "n", "tools", "structured", "vision", "named_tool", "tool_choice"})
@@ -77,9 +77,9 @@ class OpenAIDialect(Dialect):
 
 
 def _as_received(request: ChatRequest, profile: Profile, stream: bool) -> bytes | None:
-    """Return the client's own bytes, with only the model's name and the request for usage changed.
+    """Return the client's own bytes with the model's name and the request for usage changed.
 
-    Returns None if more would have to be changed.
+    Return None if more has to be changed.
     """
     raw, body = request.raw, request.body
     if not raw or request.stream is not stream or not _STEERING.isdisjoint(body):
@@ -105,10 +105,7 @@ def _written(request: ChatRequest, profile: Profile, stream: bool, changes: Mapp
 
 
 def _unsent(request: ChatRequest) -> tuple[str, ...]:
-    """Return the names of members that are not passed on.
-
-    These are members that would choose the address or key, and members that the native API does not read.
-    """
+    """Return the members that are not passed on: `_STEERING`, and unknown ones of the native door."""
     native = request.unread if request.paired else ()
     if _STEERING.isdisjoint(request.body):
         return native
@@ -130,7 +127,7 @@ def _count(request: ChatRequest) -> int:
 
 
 def _texts(message: Message) -> list[str]:
-    """Return the text of a message that counts: its content, or its text parts joined."""
+    """Return the texts of a message that count as tokens; other parts are left out."""
     content = message.content
     parts = [content] if isinstance(content, str) else [part.text or "" for part in content or ()]
     return ["".join(parts)]
@@ -142,10 +139,9 @@ def _changes(request: ChatRequest, profile: Profile) -> dict[str, Any]:
 
 
 def _limits(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """Return the limits of the answer that are lowered to the model's own limits.
+    """Return the token limits that differ from the client's, because the model's limits are lower.
 
-    A request without a limit gets none, except for a request of a native client, whose limit includes the
-    prompt.
+    A client that sets no limit gets none, except native clients, whose limit includes the prompt.
     """
     if request.total_length is not None:
         prompt_tokens = _count(request)
@@ -169,7 +165,7 @@ def _temperature(request: ChatRequest, profile: Profile) -> dict[str, Any]:
 
 
 def _streaming(request: ChatRequest, stream: bool) -> dict[str, Any]:
-    """Return the members for streaming. A value of None removes the member."""
+    """Return the members about streaming; the value None removes a member."""
     if not stream:
         return {"stream": None, "stream_options": None}
     given = request.body.get("stream_options", {})

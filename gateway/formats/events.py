@@ -1,8 +1,8 @@
-"""The pieces of an answer, spoken by every dialect and written by every door.
+"""The events of an answer: produced by every dialect, written by every door.
 
 A generation is a sequence of `Delta`s, one `Finish` for each choice, and at most one `Usage`, in this
-order. A whole (not streamed) answer is the same sequence, read at once. They are tuples: nothing that cannot
-change is made in less time, and a stream makes thousands.
+order. A complete (not streamed) answer is the same sequence, read at once. Events are named tuples because
+these are the cheapest immutable values, and a stream has thousands of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_EXTRAS: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class ToolPiece:
-    """A piece of a tool call: `id` and `name` come with its first piece; arguments may be cut anywhere."""
+    """A piece of a tool call. Its first piece has `id` and `name`; the arguments may be cut anywhere."""
 
     index: int
     arguments: str = ""
@@ -30,8 +30,8 @@ class ToolPiece:
 class Delta(NamedTuple):
     """A piece of one choice.
 
-    `extras` are members of an OpenAI-like backend's delta that we do not know (reasoning, refusal, ...);
-    they pass unread. `logprobs` likewise.
+    `extras` are members of an OpenAI-like backend's delta that the gateway does not interpret (reasoning,
+    refusal and others); they are passed on. So is `logprobs`.
     """
 
     text: str = ""
@@ -42,12 +42,12 @@ class Delta(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of it would reach the client."""
+        """True if nothing of the delta would reach the client."""
         return not (self.text or self.tools or self.extras or self.logprobs)
 
     @property
     def counted(self) -> list[str]:
-        """The texts that count as tokens: reasoning once, though it may stand under two names."""
+        """The texts that count as tokens. Reasoning counts once, even if two members hold it."""
         texts = [self.text, *((piece.name or "") + piece.arguments for piece in self.tools)]
         if self.extras:
             reasoning = self.extras.get("reasoning_content") or self.extras.get("reasoning")
@@ -64,7 +64,7 @@ class Finish(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Tokens of the whole generation, and who counted them."""
+    """The number of tokens of the whole generation, and the source of the count."""
 
     prompt: int
     completion: int
@@ -73,9 +73,9 @@ class Usage(NamedTuple):
 
 
 class Repair(NamedTuple):
-    """A fault of the backend that was repaired on the way; counted, never shown to the client.
+    """A fault of the backend that has been repaired. It is counted, and not shown to the client.
 
-    A `note` is logged, once for each backend.
+    A `note` is logged once for each backend.
     """
 
     what: str
@@ -83,10 +83,10 @@ class Repair(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """Bytes of an OpenAI-like backend that go on as they came: whole events of a stream, or a whole answer.
+    """Bytes of an OpenAI-like backend that are passed on unchanged: events of a stream, or a complete answer.
 
-    A usage chunk that the client asked for is among them; `[DONE]` is not. `finish` is the finish reason
-    among them, if there is one; without `content` there is nothing of the answer among them.
+    They include a usage chunk that the client asked for, but not `[DONE]`. `finish` is the finish reason in
+    these bytes, if there is one. `content` is False if they hold nothing of the answer.
     """
 
     data: bytes

@@ -1,8 +1,8 @@
-"""What a stream is told that has no content yet: its place in the queue, or that a card works on it.
+"""Keep-alives for a stream that has no content yet: they tell the position in the queue.
 
-As a comment, which clients skip; as an event of the type `queue`, for programs that show it; or as a chunk
-without text, for clients that take every line for one. Most SDKs take the data of every event for a chunk,
-whatever its type: that of our events looks like a chunk without choices.
+There are three forms: a comment, which clients skip; an event of the type `queue`, for programs that show
+the position; a chunk without text, for clients that take every line for a chunk. Most SDKs take the data of
+every event for a chunk, whatever its type; so the data of queue events looks like a chunk without choices.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TypeAlias
 from gateway.formats import jsontext, sse
 
 Place: TypeAlias = tuple[int, float] | None
-"""The position (from 1) and the expected wait in seconds; None for who waits no more."""
+"""The position in the queue, from 1, and the expected wait in seconds; None if the request no longer waits.
+"""
 
 EVENT = "queue"
-"""The type of the event."""
+"""The type of queue events."""
 
 
 def comment(place: Place) -> bytes:
-    """Tell it so that nobody has to listen."""
+    """Return a comment, which clients skip."""
     if place is None:
         return sse.comment("generating")
     position, seconds = place
@@ -27,7 +28,7 @@ def comment(place: Place) -> bytes:
 
 
 def event(place: Place) -> bytes:
-    """Tell it to a program. Who waits no more has the position 0."""
+    """Return a queue event. The position is 0 if the request no longer waits."""
     position, seconds = place or (0, 0.0)
     told = {
         "object": EVENT,
@@ -40,7 +41,7 @@ def event(place: Place) -> bytes:
 
 
 def chunk(answer_id: str, created: int, model: str) -> bytes:
-    """Say nothing but that the stream lives, as a chunk whose delta is empty."""
+    """Return a chunk with an empty delta."""
     told = {
         "id": answer_id,
         "object": "chat.completion.chunk",

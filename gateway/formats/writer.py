@@ -1,4 +1,4 @@
-"""What a door writes an answer with: events in, the bytes of one public API out. Pure.
+"""`Writer` and `StreamWriter`: turn events into the bytes of one public API. Pure.
 
 A door supplies a writer; `api/whole.py` and `api/stream.py` do the rest. A writer belongs to one response.
 """
@@ -13,37 +13,37 @@ from gateway.formats.events import Event
 from gateway.formats.waiting import Place
 
 WireFormat: TypeAlias = Literal["openai-chat"]
-"""A format of answers that backends speak and that some clients read as it is."""
+"""A format of backends' answers that the clients of some APIs can read unchanged."""
 NO_FORMATS: frozenset[WireFormat] = frozenset()
 
 WaitingStyle: TypeAlias = Literal["comments", "events", "chunks"]
-"""How a stream without content yet is kept alive: by comments, by events of the queue, by empty chunks."""
+"""The form of keep-alives in a stream without content: comments, queue events, or empty chunks."""
 
 
 class Writer(Protocol):
-    """Writes whole answers."""
+    """Writes complete answers."""
 
     accepts: frozenset[WireFormat]
-    """Formats whose bytes may go to this client unread."""
+    """The formats of backends' answers whose bytes may be passed to this client unread."""
 
     def whole(self, events: Sequence[Event]) -> bytes:
-        """Return the body of a whole answer. Raises `UpstreamTruncated` where its end is missing."""
+        """Return the body of a complete answer. Raises `UpstreamTruncated` if its end is missing."""
 
 
 class StreamWriter(Protocol):
     """Writes the events of a stream."""
 
     passed: bool
-    """Set by the session: the backend's own bytes have gone to the client, its usage among them."""
+    """Set by the session: True if bytes of the backend, with its usage, have been passed to the client."""
 
     def waiting(self, place: Place, style: WaitingStyle) -> bytes:
-        """Return what keeps the connection alive while there is no content. May be called before `event`."""
+        """Return a keep-alive for a stream without content. May be called before `event`."""
 
     def event(self, event: Event) -> bytes:
-        """Return the bytes of one event; none where it is not shown."""
+        """Return the bytes of one event; empty if the event is not shown to clients."""
 
     def error(self, error: GatewayError) -> bytes:
-        """Return the in-band error that ends a stream which has begun."""
+        """Return the error event that ends a stream whose head has been sent."""
 
     def end(self) -> bytes:
-        """Return the end of a complete stream. Raises `UpstreamTruncated` where the answer is incomplete."""
+        """Return the end of a complete stream. Raises `UpstreamTruncated` if the answer is incomplete."""

@@ -1,7 +1,8 @@
-"""One request as the application sees it, and the bytes of its response.
+"""`HttpExchange`: one request as the ASGI application sees it, and the bytes of its response.
 
-The head of an answer waits for the first piece of its body: both leave in one write. What an application
-says in too many words, too few, or with a line end in a header is a bug of ours and raises `RuntimeError`.
+The head of a response is written together with the first piece of its body. An application that breaks the
+ASGI protocol (messages in the wrong order, a body of the wrong length, control characters in a header) gets
+a `RuntimeError`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gateway.formats.headers import pairs
 from gateway.http1.admission import ConnectionAdmission
 
 LARGE = 65_536
-"""Bytes of a body that is written by itself: joining it to its head would cost more than a second write."""
+"""Pieces of a body from this size on, in bytes, are not joined to the head: that would copy them."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
@@ -32,7 +33,7 @@ _MARKED = bytes(0 if (code < 32 and code not in b"\t\r\n") or code == 127 else c
 
 
 class ExchangeConnection(Protocol):
-    """A connection, as its cycles know it."""
+    """The connection of an exchange, as far as the exchange uses it."""
 
     transport: asyncio.Transport
     flow: FlowControl
@@ -40,22 +41,28 @@ class ExchangeConnection(Protocol):
     admission: ConnectionAdmission
 
     def write(self, data: bytes) -> None:
-        """Say something, soon."""
+        """Write bytes with the next batch."""
 
     def on_response_complete(self, *, keep_alive: bool) -> None:
-        """Go on, or end, after a whole answer."""
+        """Continue with the next request, or close, after a complete response."""
 
     def fail(self) -> None:
-        """Answer in the place of an application that did not."""
+        """Answer with an error because the application did not answer."""
 
 
 class HttpExchange:
-    """One request and its answer. Lies in the scope as `presence`, which tells whether the client is there.
+    """One request and its response. The connection puts it into the ASGI scope as `exchange`.
 
-    `gone` says that it is not, or need not be told anything: whatever is sent then is dropped, and `fault`
-    may say why. `on_leaving` is called when that happens. `keep_alive` may change until the head is written,
-    which makes it `started`. `old`: the client speaks HTTP/1.0; its bodies without a length are
-    `delimited_by_end`, the end of the connection.
+    Attributes:
+        gone: True once the client has disconnected or need not be answered; everything sent then is dropped.
+        fault: why the connection itself refused the rest of the request, if it did.
+        on_leaving: called when `gone` becomes True.
+        keep_alive: whether the connection stays open after the response; settled by the head.
+        started: True once the head has been written.
+        complete: True once the whole response has been written.
+        delimited_by_end: True for HTTP/1.0 clients if the end of the connection marks the end of the body.
+        context: the `RequestContext` of the application.
+        remembered: values that the application keeps for later requests on the connection.
     """
 
     __slots__ = (
@@ -114,12 +121,12 @@ class HttpExchange:
         self.on_leaving: Callable[[], None] | None = None
 
     task: asyncio.Task[None]
-    """The one that serves the request; set before it runs."""
+    """The task that serves the request. Set before it runs."""
 
     # --- what the connection tells -----------------------------------------------------------------
 
     def feed(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Accept a piece of the request body."""
         if self.gone or self.complete:
             return  # nobody will read it
         self._news = True
@@ -135,7 +142,7 @@ class HttpExchange:
             self._flow.pause_reading()
 
     def end_body(self) -> None:
-        """Take note that the request is complete."""
+        """Note that the request body is complete."""
         self._more = False
         self._news = True
         if self._flow.read_paused:
@@ -144,7 +151,7 @@ class HttpExchange:
             self._event.set()
 
     def leave(self) -> None:
-        """Take note that the client is gone; no matter once the answer is complete."""
+        """Note that the client has disconnected. Without effect once the response is complete."""
         if self.gone or self.complete:
             return
         self.gone = True
@@ -154,7 +161,7 @@ class HttpExchange:
             self.on_leaving()
 
     def finish(self, error: Exception | None) -> None:
-        """See to it that the application, which has ended so, leaves a whole answer or none."""
+        """Finish after the application has ended with `error`: closes after an incomplete response."""
         if error is not None:
             logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
         self._line.admission.tasks.discard(self.task)
@@ -170,7 +177,7 @@ class HttpExchange:
     # --- what the application calls ----------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """Give what has come of the body since the last time, or that the client is gone."""
+        """Return the part of the body that has arrived since the last call, or the disconnect message."""
         if self._expects:
             self._expects = False
             if not self._line.transport.is_closing():
@@ -189,7 +196,7 @@ class HttpExchange:
         return {"type": "http.request", "body": body, "more_body": self._more}
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Write a message at once; the awaitable is done, unless the client reads too slowly."""
+        """Write a message at once. The returned awaitable is done, unless the client reads too slowly."""
         if self.gone:
             return self._line.nothing
         if self._flow.write_paused:
@@ -204,7 +211,7 @@ class HttpExchange:
         return self._line.nothing
 
     def whole_body(self) -> bytes | None:
-        """Give the body at once if all of it has come, and nobody has to be told to send it or to go on."""
+        """Return the body if all of it has arrived and no `100 Continue` is due; else None."""
         if self._more or self._expects or self.gone or self._flow.read_paused or not self._news:
             return None
         self._news = False
@@ -212,9 +219,9 @@ class HttpExchange:
         return body if isinstance(body, bytes) else bytes(body)
 
     def answer(self, lines: Sequence[bytes], body: bytes) -> Awaitable[None]:
-        """Write a whole answer of status 200: two `send`s in one, and the length of the body is told for it.
+        """Write a complete response with status 200 in one step; `content-length` is added.
 
-        Its headers, `name: value` each, do not say how the body is framed, nor whether the connection stays.
+        The headers, one `name: value` line each, must not contain `content-length` or `connection`.
         """
         begun = self.started or self._start is not None
         usual = self.keep_alive and not (begun or self._head_only or self._flow.write_paused)
@@ -234,7 +241,7 @@ class HttpExchange:
         await self.send({"type": "http.response.body", "body": body})
 
     def push(self, piece: bytes) -> Awaitable[None]:
-        """Write a piece of a body that has begun and has no end yet: `send`, without a message around it."""
+        """Write a piece of a body that has begun, without building an ASGI message."""
         if piece and self.flows:
             self.pour(piece)
             return self._line.nothing
@@ -242,11 +249,11 @@ class HttpExchange:
 
     @property
     def flows(self) -> bool:
-        """Whether a piece of a chunked body may be written at once, without a look at anything else."""
+        """True if a piece of a chunked body may be written now without any further check."""
         return self.started and self._chunked and not (self.gone or self.complete or self._flow.write_paused)
 
     def pour(self, piece: bytes) -> None:
-        """Write a piece, which is not empty; only while the body `flows`."""
+        """Write a piece that is not empty. Only while `flows` is True."""
         self._line.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     async def _send_later(self, message: Message) -> None:
@@ -305,7 +312,7 @@ class HttpExchange:
         return b"".join((line, self._line.admission.standing, fields, self._framed(status, dict(headers))))
 
     def _framed(self, status: int, headers: dict[bytes, bytes]) -> bytes:
-        """The end of a head: what the application did not say of the framing itself."""
+        """Return the headers about framing that the application has not set, and the end of the head."""
         length = headers.get(b"content-length")
         added = b""
         connection = headers.get(b"connection")

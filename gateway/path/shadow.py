@@ -36,29 +36,29 @@ from gateway.telemetry.receipt import Receipt
 from gateway.upstream.backend import Backend
 
 LARGE = 65_536
-"""Bytes of a request from which on it is translated beside the event loop."""
+"""Requests of this size and more, in bytes, are translated in a thread."""
 
 COPIES = 4
-"""How many times its length a request takes while it is copied: body, values, and two translations."""
+"""Factor for the memory of a request while it is copied: body, parsed values, and two translations."""
 
 
 class Room(Protocol):
-    """Where the memory of requests is counted."""
+    """Counts the memory that requests hold."""
 
     def borrow(self, size: int) -> bool:
-        """Take bytes, if they are there."""
+        """Take bytes from the budget if they are available; return whether they were."""
 
     def give(self, size: int) -> None:
-        """Take bytes back."""
+        """Return bytes to the budget."""
 
 
 Beside = Callable[[Callable[[], Plan]], Awaitable[Plan]]
-"""Does a piece of work where it holds up nobody."""
+"""Runs a function in a thread and returns its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the copies go of requests for the model `of`."""
+    """The target of copies of requests for the model `of`."""
 
     of: str
     model: config.ModelSettings
@@ -67,7 +67,7 @@ class _Target:
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of one of the two answers; `ended` in monotonic seconds."""
+    """What is known about one of the two answers. `ended` is in monotonic seconds."""
 
     receipt: Receipt
     outline: AnswerFingerprint = field(default_factory=AnswerFingerprint)
@@ -75,7 +75,7 @@ class _Seen:
     ended: float = 0.0
 
     def side(self) -> ComparedAnswer:
-        """The same as it is told."""
+        """Return the values for the log and the metrics."""
         receipt, outline = self.receipt, self.outline
         began = self.ended if receipt.granted is None else receipt.granted
         first = None if receipt.first_token is None else receipt.first_token - began
@@ -86,7 +86,7 @@ class _Seen:
 
 @dataclass(slots=True, eq=False)
 class _Copy:
-    """One copy, from the caller's answer on. `plan` is the caller's until the copy has its own."""
+    """One copy. `plan` is the plan of the client's request until the copy has its own."""
 
     plan: Plan
     target: _Target
@@ -97,7 +97,7 @@ class _Copy:
     held: int = 0
 
     def may_stop_on(self, backends: tuple[str, ...]) -> bool:
-        """Whether the copy holds a slot of one of these backends that is free as soon as the copy ends."""
+        """Return True if ending the copy frees a slot of one of these backends at once."""
         name = self.mine.receipt.backend
         if self.gave_way or name not in backends or name not in self.plan.outgoing:
             return False
@@ -107,10 +107,11 @@ class _Copy:
 
 
 class ShadowTraffic:
-    """Makes the copies. One for the whole process.
+    """Makes the copies. One for the process.
 
-    `chance` gives random numbers from 0 up to 1; `beside` does the translation of large requests; `room`
-    counts what copies hold; `note` is the relay's; `observers` are told of every copy, `crash` of our bugs.
+    Arguments: `chance` returns a random number from 0 to 1; `beside` runs the translation of large requests
+    in a thread; `room` counts the memory of copies; `note` logs notes about backends; `observers` are told
+    of every copy; `crash` logs unexpected exceptions.
     """
 
     def __init__(
@@ -147,12 +148,12 @@ class ShadowTraffic:
         dispatcher.on_wait(self._give_way)
 
     def reconfigure(self, settings: config.Config, fleet: Mapping[str, Backend]) -> None:
-        """Copy by other settings from now on. What runs, and what is being watched, ends as it began."""
+        """Use other settings. Copies that run, and answers being read, end with the former ones."""
         self._relay.reconfigure(settings, fleet)
         self._targets = _targets(settings)
 
     def watch(self, answer: Answer, plan: Plan, receipt: Receipt) -> Answer:
-        """Give an answer as its reader shall have it: one of the share is copied when it has ended."""
+        """Return the answer, wrapped if a copy of its request is to be made when it has ended."""
         target = self._targets.get(plan.model.name)
         if target is None or plan.instead or self._closed:
             return answer
@@ -162,13 +163,13 @@ class ShadowTraffic:
         return _Watched(answer, _Copy(plan, target, _Seen(receipt), _Seen(mine), []), self._begin)
 
     def close(self) -> None:
-        """End all copies, and make no more."""
+        """End all copies and make no more."""
         self._closed = True
         for task in self._running:
             task.cancel()
 
     async def aclose(self) -> None:
-        """Close, and wait until every copy has ended; none takes longer than to hang up."""
+        """End all copies and wait until they have ended."""
         self.close()
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -181,7 +182,7 @@ class ShadowTraffic:
     # --- the way of a copy -------------------------------------------------------------------------
 
     def _begin(self, copy: _Copy, error: GatewayError | None, *, left: bool) -> None:
-        """Copy a request whose answer has ended, well or by an error, if there is something to compare."""
+        """Copy a request whose answer has ended, if there is something to compare."""
         caller, target = copy.caller, copy.target
         caller.ended = self._clock()
         if error is not None:
@@ -199,7 +200,7 @@ class ShadowTraffic:
             task.add_done_callback(self._ended)
 
     def _has_room(self, copy: _Copy) -> bool:
-        """Take memory for a copy, if there is some: the end of the caller's request gives its own back."""
+        """Take the memory for a copy. The request returns its own memory when it ends."""
         if self._room is None:
             return True
         size = COPIES * max(len(one.body) for one in copy.plan.outgoing.values())
@@ -245,7 +246,7 @@ class ShadowTraffic:
             observer.shadowed(comparison)
 
     async def _planned(self, copy: _Copy) -> Plan:
-        """The request for the model that gets the copy. Raises `BadRequest`, `ModelNotFound`."""
+        """Return the plan of the copy. Raises `BadRequest` and `ModelNotFound`."""
         routing, call, target = self._relay.routing, copy.plan.call, copy.target.model
         size = max(len(one.body) for one in copy.plan.outgoing.values())
 
@@ -268,7 +269,7 @@ class ShadowTraffic:
                 await answer.aclose()
 
     def _give_way(self, slot_request: SlotRequest) -> None:
-        """End a copy that holds what a request now waits for."""
+        """End a copy that holds a slot which a request waits for."""
         for task, copy in self._running.items():
             if copy.may_stop_on(slot_request.backends):
                 copy.gave_way = True
@@ -304,11 +305,11 @@ def _compared(copy: _Copy) -> Comparison:
 
 
 def _nobody_told(_: Ticket) -> None:
-    """No copy waits."""
+    """Do nothing: a copy does not wait."""
 
 
 class _Watched(Answer):
-    """An answer that is outlined as it is read. Tells `over` of its end, once."""
+    """Wraps an answer and takes its fingerprint while it is read. Calls `over` once, at its end."""
 
     def __init__(self, answer: Answer, copy: _Copy, over: Callable[..., None]) -> None:
         self._answer = answer
@@ -343,33 +344,33 @@ class _Watched(Answer):
 
 
 class _Spare:
-    """The dispatcher as copies see it: a slot that is free at this moment or none, and no ear for the end."""
+    """The dispatcher for copies: gives a slot only if one is free now, and records no results."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
     async def lease(self, slot_request: SlotRequest, waiting: Callable[[Ticket], None]) -> Lease:  # noqa: ARG002 - see Slots
-        """A slot without waiting. Raises `QueueFull`."""
+        """Return a slot that is free now. Raises `QueueFull`."""
         if (lease := self.seize(slot_request)) is None:
             raise QueueFull("No slot is free for a copy.")
         return lease
 
     def seize(self, slot_request: SlotRequest) -> Lease | None:
-        """A slot without waiting, but of no backend that is coming back: what it can do is for users."""
+        """Return a slot that is free now, but not on a recovering backend: its capacity is for users."""
         well = tuple(name for name in slot_request.backends if self._dispatcher.state(name).share == 1)
         return self._dispatcher.seize(replace(slot_request, backends=well), counted=False) if well else None
 
     def tried(
         self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
     ) -> None:
-        """Nothing: what befalls a copy says nothing of users' requests."""
+        """Do nothing: results of copies do not count for the backend."""
 
     def repeated(self, backend: str) -> None:
-        """Nothing: copies are sent once."""
+        """Do nothing: copies are not sent again."""
 
     def served(self, model: str, seconds: float, backend: str = "") -> None:
-        """Nothing, as before."""
+        """Do nothing: durations of copies are not learned."""
 
     def queue_depth(self, model: str) -> int:
-        """Who waits for the card that a copy holds."""
+        """Return the number of requests that wait for the model."""
         return self._dispatcher.queue_depth(model)

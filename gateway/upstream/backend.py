@@ -1,4 +1,4 @@
-"""One backend: a server with its dialect, its limits, its client and what was learned of it."""
+"""`Backend`: one model server with its dialect, settings, HTTP client, and what was learned about it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ _FROM_BACKEND = (
     "reasoning",
 )
 _BESIDES = {"models", "weight", "timeouts", "health", "discover", "max_discovered"}
-"""Settings that a backend object does not depend on."""
+"""Settings whose change does not need a new `Backend` object."""
 
 
 class Backend:
-    """A backend as the path of a request sees it. Lives while configurations name it with these settings.
+    """One model server. Lives as long as configurations name it with the same settings.
 
-    `deserted` is told when the server closes a connection that nobody uses, as it does when it ends.
-    `no_streams` is set once a server has shown that its streams never work. `abandon_whole` and
-    `abandon_stream` tell how the card becomes free after its client left, where the dialect has no say.
-    `probe` is the path of the GET that its dialect's servers answer. `fault` says what seems to be wrong with
-    its configuration, "" for nothing. `retired`: no configuration names it any more; what is in flight there
-    may end, and says nothing of who has the name now. `answered` holds what was in doubt of the requests it
-    has answered whole, "" for those without a doubt.
+    Attributes:
+        no_streams: True once the server has shown that its streams never work.
+        abandon_whole, abandon_stream: when the slot is free after a client left; None: as the dialect says.
+        probe: the path of the GET that the servers of its dialect answer.
+        fault: what seems to be wrong with its configuration; "" for nothing.
+        retired: True once no configuration names it; its results no longer count.
+        noted: the notes that have been logged about it.
+        answered: the doubts of requests that it has answered; "" stands for requests without a doubt.
+
+    `deserted` is called when the server closes an idle connection, as servers do when they end.
     """
 
     def __init__(
@@ -70,24 +73,24 @@ class Backend:
         )
 
     def learn_program(self, server: str) -> None:
-        """Take note of the `server` header of an answer: some programs are known for what they do.
+        """Learn from the `Server` header of an answer which program the backend runs.
 
-        llama.cpp's server may go on with a whole answer whose client has left.
+        llama.cpp's server may go on with a complete answer after its client has left.
         """
         if self.settings.abandon is None and server.lower().startswith("llama.cpp"):
             self.abandon_whole = "drain"
 
     def profile(self, model: config.ModelSettings) -> Profile:
-        """The settings that translating a request of `model` for this backend depends on."""
+        """Return the settings that the translation of a request for `model` on this backend depends on."""
         return profile(self.settings, model)
 
     def serves(self, settings: config.BackendSettings) -> bool:
-        """Whether these settings mean the same server, asked in the same way."""
+        """Return True if these settings mean the same server, asked in the same way."""
         mine, theirs = (one.model_dump(exclude=_BESIDES) for one in (self.settings, settings))
         return mine == theirs
 
     async def retire(self) -> None:
-        """Close idle connections now, each other one when its request ends."""
+        """Close idle connections now, and each other connection when its request ends."""
         self.retired = True
         await self.client.retire()
 
@@ -100,7 +103,7 @@ class Backend:
 
 
 def profile(settings: config.BackendSettings, model: config.ModelSettings) -> Profile:
-    """The settings that translating a request of `model` for a backend depends on."""
+    """Return the settings that the translation of a request for `model` on a backend depends on."""
     return Profile(
         model=settings.served_name or model.name,
         name=model.name,
@@ -110,7 +113,7 @@ def profile(settings: config.BackendSettings, model: config.ModelSettings) -> Pr
 
 
 def probe_path(settings: config.BackendSettings) -> str:
-    """The path of the GET by which a backend is probed."""
+    """Return the path of the GET by which a backend is probed."""
     calls = settings.calls
     if settings.health.path is not None:
         return calls.root + settings.health.path
@@ -118,9 +121,10 @@ def probe_path(settings: config.BackendSettings) -> str:
 
 
 def _abandon(settings: config.BackendSettings) -> tuple[Abandon | None, Abandon | None]:
-    """How whole answers and streams are abandoned, where that is not the dialect's to say.
+    """Return how complete answers and streams are abandoned, if it is not the dialect that decides.
 
-    Most servers of dialect openai batch, and stop at a hang-up; one with a single slot mostly does neither.
+    Most servers of dialect openai batch requests and stop when the client hangs up. Servers with a single
+    slot mostly do neither.
     """
     if settings.abandon is not None:
         return settings.abandon, settings.abandon
@@ -130,7 +134,7 @@ def _abandon(settings: config.BackendSettings) -> tuple[Abandon | None, Abandon 
 
 
 def limits(timeouts: config.TimeoutsSettings) -> DeadlineLimits:
-    """The configured time-outs as the scheduling room knows them."""
+    """Return the configured time-outs for the scheduling room."""
     return DeadlineLimits(timeouts.connect, timeouts.first_token, timeouts.between_tokens, timeouts.total)
 
 

@@ -1,4 +1,4 @@
-"""Speaks HTTP to one backend."""
+"""The HTTP client of one backend."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from gateway.upstream.sending import Again
 from gateway.upstream.transport import GatewayTransport
 
 MAX_PROBED = 64 * 1024
-"""How much of a probe's answer is read, in bytes."""
+"""Bytes of the answer to a probe that are read."""
 
 
 class Probed(NamedTuple):
-    """What a probe was answered: `rest` is how long, in seconds, the server asks to be left alone.
+    """The answer to a probe.
 
-    `server` is the program that answered, "" where it does not say.
+    `rest` is for how many seconds the server asks not to be sent requests. `server` is the name of the
+    server program from the `Server` header; "" without one.
     """
 
     status: int
@@ -35,9 +36,9 @@ class Probed(NamedTuple):
 
 
 class Client:
-    """The HTTP client of one backend. Shared by all its requests.
+    """The HTTP client of one backend. Shared by all requests to it.
 
-    `calls` says which path the backend has for the endpoint that a request is for.
+    `calls` knows the paths of the backend's endpoints.
     """
 
     def __init__(
@@ -67,10 +68,10 @@ class Client:
     def whole(
         self, outgoing: Outgoing, deadlines: Deadlines, again: Again | None = None
     ) -> Coroutine[Any, Any, bytes]:
-        """Send the request and read its whole answer, which came with status 200.
+        """Send the request and return the body of its answer, which has status 200.
 
-        `again` as in `exchange`. Raises what `refusal` makes of other statuses, and every way in which the
-        exchange can fail.
+        `again` is that of `exchange`. Raises the error that `refusal` returns for any other status, and the
+        errors of the exchange.
         """
         return self.exchange(outgoing, deadlines, whole=True, again=again).wait_whole()
 
@@ -83,11 +84,11 @@ class Client:
         lasting: bool = False,
         again: Again | None = None,
     ) -> Exchange:
-        """One request, which leaves with `begin`, and its answer: streamed, or `whole`.
+        """Return the exchange for one request, which is sent by `begin`. Its answer is streamed, or `whole`.
 
-        `again` allows to send the request once more where a used connection was just being closed: see
-        `sending.wait_answer`. `lasting` is for whole answers that end a card's work whether somebody waits
-        for them or not: see `Exchange.outlast`.
+        `again` allows to send the request a second time if a reused connection was just being closed; see
+        `sending.wait_answer`. `lasting` is for complete answers that keep the GPU busy even if nobody waits
+        for them; see `Exchange.outlast`.
         """
         route, pool = self._routes.get(outgoing.path) or self._route(outgoing.path)
         return Exchange(
@@ -108,7 +109,7 @@ class Client:
         return made
 
     async def probe(self, path: str) -> Probed:
-        """GET `path`, the whole of it. Raises what connecting and reading may raise."""
+        """Send a GET for `path` and read its answer. Raises the errors of connecting and reading."""
         try:
             response = await self._http.send(self._http.build_request("GET", path), stream=True)
             try:
@@ -121,16 +122,16 @@ class Client:
         return Probed(response.status_code, asked(response.headers.get) or 0.0, server)
 
     async def retire(self) -> None:
-        """Keep no connection from now on. What is in flight goes on, and may still open one."""
+        """Keep no idle connections from now on. Requests in flight go on, and may still open a connection."""
         await self._transport.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._http.aclose()
 
 
 async def _read_some(response: httpx.Response) -> None:
-    """Read a body that nobody wants, so that its connection can be used again; but not an endless one."""
+    """Read and drop the rest of a body, up to a limit, so that its connection can be used again."""
     size = 0
     async for piece in response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw():
         size += len(piece)

@@ -1,6 +1,6 @@
-"""One request to a backend and its answer, over one of our own connections.
+"""One request to a backend and its answer, over the gateway's own connections.
 
-Every fault of a connection becomes one of our errors here, and only here.
+Faults of a connection become exceptions of `gateway.errors` here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from gateway.upstream.sending import Again, wait_answer
 from gateway.upstream.transport import Malformed, as_httpx
 
 MAX_ANSWER = 16 * 1024 * 1024
-"""The largest whole answer that is read, in bytes."""
+"""Maximum size, in bytes, of a complete (not streamed) answer."""
 MAX_REFUSAL = 64 * 1024
-"""How much of a refusal is read to find the field it complains about, in bytes."""
+"""Bytes of a refusal that are read to find the field that it complains about."""
 JSON = {"content-type": "application/json"}
 """What every request is."""
 FOREIGN = (httpx.HTTPError, httpx.StreamError)
@@ -45,15 +45,18 @@ Broken = type[UpstreamReset | UpstreamTruncated]
 
 
 class Exchange:
-    """One request and its answer. Owned by one task: `begin`, then `read` to the end; `aclose` in any case.
+    """One request and its answer. Used by one task: `begin`, then `read` to the end, always `aclose`.
 
-    Or `wait_whole`, which does the first two, and closes the exchange when it fails, unless it is `lasting`.
-    `ended`: the whole body was read. `last`: the server will close the connection after this answer.
+    `wait_whole` does the first two steps, and closes the exchange if it fails, unless it is `lasting`.
 
-    The connection goes back to the pool as soon as its answer is complete. `whole`: the answer will be
-    read to its end, so that waking up for its beginning is of no use; nor is it for the bare head of a
-    stream. `again`: see `sending.wait_answer`. `lasting`: the caller may stop waiting and the time-outs may
-    end, but the answer is still waited for, as it tells when the card is free.
+    Attributes and arguments:
+        ended: True once the whole body has been read.
+        last: True if the backend will close the connection after this answer.
+        whole: the answer will be read to its end, so its beginning need not wake the task.
+        again: called before the request is sent a second time; see `sending.wait_answer`.
+        lasting: the caller may stop waiting, but the answer is awaited, as its end frees the GPU.
+
+    The connection goes back to the pool as soon as its answer is complete.
     """
 
     __slots__ = (
@@ -96,7 +99,7 @@ class Exchange:
         self.ended = self.last = False
 
     async def wait_whole(self) -> bytes:
-        """Send the request and read its whole answer. Raises what `begin` and `read` raise."""
+        """Send the request and return the whole body of its answer. Raises what `begin` and `read` raise."""
         try:
             connection = await self._answer()
             if self._refuses(connection):
@@ -113,9 +116,10 @@ class Exchange:
             raise
 
     async def begin(self) -> None:
-        """Send the request and wait for the head of its answer, which has status 200.
+        """Send the request and wait for the head of an answer with status 200.
 
-        Raises what `refusal` makes of other statuses, and every way in which the sending can fail.
+        Raises the error that `refusal` returns for any other status, and the errors of connecting and
+        sending.
         """
         try:
             connection = await self._answer()
@@ -125,7 +129,7 @@ class Exchange:
             await self._wait_refusal(connection)
 
     def _answer(self) -> Coroutine[Any, Any, BackendConnection]:
-        """The request on its way to the head of its answer."""
+        """Send the request and wait for the head of its answer."""
         body, deadlines = self._body, self._deadlines
         connect, again = deadlines.connect, self._again
         self._again = None  # it may be a method of who holds this: no reference cycle is left behind
@@ -150,7 +154,7 @@ class Exchange:
         return self._mapped(error, UpstreamReset, begun=False)
 
     def _refuses(self, connection: BackendConnection) -> bool:
-        """Take what has come, and tell whether it is no good answer."""
+        """Store the head of an answer; return True if it is not a good answer."""
         if connection.complete:
             self._last = connection.take()
             self._connection = None
@@ -182,7 +186,7 @@ class Exchange:
         raise UpstreamGarbled("The backend's answer is too large.")
 
     async def _wait_refused(self, status: int, field: Field) -> GatewayError:
-        """Return what an answer means that is not a good one of status 200; `field` gives its headers."""
+        """Return the error for an answer that is not a good one. `field` returns a header of the answer."""
         if status == 200:
             return UpstreamGarbled("The backend sent a content encoding that was not asked for.")
         body = bytearray()
@@ -195,15 +199,16 @@ class Exchange:
         self._connection = connection
 
     def prepare(self) -> None:
-        """Have another connection opened for the next request, where this is the `last` of its own."""
+        """Open a connection for the next request if the backend closes the present one (`last`)."""
         self.last = False
         self._pool.prepare()
 
     async def read(self, *, begun: bool) -> bytes:
-        """Return the next bytes of the body as they came, b"" at its end.
+        """Return the next bytes of the body as they arrived, b"" at its end.
 
-        `begun` tells whether content has been seen, which decides what a pause means. Raises
-        `UpstreamTruncated` when the body breaks off, `StallTimeout`, `TotalTimeout`, `FirstTokenTimeout`.
+        `begun` is True once content has been seen, which decides which time-out applies. Raises
+        `UpstreamTruncated` if the body breaks off, and `StallTimeout`, `TotalTimeout` or
+        `FirstTokenTimeout`.
         """
         connection = self._connection
         if connection is None:
@@ -230,13 +235,13 @@ class Exchange:
         return piece
 
     def _limit(self, connection: BackendConnection, *, begun: bool) -> None:
-        """Let waiting end when patience does; what the deadline means is kept until it is asked for."""
+        """Wake the waiting task when the next deadline passes. The task decides which time-out it was."""
         now = self._clock()
         self._deadline = deadline = self._deadlines.deadline(now, begun=begun)
         connection.limit(self._pool.time() + deadline - now)
 
     async def flow(self, taker: Taker) -> None:
-        """Give what comes to `taker` as long as that takes it; return when `read` has something to give.
+        """Pass what arrives to `taker` for as long as it accepts it; return when `read` is needed.
 
         Only after content has been seen.
         """
@@ -252,12 +257,12 @@ class Exchange:
 
     @property
     def underway(self) -> bool:
-        """Whether the server may be at work on the request, although `wait_whole` has ended without it."""
+        """True if the backend may still be working on the request after `wait_whole` has failed."""
         connection = self._connection
         return connection is not None and not (connection.unsent or connection.error or connection.complete)
 
     async def outlast(self) -> None:
-        """Read the rest of an answer that is `underway` and that nobody wants, then close the exchange."""
+        """Read the rest of an answer that is `underway` and no longer wanted, then close the exchange."""
         self._deadlines = self._deadlines.doubled()
         try:
             with contextlib.suppress(GatewayError):
@@ -267,7 +272,7 @@ class Exchange:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the exchange; a body that was not read to its end closes the connection. Idempotent."""
+        """End the exchange; closes the connection if the body was not read to its end. Idempotent."""
         if self._connection is not None:
             self._leave()
 
@@ -285,7 +290,7 @@ class Exchange:
 
 
 def mapped(error: httpx.HTTPError | httpx.StreamError, broken: Broken) -> GatewayError:
-    """Map httpx's errors; `broken` is what a connection that ends now means."""
+    """Map httpx's errors to the gateway's. `broken` is the error for a connection that ends now."""
     if (
         isinstance(error, httpx.TransportError)
         and broken is UpstreamReset
@@ -317,11 +322,11 @@ _BROKEN = {
 
 
 _NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
-"""What connecting to a port, or to a Unix socket, raises where no server is."""
+"""Exceptions of connecting to a port or a Unix socket where no server listens."""
 
 
 _OUR_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""What connecting raises where this system has nothing left; no backend is to blame for it."""
+"""Error numbers of connecting when this system has run out of a resource. The backend is not at fault."""
 
 
 def _is_our_own(error: BaseException) -> bool:

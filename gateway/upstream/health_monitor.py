@@ -1,4 +1,4 @@
-"""The health of the whole fleet: takes what happens to backends, and tells those who must act on it."""
+"""`HealthMonitor`: the health of all backends. It records what happens to them and informs its listeners."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gateway.scheduling.health_states import Probe, State
 from gateway.telemetry.receipt import Hook
 
 Listener: TypeAlias = Callable[[str], None]
-"""Is told the name of a backend whose verdict or next errand has changed. Never blocks, never raises."""
+"""Called with the name of a backend whose availability or next probe has changed. Must not block or raise."""
 
 
 class HealthMonitor:
-    """Every backend's `BackendHealth`, fed with clock and chance. One for the whole process.
+    """The `BackendHealth` of every backend, with a clock and a source of chance. One for the process.
 
-    `chance` gives random numbers from 0 up to 1.
+    `chance` returns a random number from 0 to 1.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class HealthMonitor:
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Tell one more from now on."""
+        """Add a listener."""
         self._listeners.append(listener)
 
     def reconfigure(self, wanted: Mapping[str, tuple[int, HealthRules]]) -> None:
@@ -56,7 +56,7 @@ class HealthMonitor:
     def tried(
         self, backend: str, error: GatewayError | None, request: object | None = None, tenant: str = ""
     ) -> None:
-        """Take note of the end of a user's try; see `BackendHealth.tried`."""
+        """Record the result of an attempt for a user's request; see `BackendHealth.tried`."""
         health = self.healths.get(backend)
         if health is None:
             return  # what was taken out of the configuration may still end there
@@ -68,26 +68,26 @@ class HealthMonitor:
         )
 
     def probed(self, backend: str, end: Probe, rest: float = 0.0) -> None:
-        """Take note of the end of a probe; see `BackendHealth.probed`."""
+        """Record the result of a probe; see `BackendHealth.probed`."""
         health = self.healths[backend]
         self._learn(backend, lambda now: health.probed(end, now, self._chance(), rest), "probed")
 
     def trialled(self, backend: str, error: GatewayError | None) -> None:
-        """Take note of the end of a trial."""
+        """Record the result of a trial generation."""
         health = self.healths[backend]
         self._learn(backend, lambda now: health.trialled(error, now, self._chance()), "trial")
 
     def reserved(self, backend: str) -> None:
-        """Take note that a trial is due and no slot is free for it."""
+        """Record that a trial is due and that no slot is free for it."""
         self._learn(backend, self.healths[backend].reserved, "trial")
 
     def trying(self, backend: str) -> None:
-        """Take note that a trial has got its slot."""
+        """Record that a trial has got its slot."""
         health = self.healths[backend]
         self._learn(backend, lambda _: health.trying(), "trial")
 
     def deserted(self, backend: str) -> None:
-        """Take note that a server closed a connection that nobody used."""
+        """Record that a server has closed an idle connection."""
         if (health := self.healths.get(backend)) is not None:
             self._learn(backend, health.deserted, "probed")
 
@@ -98,7 +98,7 @@ class HealthMonitor:
         return True
 
     def skipped(self, backend: str) -> None:
-        """Take note that a backend was left alone because it is at work."""
+        """Record that a backend was not probed because it is working on requests."""
         self.healths[backend].skipped(self._clock(), self._chance())
 
     def _learn(self, backend: str, event: Callable[[float], None], back_by: str) -> None:
@@ -116,15 +116,15 @@ class HealthMonitor:
     # --- views -------------------------------------------------------------------------------------
 
     def up(self, backend: str) -> bool:
-        """Whether the backend may be asked."""
+        """Return True if the backend may be asked."""
         return self.healths[backend].usable(self._clock())
 
     def usable(self) -> dict[str, bool]:
-        """Every backend, and whether it may be asked."""
+        """Return for every backend whether it may be asked."""
         return {name: self.up(name) for name in self.healths}
 
     def state(self, backend: str) -> State:
-        """How a backend is, in one word."""
+        """Return the state of a backend as one word."""
         return self.healths[backend].state(self._clock())
 
     def __repr__(self) -> str:
@@ -133,5 +133,5 @@ class HealthMonitor:
 
 
 def _verdict(health: BackendHealth, now: float) -> tuple[object, ...]:
-    """What schedulers and probers ask of a backend."""
+    """What schedulers and probers may ask about a backend's health."""
     return health.usable(now), health.slots_now(now), health.share(now), health.due

@@ -94,10 +94,12 @@ async def house(dialect: str, failure: str, extra: str = LIMITS) -> AsyncIterato
     async def forwarded(request: bytes) -> bytes:
         address = urlsplit(simulator.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        head, _, body = request.partition(b"\r\n\r\n")
-        writer.write(head + b"\r\nConnection: close\r\n\r\n" + body)
-        answer = await reader.read(-1)
-        writer.close()
+        try:
+            head, _, body = request.partition(b"\r\n\r\n")
+            writer.write(head + b"\r\nConnection: close\r\n\r\n" + body)
+            answer = await reader.read(-1)
+        finally:  # also if the test ends first
+            writer.close()
         await writer.wait_closed()
         return answer.replace(b"connection: close\r\n", b"", 1)
 

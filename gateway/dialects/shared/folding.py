@@ -1,9 +1,9 @@
-"""Folds a modern conversation into question-and-answer pairs without losing content (rules T1 to T7).
+"""Folds a conversation into question-and-answer pairs without losing text (rules T1 to T7).
 
-ChatGLM-6B and ChatGLM2-6B know neither system messages nor tools, and require alternating turns. Every
-message therefore becomes text: content parts are joined, and calls and tool results are written out as
-text. System texts are put before the next question. Consecutive messages of one role are merged. A leading
-assistant message gets an empty question.
+ChatGLM-6B and ChatGLM2-6B have neither system messages nor tools, and need strictly alternating turns. So
+every message becomes text: the parts of a message are joined, calls and tool results are described in
+words, system texts are put before the next question, successive messages of one role are merged, and an
+assistant message at the beginning gets an empty question.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from gateway.formats.openai import ChatRequest, Message, text_of
 
 JOINT = "\n\n"
 AGREED = "好的。"
-"""The answer that is put after a system text under `system = "pair"`."""
+"""The model's answer to a system text, with `system = "pair"`."""
 
 
 Side: TypeAlias = Literal["user", "assistant"]
 Spoken: TypeAlias = tuple[Literal["system", "user", "assistant"], str]
-"""A message reduced to its role and its text."""
+"""A message as a role and a text."""
 
 
 class Turn(NamedTuple):
-    """Consecutive messages of one role, merged.
+    """Successive messages of one side. `order` holds all texts in order.
 
-    `order` holds the texts in order. `system` holds the system texts among them, which trimming never
-    drops.
+    `system` holds the system texts among them, because trimming a conversation must keep these.
     """
 
     role: Side
     order: tuple[str, ...]
     system: tuple[str, ...]
     text: str
-    """All texts joined, without empty texts."""
+    """All texts joined, without the empty ones."""
 
 
 class FoldedConversation(NamedTuple):
-    """A conversation as question-and-answer pairs and a last question."""
+    """A conversation as pairs of question and answer, and a last question."""
 
     pairs: tuple[tuple[Turn, Turn], ...]
     prompt: Turn
@@ -50,10 +49,7 @@ class FoldedConversation(NamedTuple):
         return [(question.text, answer.text) for question, answer in self.pairs]
 
     def without_oldest(self, count: int = 1) -> FoldedConversation:
-        """Return the conversation without its `count` oldest pairs.
-
-        Their system texts are moved to the next question.
-        """
+        """Return the conversation without its `count` oldest pairs, but with their system texts."""
         system = tuple(text for question, _ in self.pairs[:count] for text in question.system)
         pairs = self.pairs[count:]
         if not system:
@@ -70,10 +66,7 @@ def fold(
     system: Literal["merge", "pair"] = "merge",
     leading_assistant: Literal["pair", "fold"] = "pair",
 ) -> FoldedConversation:
-    """Fold the messages of a request.
-
-    Raises `BadRequest`, with the name of the message, for a message that cannot be folded.
-    """
+    """Fold the messages of a request. Raises `BadRequest` that names the message."""
     spoken = plain_messages(request)
     if spoken[-1][0] == "assistant":
         raise BadRequest(
@@ -93,7 +86,7 @@ def fold(
 
 
 def plain_messages(request: ChatRequest) -> list[Spoken]:
-    """Return every message as a role and a text (rules T5 for the history, T6, T7)."""
+    """Return every message as a role and a text (rules T5 for history, T6, T7)."""
     names: dict[str, str] = {}
     spoken: list[Spoken] = []
     for place, message in enumerate(request.messages):
@@ -120,17 +113,14 @@ def _plain(message: Message, where: str, names: dict[str, str]) -> Spoken:
 
 
 def told(message: Message, where: str) -> str:
-    """Return the text of an assistant message, with its calls written out as text."""
+    """Return the text of an assistant message, with its calls in words."""
     lines = [f"Called {call.function.name} with {call.function.arguments}" for call in message.calls]
     text = text_of(message, where)
     return "\n".join([text, *lines] if text else lines)
 
 
 def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
-    """Return the system texts joined, and the other messages.
-
-    The joined text is "" if a system text has to serve as the question.
-    """
+    """Return the system texts joined, and the other messages; "" if a system text is itself the question."""
     others = [one for one in spoken if one[0] != "system"]
     if not others or others[-1][0] == "assistant":
         return "", spoken
@@ -138,10 +128,7 @@ def _lift_system(spoken: list[Spoken]) -> tuple[str, list[Spoken]]:
 
 
 def _turns(spoken: list[Spoken]) -> list[Turn]:
-    """Merge consecutive messages of one role.
-
-    System texts are put before the next user message, trailing system texts before the last question.
-    """
+    """Return the turns. System texts join the next user turn; those at the end join the last question."""
     turns: list[Turn] = []
     side: Side = "user"
     order: list[str] = []
@@ -171,8 +158,7 @@ def _turn(role: Side, order: Sequence[str], system: Sequence[str] = ()) -> Turn:
 def _question_last(spoken: list[Spoken]) -> list[Spoken]:
     """Return the messages with a user message at the end.
 
-    Trailing system texts are moved before the last message if that is a user's. Otherwise an empty user
-    message is appended.
+    If only system texts follow the last user message, it moves behind them; else an empty one is added.
     """
     if spoken[-1][0] != "system":
         return spoken

@@ -1,7 +1,4 @@
-"""Finds the parameters of a request that a backend cannot honour.
-
-They are reported, or refused under `strict`.
-"""
+"""Finds the parameters that a backend cannot honour: they are reported, or refused if `strict`."""
 
 from __future__ import annotations
 
@@ -41,17 +38,17 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "max_tokens": lambda _: False,
     "max_completion_tokens": lambda _: False,
 }
-"""The parameters that can be lost. Each test returns True for a value that requests nothing special."""
+"""Parameters that a backend may not honour, each with a test for values that have no effect."""
 
 _LOSABLE = frozenset(_NEUTRAL)
 _HARMLESS = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
     | {"prompt_cache_retention"}
 )
-"""Members that do not change an answer. They are reported, but never refused."""
+"""Unknown members that do not change an answer: they are reported, but never refused."""
 
 NAMES = frozenset({*_NEUTRAL, "tools", "functions", "tool_choice", "function_call", "messages"})
-"""All names that can appear in `x-gateway-ignored`, apart from the names of unknown members."""
+"""All known names that `x-gateway-ignored` may contain, besides the names of unknown members."""
 
 
 def lost(
@@ -60,14 +57,11 @@ def lost(
     honoured: frozenset[str],
     more: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Return the names of the parameters of this request that the backend will not honour.
+    """Return the names of the parameters of a request that the backend will not honour.
 
-    Names of unknown members come last, including members inside of messages and tools. Raises
-    `UnsupportedParameter` under `strict`.
-
-    Args:
-        honoured: names of the parameters that the dialect sends to the backend.
-        more: losses that the dialect itself has found.
+    `honoured` are the parameters that the dialect sends on; `more` are losses that the dialect has found
+    itself. Unknown members come last, including those inside messages and tools. Raises
+    `UnsupportedParameter` if the model is `strict`.
     """
     body = request.body
     suspects = _LOSABLE.intersection(body).difference(honoured)

@@ -1,8 +1,7 @@
 """The `POST /` format of ChatGLM-6B, ChatGLM2-6B and chatglm.cpp's langchain_api (rules T1 to T18).
 
-The gateway always sends `prompt`, `history` and `max_length`. It sends `temperature` and `top_p` only if
-the client sent them. The server answers with one complete answer, without token counts and without a finish
-reason.
+The gateway always sends `prompt`, `history` and `max_length`, and sends `temperature` and `top_p` if the
+client does. The server answers without streaming, without token counts, and without a finish reason.
 """
 
 from __future__ import annotations
@@ -25,15 +24,12 @@ _SENT = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"
 
 
 class PromptDialect(Dialect):
-    """Base class of the dialects of the `POST /` format.
-
-    Subclasses define the form of the history and the sampling parameters.
-    """
+    """A dialect of the `POST /` format. Subclasses define the history and the sampling parameters."""
 
     context: ClassVar[int] = 8192
     ranges = allowed.NATIVE
     doubt: ClassVar[str] = ""
-    """The note to log if a server fails at all requests with a history and answers the others."""
+    """The note to log if such a server fails at every request with a history."""
 
     def ask(self, request: ChatRequest, profile: Profile, *, stream: bool) -> Outgoing:  # noqa: ARG002 - this format has no streams
         allowed.check(request, self.ranges)
@@ -75,8 +71,8 @@ class PromptDialect(Dialect):
             return [Finish("length")]
         raise UpstreamEmpty("The backend gave an empty answer.")
 
-    def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - a default
-        """Return the number of prompt tokens that this server keeps; None if it keeps all."""
+    def window(self, profile: Profile) -> int | None:  # noqa: ARG002 - for those that override it
+        """Return the number of prompt tokens that the server keeps; None if it keeps all."""
         return None
 
     @abstractmethod
@@ -87,10 +83,10 @@ class PromptDialect(Dialect):
 
     @abstractmethod
     def sampling(self, request: ChatRequest, profile: Profile) -> dict[str, Any]:
-        """Return the sampling members to send."""
+        """Return the sampling parameters to send."""
 
     def text(self, response: Any) -> Any:
-        """Return the text of the answer's `response`. A result that is not a str makes the answer garbled."""
+        """Return the text of the answer's member `response`; anything but a string is an error."""
         return response
 
     def _response(self, body: bytes) -> str:
@@ -110,7 +106,7 @@ class PromptDialect(Dialect):
 
 
 class NativeDialect(PromptDialect):
-    """A dialect whose history consists of pairs. Subclasses define how the prompt is counted."""
+    """A dialect whose history is pairs of question and answer. Subclasses count the prompt."""
 
     pairs = True
 
@@ -122,14 +118,11 @@ class NativeDialect(PromptDialect):
 
     @abstractmethod
     def count_prompt(self, folded: FoldedConversation) -> int:
-        """Return P, the estimated number of tokens of the complete prompt that this server builds."""
+        """Return P, the estimated number of tokens of the prompt that the server will build."""
 
 
 def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
-    """Raise `UnsupportedParameter` if the request offers tools (rule T5).
-
-    Under `tools = "ignore"`, return the name of the parameter as a loss instead.
-    """
+    """Refuse tools with an error, or return their name as lost with `tools = "ignore"` (rule T5)."""
     if request.tool_mode == "none":
         return ()
     name = "functions" if request.legacy_functions else "tools"
@@ -141,10 +134,10 @@ def refuse_tools(request: ChatRequest, profile: Profile) -> tuple[str, ...]:
 
 
 def never_greedy(request: ChatRequest, profile: Profile) -> dict[str, Any]:
-    """Return the sampling members for servers that read 0 as "not given" (rule T12).
+    """Return the sampling parameters for servers that take 0 for "not given" (rule T12).
 
-    For temperature 0, top_p is set so low that only the most likely token is kept. These servers would
-    replace a temperature of 0 by 0.95, and a very small temperature can overflow in half precision.
+    Temperature 0 is sent as 0.1 with `top_p` 0.01, which keeps only the most probable token: the servers
+    replace 0 by 0.95, and very small values can overflow in half precision.
     """
     sampling: dict[str, Any] = {}
     if request.temperature is not None:

@@ -26,25 +26,18 @@ from gateway.errors import UpstreamEmpty, UpstreamGarbled, UpstreamTruncated
 from gateway.formats.events import NO_EXTRAS, Delta, Event, Finish, FinishReason, Repair, Usage
 
 REASONING = ("reasoning_content", "reasoning")
-"""The two names under which servers send reasoning text. Clients read one name or the other."""
+"""Two names of one member: servers send either, clients read either."""
 MOST_CHOICES = 256
-"""Maximum number of choices in one answer."""
+"""Maximum number of choices of one answer."""
 
 _READ = frozenset({"role", "content", "tool_calls", "function_call"})
-"""Members of a message or delta that `Delta` has fields for. All other members become `extras`."""
+"""Members of a message or delta that have their own fields in `Delta`."""
 _CALLS = ("tool_calls", "function_call")
 _TWIN = {REASONING[0]: REASONING[1], REASONING[1]: REASONING[0]}
 
 
 class ChunkMeaning(NamedTuple):
-    """What one chunk adds to one choice.
-
-    Attributes:
-        place: the index of the choice in the answer.
-        delta: the added content.
-        members: the delta or message object as the server sent it, with reasoning under the standard name.
-        choice: the whole choice object as the server sent it.
-    """
+    """What a chunk adds to the choice with the index `place`. `members` is its delta as received."""
 
     place: int
     delta: Delta
@@ -53,26 +46,16 @@ class ChunkMeaning(NamedTuple):
 
 
 def says(delta: Delta) -> bool:
-    """Return True if a delta holds text, arguments or extras.
-
-    The start of a tool call alone does not count.
-    """
+    """Return True if a delta holds content; a call without arguments is not content yet."""
     return bool(delta.text) or any(piece.arguments for piece in delta.tools) or any(delta.extras.values())
 
 
 class _ChoiceState:
-    """The state of one choice. Lives as long as its `AnswerState`.
+    """The state of one choice.
 
-    Attributes:
-        calls: the tool calls of the choice.
-        halves: for each text member, half a surrogate pair that waits for its other half.
-        opened: True once a chunk of the choice has been sent to the client.
-        said: names of the members that deltas have filled.
-        reason: the finish reason so far.
-        reopened: True if content arrived after the latest finish reason.
-        wrong: True if content has ever arrived after a finish reason.
-        doubtful: True if the finish reason came in a chunk with content, as in a stream where every chunk
-            has a finish reason.
+    `said` are the members that deltas have filled. `reopened` is True if something came after the finish
+    reason, and `wrong` if that has ever happened. `doubtful` is True if the finish reason came in a chunk
+    with content, as with servers that send one in every chunk.
     """
 
     __slots__ = ("calls", "doubtful", "halves", "opened", "reason", "reopened", "said", "wrong")
@@ -86,10 +69,7 @@ class _ChoiceState:
         self.reopened = self.wrong = self.doubtful = False
 
     def joined(self, name: str, text: str) -> str:
-        """Return a member's text, joined with half a surrogate pair that ended the previous piece.
-
-        Half a surrogate pair at the end of `text` is kept for the next call.
-        """
+        """Return the text of a member, preceded by half a surrogate pair from the end of the piece before."""
         half = self.halves.pop(name, "")
         if not (half or (text and "\ud800" <= text[-1] <= "\udbff")):
             return text
@@ -107,14 +87,11 @@ class _ChoiceState:
         self.said.update(delta.extras)
 
     def unsaid(self, members: dict[str, Any]) -> dict[str, Any]:
-        """Return the members of a whole message that the deltas before it have not filled.
-
-        Some servers end a stream of deltas with the whole message.
-        """
+        """Return the part of a final complete message that the deltas before it did not contain."""
         return {name: value for name, value in members.items() if name not in self.said}
 
     def finish(self) -> FinishReason:
-        """Return the finish reason to report. It depends on whether the choice has tool calls."""
+        """The finish reason to send."""
         reason = self.reason or "stop"
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if len(self.calls) else "stop"
@@ -122,10 +99,9 @@ class _ChoiceState:
 
 
 class AnswerState:
-    """The state of all choices of one answer. One per answer.
+    """The state of all choices of one answer.
 
-    `usage` is the last plausible usage so far. With `single`, the client asked for one choice: the first
-    choice of each chunk is read as choice 0, and further choices are ignored.
+    With `single`, one choice was asked for: the first choice of each chunk is it, whatever its index.
     """
 
     def __init__(self, *, single: bool = False) -> None:
@@ -141,31 +117,27 @@ class AnswerState:
 
     @property
     def finished(self) -> bool:
-        """True if each choice that has begun has a finish reason and no content arrived after that reason."""
+        """True if every choice that has begun has a finish reason, and nothing came after it."""
         choices = self._choices.values()
         return bool(choices) and all(one.reason is not None and not one.reopened for one in choices)
 
     @property
     def doubtful(self) -> bool:
-        """True if content may still arrive although each choice has a finish reason."""
+        """True if content may still come although every choice has a finish reason."""
         return any(one.doubtful or one.wrong for one in self._choices.values())
 
     @property
     def ending(self) -> bool:
-        """True once any choice has a finish reason."""
+        """True once any choice has had a finish reason."""
         return any(one.reason is not None for one in self._choices.values())
 
     @property
     def halved(self) -> bool:
-        """True if half a surrogate pair waits for its other half."""
+        """True while half a surrogate pair waits for its other half."""
         return any(one.halves for one in self._choices.values())
 
     def take(self, chunk: dict[str, Any]) -> list[ChunkMeaning]:
-        """Read one chunk; return what it adds to each of its choices.
-
-        Raises `UpstreamGarbled` if the chunk is malformed, and the error that `refusals` derives if the
-        chunk reports a failure.
-        """
+        """Read one chunk. Raises `UpstreamGarbled`, and `UpstreamError` if the chunk reports a failure."""
         self.usage = usage_of(chunk) or self.usage
         if "x_groq" in chunk and isinstance(groq := chunk["x_groq"], dict):
             self.usage = usage_of(groq) or self.usage
@@ -213,21 +185,17 @@ class AnswerState:
         return Delta(text, tools, index, extras, logprobs)
 
     def opened(self, index: int) -> bool:
-        """Return True if a chunk of this choice has been sent to the client."""
+        """Return True if a choice has begun for the client."""
         return self._choices[index].opened
 
     def opens(self, index: int) -> bool:
-        """Mark a choice as opened. Return True if no chunk of the choice had been sent to the client."""
+        """Mark a choice as begun for the client; return True if it had not begun."""
         state = self._choices[index]
         opens, state.opened = not state.opened, True
         return opens
 
     def rest(self) -> list[Delta]:
-        """Return the deltas that were held back, at the end of the answer.
-
-        They hold U+FFFD for half a surrogate pair, and an empty object as the arguments of a call without
-        arguments.
-        """
+        """Return what was held back: half characters, and empty arguments for calls without any."""
         rests: list[Delta] = []
         for index, state in sorted(self._choices.items()):
             text = state.halves.pop("content", "")
@@ -239,14 +207,10 @@ class AnswerState:
         return rests
 
     def finishes(self, *, done: bool, clean: bool = True) -> list[Event]:
-        """Return the `Finish` of each choice, preceded by a `Repair` for each fault that was corrected.
+        """Return the finish of each choice, and the repairs that were needed.
 
-        Args:
-            done: True if the server sent its end mark, or a complete answer.
-            clean: True if the body ended as its HTTP framing says.
-
-        Raises `UpstreamTruncated` if the answer is incomplete, `UpstreamEmpty` if the stream ended without
-        any choice.
+        `done` is True if the server said that the answer is complete; `clean` if the body ended as its
+        framing says. Raises `UpstreamTruncated` and `UpstreamEmpty`.
         """
         if not self._choices:
             if done:
@@ -264,7 +228,7 @@ class AnswerState:
 
 
 def require_messages(said: list[ChunkMeaning]) -> None:
-    """Raise `UpstreamGarbled` if a complete answer has no choice, or has a choice without a message."""
+    """Raise `UpstreamGarbled` for a complete answer without a choice, or with a choice without a message."""
     if not said:
         raise UpstreamGarbled("The backend's answer has no choice.")
     if not all(any(name in one.choice for name in ("message", "delta", "text")) for one in said):
@@ -272,7 +236,7 @@ def require_messages(said: list[ChunkMeaning]) -> None:
 
 
 def _members(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return the delta of a choice. Without a delta, return its message, or its `text` as the content."""
+    """Return the delta of a choice, or the message that is in its place."""
     members = choice.get("delta")
     if members is None:
         members = choice.get("message")
@@ -289,9 +253,9 @@ def _members(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(members: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the members with reasoning text as `reasoning_content`.
+    """Return the members with reasoning under the name that clients know.
 
-    Ollama sends reasoning as `thinking`. Mistral sends it among the parts of the content.
+    Ollama sends it as `thinking`, Mistral as parts of the content.
     """
     thoughts, content = members.get("thinking"), members.get("content")
     if isinstance(content, list):

@@ -1,7 +1,7 @@
-"""A chat request: parsed, checked and immutable.
+"""`ChatRequest`: a chat request, parsed, checked and immutable.
 
-Tolerant of unknown members, strict about the types of known ones; null means absent everywhere.
-Source: OpenAI's published API description (chat completions).
+Unknown members are accepted; known members must have the right types; null means absent. Source: OpenAI's
+published API description (chat completions).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gateway.formats.writer import NO_FORMATS, WireFormat
 MAX_INTEGER = 2**31 - 1
 
 CHAT_READS: frozenset[WireFormat] = frozenset({"openai-chat"})
-"""The formats of backends' answers that a client of this API reads as they are."""
+"""The formats of backends' answers that clients of this API can read unchanged."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 TokenLimit = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -45,7 +45,7 @@ StopText = Annotated[str, Field(max_length=MAX_STOP)]
 
 
 def _few(most: int, least: int = 0) -> Any:
-    """What a list may be: not longer than `most`, and left at its first fault."""
+    """Return the constraint for a list of at most `most` items, whose validation stops at the first fault."""
     return Field(min_length=least, max_length=most, fail_fast=True)
 
 
@@ -57,21 +57,21 @@ class _Value(BaseModel):
 
 
 class Part(_Value):
-    """A part of a message's content. Only text parts have `text`; other types pass unread or are refused."""
+    """A part of a message's content. Only text parts have `text`."""
 
     type: str
     text: str | None = None
 
 
 class FunctionCall(_Value):
-    """A call's function: `arguments` is a text that should hold JSON."""
+    """The function of a call. `arguments` is a string that should be JSON."""
 
     name: Name
     arguments: str = ""
 
 
 class ToolCall(_Value):
-    """A call the assistant made."""
+    """A call that the assistant made."""
 
     function: FunctionCall
     id: Id = ""
@@ -90,13 +90,13 @@ class Message:
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The calls of an assistant message, of today's form or the old one."""
+        """The calls of an assistant message, in the current form or the old one."""
         if self.tool_calls:
             return self.tool_calls
         return [ToolCall(function=self.function_call)] if self.function_call else []
 
     def canonical(self) -> bytes:
-        """Return the same bytes for equal messages, in whatever order their members were sent."""
+        """Return the same bytes for equal messages, whatever the order of their members."""
         members = self.__dict__
         if type(members.get("content")) is str and not members.keys() - _TEXT_MEMBERS:
             return f"{self.role}\0{self.content}".encode(errors="surrogatepass")
@@ -106,7 +106,7 @@ class Message:
 
     @classmethod
     def of(cls, members: dict[str, Any]) -> Message:
-        """The message with these members, which are checked already."""
+        """Return a message with these members, which have been checked."""
         message = cls()
         message.__dict__ = members
         return message
@@ -128,35 +128,35 @@ class FunctionDefinition(_Value):
 
 
 class ToolDefinition(_Value):
-    """A tool; `function` is absent for types other than "function"."""
+    """A tool. `function` is None for types other than "function"."""
 
     type: str
     function: FunctionDefinition | None = None
 
 
 class NamedFunction(_Value):
-    """The function a tool_choice names."""
+    """The function that a `tool_choice` names."""
 
     name: Name
 
 
 class NamedChoice(_Value):
-    """A tool_choice that names one function."""
+    """A `tool_choice` that names one function."""
 
     type: str = "function"
     function: NamedFunction
 
 
 class StreamOptions(_Value):
-    """How a stream is wanted."""
+    """Options of a streamed answer."""
 
     include_usage: bool | None = None
 
 
 class ChatRequest:
-    """A chat request, checked. `body` keeps what was received, for backends that take it unread.
+    """A chat request, checked. Shared by all attempts to answer it; it does not change.
 
-    Never changed: it is shared by every attempt to answer it.
+    `body` is what was received, for backends that get it unchanged.
     """
 
     model: str = ""
@@ -187,34 +187,34 @@ class ChatRequest:
     # What follows is no member of the body: `_checked` gives each request its own.
 
     body: ClassVar[dict[str, Any]] = {}
-    """The members as they were received, nulls left out. Not to be changed."""
+    """The members as received, without nulls. Must not be changed."""
     raw: ClassVar[bytes] = b""
-    """The very bytes of the body, where a client sent them and no member was left out; else empty."""
+    """The bytes of the body as received; empty if they differ from `body`."""
     total_length: ClassVar[int | None] = None
-    """The most tokens of prompt and answer together, where a native client said so."""
+    """The maximum number of tokens of prompt and answer together, if a native client set it."""
     paired: ClassVar[bool] = False
-    """Whether a native client asked it, with pairs for messages."""
+    """True if the request came from a native client, with pairs of question and answer."""
     unread_names: ClassVar[tuple[str, ...] | None] = None
-    """What `unread` gives, if it has been looked for."""
+    """The value of `unread` once it has been computed."""
     accepts: ClassVar[frozenset[WireFormat]] = NO_FORMATS
-    """The formats of backends' answers that may go to its reader unread: those of the door's writer.
+    """The formats of backends' answers that may be passed to the client unread: those of the door's writer.
 
-    None where the request is for one choice of several, which has to be numbered.
+    Empty for a request for one of several choices, because its chunks must be renumbered.
     """
     large: ClassVar[bool] = False
-    """Whether its body was large, so that it is to be written in pieces."""
+    """True if the body was large, so that it has to be written in pieces."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A request is never changed; {name} cannot be set.")
 
     def single(self) -> ChatRequest:
-        """The same request for one choice of several."""
+        """Return the same request for one choice."""
         body = {name: value for name, value in self.body.items() if name != "n"}
         single = _checked(body, total_length=self.total_length, paired=self.paired)
         return self._unread_too(single)
 
     def of(self, model: str) -> ChatRequest:
-        """The same request to another model."""
+        """Return the same request for another model."""
         other = _checked({**self.body, "model": model}, total_length=self.total_length, paired=self.paired)
         vars(other)["accepts"] = self.accepts
         return self._unread_too(other)
@@ -227,7 +227,7 @@ class ChatRequest:
 
     @property
     def has_opening(self) -> bool:
-        """Whether a user has said something."""
+        """True if the conversation has a user message."""
         return any(message.role == "user" for message in self.messages)
 
     def turns(self, *, opening: bool) -> Iterator[bytes]:
@@ -238,7 +238,7 @@ class ChatRequest:
                 return
 
     def without_passing(self) -> ChatRequest:
-        """Return the same request, whose answer must be read on its way to the client."""
+        """Return the same request, for an answer that must not be passed on unread."""
         other = ChatRequest()
         object.__setattr__(other, "__dict__", {**self.__dict__, "accepts": NO_FORMATS})
         return other
@@ -251,43 +251,43 @@ class ChatRequest:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """The names of the members that nobody here reads: lost where they are not sent on."""
+        """The names of members that the gateway does not use. They are lost unless they are sent on."""
         if self.unread_names is None:
             vars(self)["unread_names"] = unread_members.of_chat(self.body, _KNOWN)
         return self.unread_names or ()
 
     @property
     def budget(self) -> int | None:
-        """The most tokens the answer may have, if the client said; the newer name wins."""
+        """The maximum number of tokens of the answer, if the client set one; `max_completion_tokens` wins."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop texts, as a tuple."""
+        """The stop sequences as a tuple."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
+        """True if the client wants a usage chunk at the end of the stream."""
         return bool(self.stream and self.stream_options and self.stream_options.include_usage)
 
     @property
     def legacy_functions(self) -> bool:
-        """Whether the client speaks the old form (`functions`) and wants `function_call` back."""
+        """True if the client uses the old form (`functions`) and expects `function_call` in the answer."""
         return bool(self.functions) and not self.tools
 
     @property
     def offered(self) -> list[ToolDefinition]:
-        """The tools offered, of today's form or the old one."""
+        """The offered tools, in the current form or the old one."""
         return self.tools or [
             ToolDefinition(type="function", function=function) for function in self.functions or ()
         ]
 
     @property
     def named_tool(self) -> str | None:
-        """The one function that must be called, if the client named one in either form."""
+        """The name of the function that must be called, if the client named one in either form."""
         choice = self.function_call if self.legacy_functions else self.tool_choice
         if isinstance(choice, NamedChoice):
             return choice.function.name
@@ -295,7 +295,7 @@ class ChatRequest:
 
     @property
     def tool_mode(self) -> Literal["none", "auto", "required"]:
-        """Whether tools may, must or must not be used; `required` where one is named."""
+        """Whether tools may, must, or must not be called; `required` if one is named."""
         if not (self.tools or self.functions):
             return "none"
         if self.named_tool is not None:
@@ -305,7 +305,7 @@ class ChatRequest:
 
 
 def read_chat(raw: bytes) -> ChatRequest:
-    """Parse and check a chat request. Raises `BadRequest` that names the field and what it takes."""
+    """Parse and check a chat request. Raises `BadRequest` that names the field and what it may be."""
     if len(raw) > large.LARGE:
         return _read_large(raw)
     body = jsontext.parsed(raw)
@@ -318,7 +318,7 @@ def read_chat(raw: bytes) -> ChatRequest:
 
 
 def _read_large(raw: bytes) -> ChatRequest:
-    """The same of a large body, in short steps."""
+    """Parse and check a large body in short steps."""
     value, outline, exact = large.read(raw)
     request = _understood(value, raw if exact else b"", outline)
     vars(request)["large"] = True
@@ -326,7 +326,10 @@ def _read_large(raw: bytes) -> ChatRequest:
 
 
 def _understood(body: Any, raw: bytes, outline: bytes) -> ChatRequest:
-    """The request of a body. `raw` are its bytes, if they say the same; `outline` lacks long texts."""
+    """Return the request of a parsed body.
+
+    `raw` are the bytes of the body if they mean the same. `outline` is the body without its long texts.
+    """
     if not isinstance(body, dict):
         raise jsontext.no_object()
     _require_few(body)
@@ -338,7 +341,7 @@ def _understood(body: Any, raw: bytes, outline: bytes) -> ChatRequest:
 
 
 def _require_few(body: dict[str, Any]) -> None:
-    """Refuse what is too long before any of it is looked at."""
+    """Refuse lists and objects with too many items before they are validated."""
     for name, most in _MOST:
         value = body.get(name)
         if isinstance(value, list | dict) and len(value) > most:
@@ -352,9 +355,9 @@ def _require_few(body: dict[str, Any]) -> None:
 
 
 def _usual(body: Any) -> dict[str, Any] | None:
-    """The members of a chat like most: texts, and numbers of bounded size. None for all others.
+    """Return the members of a plain chat (texts, and numbers in the usual range); None for any other body.
 
-    Of a usual one nothing can be doubtful: its members are checked and that is all.
+    A plain chat needs only the fast validation.
     """
     if type(body) is not dict or not _USUAL.issuperset(body):
         return None
@@ -370,7 +373,7 @@ def _usual(body: Any) -> dict[str, Any] | None:
 
 
 def chat_of_pairs(native: NativeRequest, model: str, *, empty_halves: bool) -> ChatRequest:
-    """A native request as a chat: pairs become turns; `empty_halves` keeps those without a text."""
+    """Return a native request as a chat: pairs become turns. With `empty_halves`, empty texts are kept."""
     messages: list[dict[str, str]] = []
     for pair in native.history:
         for role, text in zip(("user", "assistant"), pair, strict=True):
@@ -448,7 +451,7 @@ def _made(
 
 
 def text_of(message: Message, where: str, joint: str = "\n") -> str:
-    """A message's text, parts joined (rule T6). Raises `BadRequest` for a part that is not text."""
+    """Return the text of a message, parts joined (rule T6). Raises `BadRequest` for other parts."""
     content = message.content
     if content is None:
         return ""

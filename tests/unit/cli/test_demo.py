@@ -61,8 +61,19 @@ def gateway_that_replies(status: int, body: str) -> RunGateway:
     @asynccontextmanager
     async def running(config: Config) -> AsyncIterator[RunningServer]:
         address = config.server.address
-        async with await asyncio.start_server(reply, address.host, address.port) as server:
-            yield StubGateway(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        writers: list[asyncio.StreamWriter] = []
+        async with asyncio.TaskGroup() as tasks:
+
+            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writers.append(writer)
+                tasks.create_task(reply(reader, writer))
+
+            async with await asyncio.start_server(connected, address.host, address.port) as server:
+                yield StubGateway(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            for _ in range(3):  # a connection that was accepted at the end is announced a step later
+                await asyncio.sleep(0)
+            for writer in writers:  # also of a connection whose task has not begun to run
+                writer.close()
 
     return running
 
